@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Run a child in its own process group, with a time limit, leaving none of it behind."""
+
+import errno
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from matrix.errors import DISK_FULL, MachineError
+
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+TAIL = 1 << 16  # bytes of a failed child's output searched for "No space left"
+
+_lock = threading.Lock()
+_live: set[subprocess.Popen[bytes]] = set()
+_kept: set[int] = set()
+_stopping = threading.Event()
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A child that has ended. output is empty when it went to a log."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    timed_out: bool
+    seconds: float
+    output: str
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    log: Path | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    limit: float,
+) -> Completed:
+    """Run argv to its end or for limit seconds; stdout and stderr are appended to log, or returned.
+
+    A child over its limit is killed with its whole group and comes back with timed_out set.
+    Raises MachineError when the program is missing or the disk is full, and KeyboardInterrupt
+    when the run is being stopped (Ctrl-C here, or stop_all() from another thread).
+    """
+    try:
+        with (open(log, "a+b") if log else tempfile.TemporaryFile()) as sink:
+            start = time.monotonic()
+            returncode, timed_out = _run(argv, sink, cwd, env, limit)
+            seconds = time.monotonic() - start
+            output = "" if log else _tail(sink.fileno(), None)
+            full = returncode != 0 and "No space left on device" in _tail(sink.fileno(), TAIL)
+    except OSError as err:
+        if err.errno == errno.ENOSPC:
+            raise MachineError(DISK_FULL) from err
+        if isinstance(err, FileNotFoundError) and err.filename == argv[0]:
+            text = f"{argv[0]}: not found; run tools/setup to install what is missing"
+            raise MachineError(text) from err
+        raise
+    if full:
+        raise MachineError(DISK_FULL)
+    return Completed(tuple(argv), returncode, timed_out, seconds, output)
+
+
+def _run(
+    argv: Sequence[str], sink: IO[bytes], cwd: Path | None, env: Mapping[str, str] | None, limit: float
+) -> tuple[int, bool]:
+    """Returns (exit status, whether the limit was hit)."""
+    with _lock:
+        if _stopping.is_set():
+            raise KeyboardInterrupt
+        child = subprocess.Popen(  # pylint: disable=consider-using-with
+            list(argv), stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+            cwd=cwd, env=env, start_new_session=True, pass_fds=tuple(_kept),
+        )
+        _live.add(child)
+    try:
+        child.wait(limit)
+        timed_out = False
+    except subprocess.TimeoutExpired:
+        timed_out = True
+    finally:
+        with _lock:
+            _live.discard(child)
+        if child.returncode is None or _stopping.is_set():
+            _kill(child)
+    if _stopping.is_set():
+        raise KeyboardInterrupt
+    return child.returncode, timed_out
+
+
+def _signal(child: subprocess.Popen[bytes], signum: int) -> None:
+    try:
+        os.killpg(child.pid, signum)
+    except ProcessLookupError:
+        pass
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to the child's group, SIGKILL to what is left of it after GRACE seconds."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        _signal(child, signum)
+        try:
+            child.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            pass
+
+
+def _tail(descriptor: int, count: int | None) -> str:
+    """The last count bytes (None: all) of what the child wrote."""
+    size = os.fstat(descriptor).st_size
+    start = 0 if count is None else max(0, size - count)
+    return os.pread(descriptor, size - start, start).decode(errors="replace")
+
+
+def stop_all() -> None:
+    """End every child of every thread; run() raises KeyboardInterrupt from now on."""
+    _stopping.set()
+    end = time.monotonic() + GRACE
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        with _lock:
+            for child in _live:
+                _signal(child, signum)
+        while _live and time.monotonic() < end:
+            time.sleep(0.02)
+
+
+def keep_open(descriptor: int) -> None:
+    """Children inherit this descriptor: a lock on it lives as long as any of them."""
+    _kept.add(descriptor)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Children end when they should, all of them, and their output is kept."""
+
+import os
+import tempfile
+import threading
+import time
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from matrix import proc
+from matrix.errors import MachineError
+
+
+def alive(pid: int) -> bool:
+    """Whether pid runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Proc(unittest.TestCase):
+    """proc.run() and proc.stop_all()."""
+
+    def setUp(self) -> None:
+        self.dir = Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def test_output_and_status(self) -> None:
+        """stdout and stderr come back in order, with the exit status."""
+        done = proc.run(["sh", "-c", "echo a; echo b >&2; exit 3"], limit=10)
+        self.assertEqual((done.output, done.returncode, done.timed_out), ("a\nb\n", 3, False))
+
+    def test_log_is_appended(self) -> None:
+        """A log keeps what it held before."""
+        log = self.dir / "log"
+        for word in ("one", "two"):
+            self.assertEqual(proc.run(["echo", word], log=log, limit=10).output, "")
+        self.assertEqual(log.read_text(), "one\ntwo\n")
+
+    def test_limit_kills_the_group(self) -> None:
+        """A child that ignores SIGTERM and its own child are both gone after the limit."""
+        script = f"trap '' TERM; sleep 60 & echo $! > {self.dir}/pid; echo $$ >> {self.dir}/pid; wait; sleep 60"
+        with mock.patch.object(proc, "GRACE", 0.2):
+            done = proc.run(["sh", "-c", script], limit=0.3)
+        self.assertTrue(done.timed_out)
+        for pid in (self.dir / "pid").read_text().split():
+            self.assertFalse(alive(int(pid)), pid)
+
+    def test_missing_program(self) -> None:
+        """Says what to do next."""
+        with self.assertRaisesRegex(MachineError, "no-such-tool: not found; run tools/setup"):
+            proc.run(["no-such-tool"], limit=1)
+
+    def test_disk_full(self) -> None:
+        """A child that fails for want of space is the machine's fault, not the cell's."""
+        with self.assertRaisesRegex(MachineError, "disk full"):
+            proc.run(["sh", "-c", "echo 'ld: final link failed: No space left on device'; exit 1"], limit=9)
+        self.assertEqual(proc.run(["echo", "No space left on device"], limit=9).returncode, 0)
+
+    def test_full_log(self) -> None:
+        """A log that cannot be written because the disk is full."""
+        with self.assertRaisesRegex(MachineError, "disk full"), mock.patch(
+            "subprocess.Popen", side_effect=OSError(28, "No space left on device")
+        ):
+            proc.run(["true"], limit=1)
+
+    def test_stop_all(self) -> None:
+        """stop_all() ends children of other threads, which then see KeyboardInterrupt."""
+        caught = []
+
+        def work() -> None:
+            try:
+                proc.run(["sh", "-c", f"echo $$ > {self.dir}/pid; trap '' TERM; sleep 60"], limit=60)
+            except KeyboardInterrupt:
+                caught.append(1)
+
+        self.addCleanup(proc._stopping.clear)  # pylint: disable=protected-access
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not (self.dir / "pid").exists() or not (self.dir / "pid").read_text():
+            time.sleep(0.01)
+        with mock.patch.object(proc, "GRACE", 0.2):
+            proc.stop_all()
+        thread.join(10)
+        self.assertEqual(caught, [1])
+        self.assertFalse(alive(int((self.dir / "pid").read_text())))
+        with self.assertRaises(KeyboardInterrupt):
+            proc.run(["true"], limit=1)
+
+    def test_keep_open(self) -> None:
+        """An inherited descriptor is open in the child."""
+        descriptor = os.open(self.dir / "lock", os.O_CREAT | os.O_RDWR)
+        self.addCleanup(os.close, descriptor)
+        self.addCleanup(proc._kept.discard, descriptor)  # pylint: disable=protected-access
+        proc.keep_open(descriptor)
+        done = proc.run(["ls", f"/proc/self/fd/{descriptor}"], limit=5)
+        self.assertEqual(done.returncode, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
