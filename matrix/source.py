@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Where the kernel source comes from: the download cache, kernel.org, or Debian's archive.
+
+The cache is $GMEM_CACHE, else ${XDG_CACHE_HOME:-~/.cache}/gmem-hugepages. It holds one tarball per pin and
+beside it NAME.json, written last: a tarball without it does not count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from matrix import proc
+from matrix.errors import DISK_FULL, MachineError, WrongUse
+
+Say = Callable[[str], None]
+
+CONNECT_SECONDS = 4.0  # to learn that kernel.org cannot be reached
+READ_SECONDS = 60.0    # without one byte
+APT_SECONDS = 900.0
+UNPACK_SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class Pin:
+    """kernel/<base>/source.toml: the version the series is written against, and where it is to be had."""
+
+    base: str      # "7.3", the name of the folder
+    version: str   # "7.3.4"
+    url: str       # of the .tar.xz; sha256sums.asc lies beside it
+    sha256: str    # "" when not known
+    package: str   # Debian's source package
+    suite: str
+    keyring: Path
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One verified tarball in the cache, as its NAME.json tells it."""
+
+    file: str      # name inside the cache
+    sha256: str
+    version: str   # what it really is
+    origin: str    # for people: "kernel.org linux-7.3.4", "Debian linux-source-7.3 7.3.4-1~bpo13+1"
+    pin: str       # the pinned version it was fetched for
+
+    @property
+    def path(self) -> Path:
+        """Where the tarball lies."""
+        return cache_dir() / self.file
+
+
+class Unreachable(Exception):
+    """This source cannot serve; the next one may."""
+
+
+def bases(root: Path) -> list[str]:
+    """The kernels there is a series for, oldest first: the folders of kernel/ with a source.toml."""
+    names = [p.parent.name for p in (root / "kernel").glob("*/source.toml")]
+    return sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
+
+
+def load_pin(root: Path, base: str | None = None) -> Pin:
+    """Read kernel/<base>/source.toml (the newest base when None); WrongUse when it is missing or incomplete."""
+    known = bases(root)
+    if not known:
+        raise WrongUse(f"no kernel/*/source.toml under {root}: is this a whole checkout?")
+    base = base or known[-1]
+    path = root / "kernel" / base / "source.toml"
+    try:
+        data = tomllib.loads(path.read_text())
+        debian = data["debian"]
+        return Pin(base, data["version"], data["url"], data["sha256"].lower(),
+                   debian["package"], debian["suite"], Path(debian["keyring"]))
+    except FileNotFoundError:
+        raise WrongUse(f"there is no series for Linux {base}; there is one for {', '.join(known)}") from None
+    except (tomllib.TOMLDecodeError, KeyError) as error:
+        raise WrongUse(f"{path} cannot be used: {error!r}") from None
+
+
+def cache_dir() -> Path:
+    """The download cache (not created here)."""
+    own = os.environ.get("GMEM_CACHE")
+    if own:
+        return Path(own).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gmem-hugepages"
+
+
+def fetch(pin: Pin, say: Say) -> Archive:
+    """Return the verified tarball for the pin, from the cache or downloaded into it.
+
+    Raises MachineError when no source can serve, and when a download came out truncated or wrong (it is removed).
+    """
+    cache = cache_dir()
+    try:
+        with _locked(cache, say):
+            cached = _cached(pin, say)
+            if cached:
+                return cached
+            why = []
+            for source in (_from_kernel_org, _from_apt):
+                try:
+                    archive = source(pin, cache, say)
+                except Unreachable as reason:
+                    say(f"source: {reason}")
+                    why.append(str(reason))
+                    continue
+                _record(archive)
+                return archive
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise MachineError(DISK_FULL) from error
+        raise MachineError(f"cannot keep the kernel source in {cache}: {error.strerror or error}") from error
+    raise MachineError(f"no source for Linux {pin.version}: {'; '.join(why)}. "
+                       "Try again with network, or give your own tree: KSRC=dir")
+
+
+def unpack(archive: Archive, dest: Path, say: Say) -> None:
+    """Unpack the tarball as dest (which must not exist), whole or not at all: by way of dest.part."""
+    part = dest.with_name(dest.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    say(f"source: unpacking {archive.origin}")
+    done = proc.run(["tar", "-xJf", str(archive.path), "-C", str(part), "--strip-components=1", "--no-same-owner"],
+                    limit=UNPACK_SECONDS)
+    if done.returncode or done.timed_out:
+        shutil.rmtree(part, ignore_errors=True)
+        raise MachineError(f"{archive.path} does not unpack ({_last_line(done)}); remove it and run again")
+    part.rename(dest)
+
+
+@contextlib.contextmanager
+def _locked(cache: Path, say: Say) -> Iterator[None]:
+    """One download at a time in one cache."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("source: waiting for another run that is downloading")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _cached(pin: Pin, say: Say) -> Archive | None:
+    for note in sorted(cache_dir().glob("*.json")):
+        try:
+            archive = Archive(**json.loads(note.read_text()))
+        except (ValueError, TypeError):
+            continue
+        if archive.pin != pin.version:
+            continue
+        if archive.path.is_file() and _sha256(archive.path) == archive.sha256:
+            return archive
+        say(f"source: {archive.path} is not what was downloaded; fetching it anew")
+        note.unlink()
+        archive.path.unlink(missing_ok=True)
+    return None
+
+
+def _record(archive: Archive) -> None:
+    note = archive.path.with_name(archive.file + ".json")
+    part = note.with_name(note.name + ".part")
+    part.write_text(json.dumps(asdict(archive), indent=1) + "\n")
+    part.rename(note)
+
+
+def _from_kernel_org(pin: Pin, cache: Path, say: Say) -> Archive:
+    name = pin.url.rsplit("/", 1)[-1]
+    sums = _text(pin.url.rsplit("/", 1)[0] + "/sha256sums.asc")
+    want = pin.sha256
+    if not want:
+        found = re.search(rf"^([0-9a-f]{{64}})  {re.escape(name)}$", sums, re.MULTILINE)
+        if not found:
+            raise Unreachable(f"kernel.org's sha256sums.asc does not list {name}")
+        want = found[1]
+        say("source: source.toml has no sha256; checking against kernel.org's sha256sums.asc (signature not verified)")
+    say(f"source: downloading {pin.url}")
+    part = cache / f"{name}.part"
+    try:
+        size = _download(pin.url, part)
+        got = _sha256(part)
+        if got != want:
+            raise MachineError(f"{pin.url} is not what it should be: {size} bytes with sha256 {got}, expected {want}; "
+                               "removed it. Run again; if it stays so, check source.toml")
+        part.rename(cache / name)
+    finally:
+        part.unlink(missing_ok=True)
+    return Archive(name, want, pin.version, f"kernel.org linux-{pin.version}", pin.version)
+
+
+def _text(url: str) -> str:
+    """Read a small file. Unreachable within CONNECT_SECONDS: urllib's own limit leaves the name look-up out."""
+    got: list[str] = []
+    failed: list[str] = ["no answer"]
+
+    def read() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer:
+                got.append(answer.read().decode())
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            failed[0] = str(getattr(error, "reason", "") or error)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(CONNECT_SECONDS)
+    if not got:
+        raise Unreachable(f"kernel.org cannot be reached ({failed[0]})")
+    return got[0]
+
+
+def _download(url: str, part: Path) -> int:
+    """Write the url's body to part; return its size in bytes. MachineError when it ends early."""
+    try:
+        with urllib.request.urlopen(url, timeout=READ_SECONDS) as answer, part.open("wb") as out:
+            shutil.copyfileobj(answer, out, 1 << 20)
+            size, want = out.tell(), answer.headers.get("Content-Length")
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        raise MachineError(f"the download of {url} broke off ({error}); removed what had come. Run again") from error
+    if want is not None and size != int(want):
+        raise MachineError(f"the download of {url} is truncated: {size} of {want} bytes; removed it. Run again")
+    return size
+
+
+def _from_apt(pin: Pin, cache: Path, say: Say) -> Archive:
+    """Fetch the Debian package with apt, which verifies it against the archive's signature.
+
+    Lists, sources and caches are private, so that the machine's own apt settings stay as they are.
+    """
+    for tool in ("apt-get", "dpkg-deb"):
+        if not shutil.which(tool):
+            raise Unreachable(f"apt: there is no {tool} here")
+    if not pin.keyring.is_file():
+        raise Unreachable(f"apt: there is no {pin.keyring} (package debian-archive-keyring)")
+    hosts = _debian_archives()
+    if not hosts:
+        raise Unreachable("apt: no Debian archive among this machine's apt sources")
+    say(f"source: asking apt for {pin.package} in {pin.suite}")
+    with tempfile.TemporaryDirectory(prefix="apt-", dir=cache) as folder:
+        work = Path(folder)
+        for name in ("sources", "lists/partial", "cache/archives/partial"):
+            (work / name).mkdir(parents=True)
+        (work / "sources" / "debian.sources").write_text(
+            f"Types: deb\nURIs: {' '.join(hosts)}\nSuites: {pin.suite}\nComponents: main\nSigned-By: {pin.keyring}\n")
+        apt = ["apt-get", "-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={work}/sources",
+               "-o", f"Dir::State::Lists={work}/lists", "-o", f"Dir::Cache={work}/cache",
+               "-o", "Acquire::Languages=none", "-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=2"]
+        for step in (["update"], ["download", pin.package]):
+            done = proc.run([*apt, *step], cwd=work, limit=APT_SECONDS)
+            if done.returncode or done.timed_out:
+                raise Unreachable(f"apt-get {step[0]} failed: {_last_line(done)}")
+        debs = list(work.glob("*.deb"))
+        if len(debs) != 1:
+            raise Unreachable(f"apt-get download left {len(debs)} packages, not one")
+        full = proc.run(["dpkg-deb", "-f", str(debs[0]), "Version"], limit=60).output.strip()
+        version = re.match(r"(?:\d+:)?([\d.]+)", full)
+        done = proc.run(["dpkg-deb", "-x", str(debs[0]), str(work / "x")], limit=UNPACK_SECONDS)
+        tarball = work / "x" / "usr" / "src" / f"{pin.package}.tar.xz"
+        if done.returncode or not version or not tarball.is_file():
+            raise MachineError(f"{pin.package} {full} holds no {pin.package}.tar.xz ({_last_line(done)})")
+        name = f"{pin.package}_{full.replace(':', '%3a')}.tar.xz"
+        digest = _sha256(tarball)
+        tarball.rename(cache / name)
+    return Archive(name, digest, version[1], f"Debian {pin.package} {full}", pin.version)
+
+
+def _debian_archives() -> list[str]:
+    """The Debian archives this machine's apt knows (main archive only: the security one has no backports)."""
+    asked = proc.run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], limit=60)
+    return sorted({uri for uri in asked.output.split() if uri.rstrip("/").endswith("/debian")})
+
+
+def _last_line(done: proc.Completed) -> str:
+    if done.timed_out:
+        return f"stopped after {done.seconds:.0f} s"
+    lines = [line for line in done.output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("E:")]
+    return (errors or lines or [f"exit status {done.returncode}"])[-1]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
