@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Boot a cell's kernel with kunit.py exec, and have kunit.py parse write the JUnit file."""
+
+import os
+from pathlib import Path
+
+from matrix import proc
+from matrix.build import common, environment, kunit
+from matrix.cells import Cell
+
+GRACE = 30.0  # seconds that kunit.py gets beyond its own time limit before it is killed
+PARSE_SECONDS = 120.0
+
+
+def shim_path(root: Path) -> str:
+    """PATH with the folder in front whose qemu-system-* leave hardware acceleration out."""
+    return f"{root / 'matrix/shim'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
+def exec_command(tree: Path, cell: Cell, build: Path, glob: str) -> list[str]:
+    """kunit.py exec: the whole console on stdout."""
+    argv = [*kunit(tree, "exec"), *common(cell, build), "--raw_output=all", f"--timeout={cell.boot_seconds}"]
+    argv += [f"--kernel_args={argument}" for argument in cell.kernel_args]
+    return argv + ([glob] if glob else [])
+
+
+def boot(argv: list[str], root: Path, log: Path, seconds: float) -> proc.Completed:
+    """Runs an exec_command(); kunit.py enforces the limit, this only makes sure that it does."""
+    return proc.run(argv, log=log, env=environment() | {"PATH": shim_path(root)}, limit=seconds + GRACE)
+
+
+def parse_command(tree: Path, console: Path, junit: Path) -> list[str]:
+    """kunit.py parse: console.log to junit.xml."""
+    return [*kunit(tree, "parse"), f"--junit={junit}", "--summary", str(console)]
+
+
+def parse(argv: list[str]) -> proc.Completed:
+    """Runs a parse_command()."""
+    return proc.run(argv, env=environment(), limit=PARSE_SECONDS)

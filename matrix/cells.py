@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The cells: matrix/cells.toml, read and checked."""
+
+import difflib
+import platform
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matrix.errors import WrongUse
+
+HOSTS = {"aarch64": "arm64", "x86_64": "x86_64"}  # uname -m -> the kernel's ARCH
+KEYS = {
+    "name": str, "arch": str, "fragments": list, "qemu_config": str, "manifest": str, "gate": bool,
+    "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
+}  # fmt: skip
+NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
+OPTION = re.compile(r'CONFIG_(\w+)=(\S+|".*")')
+NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kernel: how it is configured, booted and what has to run in it."""
+
+    name: str
+    arch: str
+    fragments: tuple[Path, ...]
+    qemu_config: Path
+    qemu: str
+    cross_compile: str  # "" when the host is of that architecture
+    manifest: Path
+    gate: bool
+    proves: str
+    kernel_args: tuple[str, ...]
+    boot_seconds: int
+    build_seconds: int
+
+
+def load(root: Path) -> list[Cell]:
+    """All cells of matrix/cells.toml under root, in file order. Raises WrongUse on a malformed file."""
+    path = root / "matrix" / "cells.toml"
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as err:
+        raise WrongUse(f"{path}: {err}") from err
+    cells = [_cell(root, data, entry) for entry in data.get("cell", [])]
+    names = [cell.name for cell in cells]
+    for name in names:
+        if names.count(name) > 1:
+            raise WrongUse(f"{path}: cell {name} stands there twice")
+    return cells
+
+
+def _cell(root: Path, data: dict[str, Any], entry: dict[str, Any]) -> Cell:
+    where = f"matrix/cells.toml: cell {entry.get('name', '?')}"
+    entry = {**data.get("defaults", {}), **entry}
+    for key, value in entry.items():
+        if key not in KEYS:
+            raise WrongUse(f"{where}: unknown key {key!r}{_near(key, KEYS)}")
+        if type(value) is not KEYS[key]:  # bool is an int: isinstance would take it
+            raise WrongUse(f"{where}: {key} must be of type {KEYS[key].__name__}")
+    for key in NEEDED + ("boot_seconds", "build_seconds"):
+        if key not in entry:
+            raise WrongUse(f"{where}: {key} is missing")
+    arch = data.get("arch", {}).get(entry["arch"])
+    if not arch:
+        raise WrongUse(f"{where}: there is no [arch.{entry['arch']}]")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", entry["name"]):
+        raise WrongUse(f"{where}: a name is letters, digits, '_', '-' and '.'")
+    native = HOSTS.get(platform.machine()) == entry["arch"]
+    return Cell(
+        name=entry["name"],
+        arch=entry["arch"],
+        fragments=tuple(root / "configs" / f"{name}.config" for name in entry["fragments"]),
+        qemu_config=root / "configs" / entry["qemu_config"],
+        qemu=arch["qemu"],
+        cross_compile="" if native else arch["cross_compile"],
+        manifest=root / "matrix" / "manifests" / f"{entry.get('manifest', entry['name'])}.txt",
+        gate=entry.get("gate", False),
+        proves=entry["proves"],
+        kernel_args=tuple(entry.get("kernel_args", ())),
+        boot_seconds=entry["boot_seconds"],
+        build_seconds=entry["build_seconds"],
+    )
+
+
+def select(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
+    """The named cells in the order asked for, each once; the gate's when no name is given."""
+    if not names:
+        return [cell for cell in cells if cell.gate]
+    known = {cell.name: cell for cell in cells}
+    for name in names:
+        if name not in known:
+            raise WrongUse(f"unknown cell {name!r}{_near(name, known)}; --list shows all")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _near(word: str, words: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(words), 3, 0.5)
+    return f", did you mean {' or '.join(close)}" if close else ""
+
+
+def options(text: str) -> dict[str, str]:
+    """CONFIG_ symbols without the prefix -> value, "n" for "is not set". The syntax is Kconfig's .config."""
+    found = {}
+    for line in text.splitlines():
+        if match := OPTION.fullmatch(line.strip()):
+            found[match[1]] = match[2]
+        elif match := NOT_SET.fullmatch(line.strip()):
+            found[match[1]] = "n"
+    return found
+
+
+def asked(cell: Cell) -> dict[str, str]:
+    """What the cell's fragments ask for, together. Raises WrongUse when two of them disagree."""
+    merged: dict[str, str] = {}
+    source: dict[str, str] = {}
+    for path in cell.fragments:
+        try:
+            text = path.read_text("utf-8")
+        except OSError as err:
+            raise WrongUse(f"cell {cell.name}: {path}: {err.strerror}") from err
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip() and not line.lstrip().startswith("#") and not options(line):
+                raise WrongUse(f"{path}:{number}: neither CONFIG_X=value nor a comment: {line.strip()}")
+        for name, value in options(text).items():
+            if merged.setdefault(name, value) != value:
+                raise WrongUse(
+                    f"cell {cell.name}: {source[name]} wants CONFIG_{name}={merged[name]}, "
+                    f"{path.name} wants {value}"
+                )
+            source.setdefault(name, path.name)
+    return merged

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The command line of ./matrix/run."""
+
+import argparse
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from matrix import build, cells, manifest, proc, report, tree
+from matrix.cellrun import CellRun, failed_check
+from matrix.cells import Cell
+from matrix.errors import DISK_FULL, MatrixError, WrongUse
+from matrix.verdict import matches
+
+Prepare = Callable[[Path, Path, Path | None, Callable[[str], None]], tree.PreparedTree]
+
+EXAMPLES = """examples:
+  ./matrix/run                                 the cells of the gate
+  ./matrix/run --list                          all cells and what each one proves
+  ./matrix/run arm64-nothp x86_64-thp          these two
+  ./matrix/run --ksrc ~/src/linux x86_64-thp   with your own tree, which stays as it is
+  ./matrix/run --filter 'kvm_gmem_*.huge*'     some tests only, as kunit.py's filter
+  ./matrix/run --update-manifests x86_64-thp   write down which tests have to run
+  ./matrix/run --merge results-a results-b     one summary over the results of several jobs
+
+exit status: 0 all green, 1 a cell is red, 2 wrong use, 3 the machine cannot do it, 130 interrupted"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; argparse itself ends a wrong use with status 2."""
+    options = argparse.ArgumentParser(
+        prog="./matrix/run", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Build one kernel per cell, boot it in QEMU, run its KUnit tests and judge the whole console.",
+    )  # fmt: skip
+    add = options.add_argument
+    add("cells", nargs="*", metavar="CELL", help="cells to run (default: those of the gate)")
+    add("--filter", default="", metavar="GLOB", help="run only tests that match SUITE_GLOB[.CASE_GLOB]")
+    add("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
+        help="compile N files at once, over all cells (default: %(default)s)")  # fmt: skip
+    add("--parallel", type=int, default=2, metavar="N", help="cells side by side (default: %(default)s)")
+    add("--ksrc", type=Path, metavar="DIR", help="use this kernel tree; it is never written to")
+    add("--out", type=Path, metavar="DIR", help="build folder (default: build/ beside matrix/)")
+    add("--update-manifests", action="store_true", help="write the tests that ran into the manifests")
+    add("--list", action="store_true", help="list the cells and end")
+    add("--gate-json", action="store_true", help="print the names of the gate's cells as JSON and end")
+    add("--merge", nargs="+", type=Path, metavar="DIR", help="summarise the result.json files below DIR and end")
+    return options
+
+
+def main(argv: Sequence[str], root: Path, prepare: Prepare = tree.prepare) -> int:
+    """Runs what argv asks for, in the project at root; returns the exit status."""
+    caught = [signal.SIGINT]
+
+    def interrupt(signum: int, _frame: FrameType | None) -> None:
+        caught[0] = signal.Signals(signum)
+        raise KeyboardInterrupt
+
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, interrupt)
+    try:
+        return _main(argv, root, prepare)
+    except MatrixError as err:
+        return _fail(str(err), err.status)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the next run picks up from what is whole", 128 + caught[0])
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except OSError as err:
+        return _fail(DISK_FULL if err.errno == errno.ENOSPC else str(err), 3)
+
+
+def _fail(text: str, status: int) -> int:
+    print(f"matrix: {text}", file=sys.stderr, flush=True)
+    return status
+
+
+def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
+    options = parser().parse_args(argv)
+    jobs: int = options.jobs
+    known = cells.load(root)
+    if options.list:
+        return _list(known)
+    if options.gate_json:
+        print(json.dumps([cell.name for cell in known if cell.gate]))
+        return 0
+    out = (options.out or root / "build").absolute()
+    chosen = cells.select(known, options.cells)
+    if options.merge:
+        results = report.merge(options.merge, [cell.name for cell in chosen])
+        return _end(out, results)
+    _check(options, out, root, chosen)
+    out.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        for name in ("summary.json", "summary.md"):  # nothing old may stand beside what is new
+            (out / "results" / name).unlink(missing_ok=True)
+        for cell in chosen:
+            shutil.rmtree(out / "results" / cell.name, ignore_errors=True)
+        start = time.monotonic()
+        lock = threading.Lock()
+
+        def say(text: str) -> None:
+            with lock:
+                print(f"[{time.monotonic() - start:6.1f} s] {text}", flush=True)
+
+        prepared = prepare(root, out, options.ksrc, say)
+        say(f"kernel: Linux {prepared.version}, {prepared.origin}")
+        unfinished = set(cell.name for cell in chosen)
+        side = max(1, min(options.parallel, jobs, len(chosen)))
+
+        def share() -> int:
+            return jobs if len(unfinished) == 1 else max(1, jobs // side)
+
+        def one(cell: Cell) -> report.Result:
+            try:
+                return CellRun(root, out, prepared, cell, share, say, options.filter, options.update_manifests).run()
+            except (MatrixError, OSError):
+                raise
+            except Exception as err:  # pylint: disable=broad-exception-caught
+                return failed_check(out, cell, err)
+            finally:
+                unfinished.discard(cell.name)
+
+        return _end(out, _pool(one, chosen, side))
+
+
+def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[Cell]) -> None:
+    """Everything that can be wrong before the first minute is spent."""
+    if options.jobs < 1 or options.parallel < 1:
+        raise WrongUse("--jobs and --parallel want a number above 0")
+    for path in (out, root):
+        if re.search(r"[\s:]", str(path)):
+            raise WrongUse(f"{path}: the kernel does not build below a path with a space or a colon")
+    if options.filter:
+        if options.update_manifests:
+            raise WrongUse("--update-manifests wants all tests: leave --filter out")
+        if re.search(r"[\s\"']", options.filter):
+            raise WrongUse(f"--filter {options.filter!r}: no spaces and quotes, it goes on the kernel command line")
+        for cell in chosen:
+            expected = manifest.load(cell.manifest)
+            if not expected:
+                raise WrongUse(f"cell {cell.name} has no manifest: run it once with --update-manifests")
+            if not any(matches(options.filter, name) for name in expected.tests):
+                raise WrongUse(f"--filter {options.filter!r} selects no test of {cell.name}; "
+                               f"suites: {', '.join(expected.near(options.filter))}")  # fmt: skip
+    for cell in chosen:
+        cells.asked(cell)
+        if not cell.qemu_config.is_file():
+            raise WrongUse(f"cell {cell.name}: {cell.qemu_config}: no such file")
+        build.need_tools(cell)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Holds out/.lock. Children hold it, too: as long as one lives nobody else may build there."""
+    descriptor = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "?"
+            raise WrongUse(f"{out} is in use by process {owner}, or by a child that it left behind; "
+                           "wait, or take another build folder (--out DIR, make O=DIR)") from err  # fmt: skip
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        proc.keep_open(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _pool(one: Callable[[Cell], report.Result], chosen: Sequence[Cell], side: int) -> list[report.Result]:
+    """Runs the cells, side of them at a time; the first error ends all of them."""
+    with ThreadPoolExecutor(side) as pool:
+        try:
+            futures = {pool.submit(one, cell): cell.name for cell in chosen}
+            done = {futures[future]: future.result() for future in as_completed(futures)}
+        except BaseException:
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(signum, signal.SIG_IGN)
+            proc.stop_all()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [done[cell.name] for cell in chosen]
+
+
+def _end(out: Path, results: Sequence[report.Result]) -> int:
+    green = report.summarise(out / "results", results)
+    print(f"\n{report.table(results)}\n\nsummary: {out / 'results/summary.md'}", flush=True)
+    return 0 if green else 1
+
+
+def _list(known: Sequence[Cell]) -> int:
+    width = max(len(cell.name) for cell in known)
+    for cell in known:
+        print(f"{cell.name.ljust(width)}  {'gate' if cell.gate else '    '}  {cell.proves}")
+    return 0

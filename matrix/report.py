@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a run leaves for people and for CI: result.json per cell, summary.json, summary.md, the table."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matrix import ktap
+from matrix.errors import WrongUse
+from matrix.verdict import Reason, Verdict
+
+Result = dict[str, Any]  # the content of a result.json
+STEPS = ("configure", "build", "boot")
+SHOWN = 5  # reasons of a cell in the table
+
+
+def tests(verdict: Verdict) -> tuple[dict[str, int], dict[str, Any]]:
+    """The counts of leaves, and suite -> {status, cases: {case or case/parameter: status}}."""
+    counts = {"total": 0, "passed": 0, "failed": 0, "skipped": 0}
+    names = {ktap.OK: "passed", ktap.FAIL: "failed", ktap.SKIP: "skipped"}
+    suites: dict[str, Any] = {}
+    for name, node in verdict.tests.items():
+        status = names[node.status]
+        counts["total"] += 1
+        counts[status] += 1
+        suite, _, case = name.partition(".")
+        entry = suites.setdefault(suite, {"status": "skipped", "cases": {}})
+        if case:
+            entry["cases"][case] = {"status": status} | ({"reason": node.reason} if node.reason else {})
+        seen = {entry["status"], status}
+        entry["status"] = next(word for word in ("failed", "passed", "skipped") if word in seen)
+    return counts, suites
+
+
+def reasons(found: Sequence[Reason]) -> list[dict[str, str]]:
+    """Reasons as JSON."""
+    return [{"code": reason.code, "text": reason.text} for reason in found]
+
+
+def write(path: Path, content: str) -> None:
+    """All of it or nothing: a reader never sees half a file."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(content, "utf-8")
+    part.replace(path)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """As write(), in the one form that all our JSON has."""
+    write(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def _row(result: Result) -> list[str]:
+    count = result["tests"]
+    seconds = [f"{result['seconds'][step]:.0f}" if step in result["seconds"] else "-" for step in STEPS]
+    return [result["cell"], result["verdict"], *(str(count[key]) for key in ("passed", "failed", "skipped")), *seconds]
+
+
+HEAD = ["cell", "verdict", "passed", "failed", "skipped", "configure s", "build s", "boot s"]
+
+
+def table(results: Sequence[Result]) -> str:
+    """The table at the end of a run, then why each red cell is red and where its logs are."""
+    rows = [HEAD, *(_row(result) for result in results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    text = []
+    for row in rows:
+        words = [word.ljust(width) if at < 2 else word.rjust(width) for at, (word, width) in enumerate(zip(row, widths))]
+        text.append("  ".join(words).rstrip())
+    for result in results:
+        for name, reason in result["skips"].items():
+            text.append(f"{result['cell']}: {name} skipped, as its manifest allows: {reason}")
+    for result in results:
+        found = result["reasons"]
+        if not found:
+            continue
+        text += ["", f"{result['cell']} is red:"]
+        text += [f"  {reason['code']}: {reason['text']}" for reason in found[:SHOWN]]
+        if len(found) > SHOWN:
+            text.append(f"  … and {len(found) - SHOWN} more in result.json")
+        if result.get("files"):
+            text.append(f"  logs: {result['files']}")
+    return "\n".join(text)
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """summary.md: the same for a web page."""
+    text = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "--:|" * (len(HEAD) - 2)]
+    text += ["| " + " | ".join(_row(result)) + " |" for result in results]
+    for result in results:
+        if result["reasons"]:
+            text += ["", f"**{result['cell']}** is red:", ""]
+            text += [f"- `{reason['code']}`: {_plain(reason['text'])}" for reason in result["reasons"]]
+        if result["skips"]:
+            text += ["", f"**{result['cell']}** skipped, as its manifest allows:", ""]
+            text += [f"- {_plain(name)}: {_plain(reason)}" for name, reason in result["skips"].items()]
+    for line in dict.fromkeys(f"Linux {kernel['version']} ({kernel['origin']})" for kernel in _kernels(results)):
+        text += ["", line]
+    return "\n".join(text) + "\n"
+
+
+def _plain(text: str) -> str:
+    return "".join("\\" + char if char in r"\`*_{}[]<>|#" else char for char in text)
+
+
+def _kernels(results: Sequence[Result]) -> list[dict[str, str]]:
+    return [result["kernel"] for result in results if result.get("kernel")]
+
+
+def summarise(folder: Path, results: Sequence[Result]) -> bool:
+    """Writes folder/summary.{json,md}; True when every cell is green."""
+    green = bool(results) and all(result["verdict"] == "green" for result in results)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "summary.md", markdown(results))
+    write_json(folder / "summary.json", {"verdict": "green" if green else "red", "cells": list(results)})
+    return green
+
+
+def red(cell: str, code: str, text: str) -> Result:
+    """A result for a cell of which nothing else is known."""
+    counts, suites = tests(Verdict())
+    return {"cell": cell, "verdict": "red", "reasons": reasons([Reason(code, text)]), "tests": counts,
+            "suites": suites, "skips": {}, "seconds": {}}  # fmt: skip
+
+
+def merge(folders: Sequence[Path], expected: Sequence[str]) -> list[Result]:
+    """The results found below folders, in the order of expected; one that is missing or unreadable is red."""
+    found: dict[str, Result] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise WrongUse(f"--merge: {folder} is no directory")
+        for path in sorted(folder.rglob("result.json")):
+            try:
+                result = json.loads(path.read_text("utf-8"))
+                name = str(result["cell"])
+                _row(result)
+                if (result["verdict"] == "green") != (not result["reasons"]) or "skips" not in result:
+                    raise ValueError("verdict and reasons disagree")
+            except (OSError, ValueError, KeyError, TypeError) as err:
+                name = path.parent.name
+                result = red(name, "result", f"{path}: unreadable: {err}")
+            if name in found:
+                result = red(name, "result", f"found twice, the second time as {path}")
+            found[name] = result
+    for name in expected:
+        found.setdefault(name, red(name, "result", "there is no result of this cell"))
+    results = [found[name] for name in dict.fromkeys([*expected, *found])]
+    if len({(kernel["version"], kernel["series"]) for kernel in _kernels(results)}) > 1:
+        for result in results:
+            other = Reason("result", "the results are of different kernels or series")
+            result["verdict"], result["reasons"] = "red", result["reasons"] + reasons([other])
+    return results

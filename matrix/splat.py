@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a kernel prints when something is wrong (lib/bug.c, kernel/panic.c, mm/kasan/report.c, …).
+
+The strings are those of Linux 7.3 and, where they differ, of the years before it. Two harmless lines of
+a healthy boot must stay out: the WARNING of CPU mitigations (arch/x86/kernel/cpu/bugs.c, always behind
+the name of the vulnerability) and KUnit's own "# test: …" diagnostics, which the KTAP reader takes.
+"""
+
+import re
+
+# label, expression. The first that matches names the splat; "trace" only tells that there was one.
+SPLATS = (
+    ("KASAN", r"BUG: KASAN"),
+    ("KCSAN", r"BUG: KCSAN"),
+    ("KFENCE", r"BUG: KFENCE"),
+    ("KMSAN", r"BUG: KMSAN"),
+    ("UBSAN", r"UBSAN: "),
+    ("panic", r"Kernel panic|PANIC: "),
+    ("kmemleak", r"new suspected memory leaks|unreferenced object 0x|Kernel memory leak detector disabled"),
+    ("lockdep", r"possible (?:recursive|circular) locking|irq lock inversion|inconsistent lock state"
+                r"|unsafe lock order|Invalid wait context|suspicious RCU usage|bad (?:unlock balance|contention)"
+                r"|held lock freed|still has locks held|lock held when returning|Nested lock was not taken"
+                r"|INFO: lockdep is turned off|INFO: trying to register non-static key|DEBUG_LOCKS_WARN_ON"
+                r"|turning off the locking correctness|Disabling lock debugging"),
+    ("RCU stall", r"self-detected stall|detected (?:expedited )?stalls|\bkthread starved for"
+                  r"|kthread timer wakeup didn't happen"),
+    ("lockup", r"soft lockup|hard LOCKUP|workqueue lockup|non-responsive CSD lock"),
+    ("hung task", r"INFO: task .* blocked|blocked for more than \d+ seconds"),
+    ("OOM", r"Out of memory|out of memory:|invoked oom-killer|oom-kill:|Killed process \d"),
+    ("allocation failure", r"page allocation (?:failure|stall)|SLUB: Unable to allocate"),
+    ("atomic sleep", r"scheduling while atomic|sleeping function called from invalid context"),
+    ("bad page", r"Bad page|Bad rss-counter|page dumped because|page:[0-9a-f]+ is uninitialized"),
+    ("refcount", r"refcount_t: "),
+    ("corruption", r"list_(?:add|del) corruption|detected buffer overflow|Kernel memory (?:exposure|overwrite)"
+                   r"|stack is corrupted|overran stack|Insufficient stack space|ODEBUG: |CFI failure"
+                   r"|^ *BUG \S+ \(|Padding overwritten|Redzone overwritten|Poison overwritten|pagealloc: memory corruption|bit error"),
+    ("Oops", r"\bOops\b|Internal error: |Unable to handle kernel|unable to handle|NULL pointer dereference"
+             r"|general protection fault|Unhandled (?:fault|\d+-bit|prefetch|exception)|SError|Bad mode in"
+             r"|double fault|divide error:|invalid opcode:|stack segment:|segfault at|^traps: |kernel tried to execute"
+             r"|Fixing recursive fault|Asynchronous fault"),
+    ("BUG", r"\bBUG:|kernel BUG at"),
+    ("WARNING", r"^(?!(?:%s) *: ).*\bWARNING: " % "|".join((
+        "MDS", "TAA", "MMIO Stale Data", "GDS", "SRBDS", "Spectre V[12]", "RETBleed", "ITS", "VMSCAPE", "L1TF",
+        "Transient Scheduler Attacks", "Speculative Return Stack Overflow"))),
+    ("irq", r"irq \d+: nobody cared|Reboot failed"),
+    ("lost messages", r"\*\* \d+ (?:printk )?messages dropped"),
+    ("KUnit", r"^kunit: test interrupted|^kunit (?:executor|module): |^kunit: unknown action"),
+    ("QEMU", r"^qemu-system-\S+: (?!.*[Ww]arning: )|^qemu: (?!.*[Ww]arning: )"),
+    ("trace", r"Call [Tt]race:|\[ cut here \]|---\[ end trace|^RIP: \d{4}:|^ *Modules linked in:"),
+)  # fmt: skip
+ANY = re.compile("|".join(f"(?:{pattern})" for _, pattern in SPLATS))
+EACH = tuple((label, re.compile(pattern)) for label, pattern in SPLATS)
+
+
+def label(text: str) -> str:
+    """The kind of splat that a console line (without printk's prefix) belongs to; "" for none."""
+    if not ANY.search(text):
+        return ""
+    return next(name for name, pattern in EACH if pattern.search(text))
