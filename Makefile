@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0
+# Thin: behind the targets stand matrix/run, tools/* and ci/test. Their exit status tells more than make's.
+
+CELLS ?=
+KSRC ?=
+FILTER ?=
+JOBS ?=
+O ?= build
+SETUP ?= yes
+
+# The kernel's own make must not see this make's flags and variables.
+unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS
+MAKEOVERRIDES :=
+
+run = ./matrix/run --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
+
+.DEFAULT_GOAL := help
+.PHONY: help matrix cells test edit refresh clean setup-matrix setup-test
+
+help:
+	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
+	@echo '               CELLS="arm64-thp arm64-nothp"  only these cells'
+	@echo '               FILTER=kvm_gmem_fault.*        only these tests, as for kunit.py'
+	@echo '               KSRC=dir                       your own kernel tree, which is only read'
+	@echo '               JOBS=n                         compile jobs (default: one per core)'
+	@echo 'make cells     list the cells and what each proves'
+	@echo 'make test      the tests of the tools, the linters, the check of the series, and the cells'
+	@echo 'make edit      the series as git commits, to work on; says where'
+	@echo 'make refresh   write these commits back to kernel/'
+	@echo 'make clean     remove the build folder; downloads stay'
+	@echo 'All of them: O=dir for the build folder (default: build), SETUP=no to install nothing.'
+	@echo 'More: ./matrix/run --help'
+
+setup-matrix setup-test: setup-%:
+	@SETUP='$(SETUP)' tools/setup $*
+
+matrix: setup-matrix
+	@$(run) $(CELLS)
+
+cells:
+	@./matrix/run --list
+
+test: setup-test
+	@ci/test --out '$(O)' $(if $(JOBS),--jobs $(JOBS))
+
+edit: setup-matrix
+	@tools/edit --out '$(O)'
+
+refresh:
+	@tools/refresh --out '$(O)'
+
+# Only what is ours: O may name a folder that holds more.
+clean:
+	@tools/refresh --out '$(O)' --check
+	rm -rf $(foreach made,linux-* ksrc-* edit results tools .lock,'$(O)'/$(made))
+	@if [ -d '$(O)' ]; then rmdir --ignore-fail-on-non-empty '$(O)'; fi

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0
+"""matrix.edit: the series to commits and back, losing nothing."""
+
+import os
+import subprocess
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from matrix import edit, tree
+from matrix.errors import WrongUse
+from matrix.tests.fake_kernel import FIRST, SECOND, FakeKernel, snapshot, write
+
+
+class Edit(FakeKernel):
+    """On the fake kernel, with a git that knows nobody's name."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        patch = mock.patch.dict(os.environ, {"HOME": str(self.top)})
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def edit(self) -> Path:
+        """make edit"""
+        return edit.edit(self.root, self.out, self.say)
+
+    def refresh(self) -> None:
+        """make refresh"""
+        edit.refresh(self.root, self.out, self.say)
+
+    def git(self, *args: str) -> str:
+        """As a person in the repository."""
+        return subprocess.run(["git", "-C", str(self.out / "edit/linux-7.3"), *args],
+                              check=True, capture_output=True, text=True).stdout
+
+    def patches(self) -> dict[str, str]:
+        """kernel/7.3 as it stands."""
+        folder = self.root / "kernel/7.3"
+        return {path.name: path.read_text() for path in folder.iterdir() if path.suffix == ".patch"}
+
+    def test_there_and_back(self) -> None:
+        """One commit per patch, clean; written back twice it is the same bytes, and applies to the same tree."""
+        want = tree.prepare(self.root, self.out, None, self.say).series
+        repo = self.edit()
+        self.assertEqual(repo, self.out / "edit/linux-7.3")
+        self.assertEqual(self.git("log", "--format=%s|%an|%as", "base..").splitlines(),
+                         ["KVM: A new file, and one less|A Person|2026-11-22", "KVM: Number ten|A Person|2026-11-22"])
+        self.assertEqual(self.git("status", "--porcelain"), "")
+        self.assertEqual((repo / "virt/kvm/tests").resolve(), self.root / "kunit")
+        self.refresh()
+        first = self.patches()
+        self.assertEqual(sorted(first), ["0001-KVM-Number-ten.patch", "0002-KVM-A-new-file-and-one-less.patch"])
+        self.assertEqual((self.root / "kernel/7.3/series").read_text(),
+                         "# in order\n0001-KVM-Number-ten.patch\n0002-KVM-A-new-file-and-one-less.patch\n")
+        for text in first.values():
+            self.assertTrue(text.startswith("From 0000000000000000000000000000000000000000 "))
+            self.assertIn("Subject: [PATCH] KVM: ", text)
+            self.assertNotRegex(text, r"\n-- \n")
+        self.assertEqual(tree.prepare(self.root, self.out, None, self.say).series, want)
+        self.refresh()
+        self.edit()
+        self.refresh()
+        self.assertEqual(self.patches(), first)
+
+    def test_a_persons_settings_do_not_show(self) -> None:
+        """Signatures, prefixes and context of ~/.gitconfig stay out of the patches."""
+        self.edit()
+        self.refresh()
+        want = self.patches()
+        write(self.top / "c", "[diff]\nnoprefix = true\ncontext = 9\n[format]\nsignature = me\nnumbered = true\n")
+        with mock.patch.dict(os.environ, {"GIT_CONFIG_GLOBAL": str(self.top / "c")}):
+            self.refresh()
+        self.assertEqual(self.patches(), want)
+
+    def test_a_commit_becomes_a_patch(self) -> None:
+        """Also one with a new file, which Debian's .gitignore would hide."""
+        repo = self.edit()
+        write(repo / "virt/kvm/third.c", "third\n")
+        with self.assertRaisesRegex(WrongUse, r"1 uncommitted change\(s\): virt/kvm/third.c"):
+            self.refresh()
+        self.git("add", "-A")
+        self.git("commit", "-qm", "KVM: Third")
+        before = self.patches()
+        self.refresh()
+        self.assertIn("+third\n", self.patches()["0003-KVM-Third.patch"])
+        self.assertNotIn("0001-p.patch", self.patches())
+        self.assertEqual(len(self.patches()), len(before) + 1)
+
+    def test_kunit_is_not_in_the_commits(self) -> None:
+        """Edited through the link, it is kunit/ that changes, and git sees nothing."""
+        repo = self.edit()
+        write(repo / "virt/kvm/tests/gmem_kunit.c", "edited\n")
+        self.assertEqual((self.root / "kunit/gmem_kunit.c").read_text(), "edited\n")
+        self.git("add", "-A")
+        self.assertEqual(self.git("status", "--porcelain"), "")
+
+    def test_edit_again_keeps_work(self) -> None:
+        """Unchanged patches: the repository stays as it is. Changed ones: refused while there is work in it."""
+        repo = self.edit()
+        write(repo / "virt/kvm/kvm_main.c", "work\n")
+        self.edit()
+        self.assertEqual((repo / "virt/kvm/kvm_main.c").read_text(), "work\n")
+        self.set_series(FIRST)
+        for step in ("dirty", "committed"):
+            with self.subTest(step), self.assertRaisesRegex(WrongUse, "holds work that was not written back"):
+                self.edit()
+            self.assertEqual((repo / "virt/kvm/kvm_main.c").read_text(), "work\n")
+            if step == "dirty":
+                self.git("commit", "-qam", "work")
+        with self.assertRaisesRegex(WrongUse, "kernel/7.3 has changed since make edit"):
+            self.refresh()
+
+    def test_edit_follows_changed_patches(self) -> None:
+        """Nothing to lose: after a git pull the commits are the new ones."""
+        self.edit()
+        self.set_series(FIRST)
+        self.edit()
+        self.assertEqual(self.git("log", "--format=%s", "base..").splitlines(), ["KVM: Number ten"])
+
+    def test_stopped_half_way(self) -> None:
+        """Killed while copying, or between two patches: the next make edit starts over."""
+        write(self.out / "edit/linux-7.3.part/x", "")
+        repo = self.edit()
+        (repo / ".git/gmem.json").unlink()
+        self.git("reset", "-q", "--hard", "HEAD~1")
+        (repo / ".git/rebase-apply").mkdir()
+        self.edit()
+        self.assertEqual(len(self.git("rev-list", "base..").splitlines()), 2)
+        self.assertEqual(edit.unsaved(repo), "")
+
+    def test_a_series_that_does_not_apply(self) -> None:
+        """Said; and once it is mended the next try goes through."""
+        self.set_series(FIRST, FIRST)
+        with self.assertRaisesRegex(WrongUse, "series of kernel/7.3 does not apply"):
+            self.edit()
+        self.set_series(FIRST, SECOND)
+        self.edit()
+
+    def test_refresh_refuses(self) -> None:
+        """No repository, HEAD elsewhere, a merge, nothing on top, a rebase under way: kernel/ stays as it was."""
+        with self.assertRaisesRegex(WrongUse, "make edit makes it"):
+            self.refresh()
+        repo = self.edit()
+        before = snapshot(self.root)
+        identity = ("-c", "user.name=x", "-c", "user.email=x@x")
+        steps: dict[str, list[tuple[str, ...]]] = {
+            "HEAD is not on top of base": [("checkout", "-q", "--orphan", "other"), ("commit", "-qm", "x")],
+            "no commits on top": [("checkout", "-q", "base")],
+            "there are merges": [("checkout", "-qB", "m", "series~1"), ("commit", "-q", "--allow-empty", "-m", "e"),
+                                 (*identity, "merge", "-q", "-m", "m", "series")],
+        }
+        for text, commands in steps.items():
+            with self.subTest(text):
+                for command in commands:
+                    self.git(*command)
+                with self.assertRaisesRegex(WrongUse, text):
+                    self.refresh()
+                self.git("checkout", "-qf", "series")
+        (repo / ".git/rebase-merge").mkdir()
+        with self.assertRaisesRegex(WrongUse, "is under way"):
+            self.refresh()
+        self.assertEqual(snapshot(self.root), before)
+
+    def test_clean_asks_first(self) -> None:
+        """unsaved() is what make clean looks at."""
+        repo = self.edit()
+        self.assertEqual(edit.unsaved(repo), "")
+        self.git("commit", "-q", "--allow-empty", "-m", "work")
+        self.assertIn("differ from those last written", edit.unsaved(repo))
+        self.refresh()
+        self.assertEqual(edit.unsaved(repo), "")
+
+    def test_patch_text_survives(self) -> None:
+        """Subject prefixes, trailers and the text above --- come back."""
+        self.set_series(FIRST.replace("PATCH]", "PATCH] [RFC]").replace("Because.", "Because [1].\n\n  indented\n\nLink: https://example.org/ [1]"))
+        self.edit()
+        self.refresh()
+        text = self.patches()["0001-RFC-KVM-Number-ten.patch"]
+        for line in ("Because [1].", "  indented", "Link: https://example.org/ [1]", "Signed-off-by: A Person"):
+            self.assertIn(line, text)
+        self.assertIn("Subject: [PATCH] [RFC] KVM: Number ten\n", text)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-2.0
+"""matrix.source against a web server on loopback and an apt-get of our own."""
+
+import dataclasses
+import hashlib
+import http.server
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from matrix import source
+from matrix.errors import MachineError, WrongUse
+from matrix.tests.fake_kernel import FakeKernel, write
+
+DEBIAN = "Debian linux-source-7.3 7.3.5-1~bpo13+1"
+APT_GET = """#!/bin/sh
+echo "$*" >>"$FAKE_APT/log"
+case "$*" in
+*indextargets*) echo "http://127.0.0.1:9/debian/ http://127.0.0.1:9/debian-security/";;
+*update*) for d in "$@"; do case $d in Dir::Etc::sourceparts=*) cat "${d#*=}"/*;; esac; done >"$FAKE_APT/sources";;
+*download*) cp "$FAKE_APT/linux-source-7.3.deb" ./ || { echo "E: Unable to locate package"; exit 100; };;
+esac
+"""
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves the files of a dict; "short" ones end before their Content-Length."""
+
+    files: dict[str, bytes] = {}
+    short: set[str] = set()
+
+    def do_GET(self) -> None:  # pylint: disable=invalid-name
+        """One file or 404."""
+        name = self.path.rsplit("/", 1)[-1]
+        body = self.files.get(name)
+        self.send_response(200 if body is not None else 404)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+        self.wfile.write((body or b"")[:100 if name in self.short else None])
+
+    def log_message(self, format: str, *args: object) -> None:  # pylint: disable=redefined-builtin
+        """Quiet."""
+
+
+class Source(FakeKernel):
+    """kernel.org is the server below; apt is empty-handed until a test gives it a package."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.name = "linux-7.3.4.tar.xz"
+        self.tarball = self.fill_cache().read_bytes()
+        self.sha256 = hashlib.sha256(self.tarball).hexdigest()
+        shutil.rmtree(self.cache)
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+        Server.files = {self.name: self.tarball, "sha256sums.asc": f"{self.sha256}  {self.name}\n".encode()}
+        Server.short = set()
+        url = f"http://127.0.0.1:{server.server_port}/v7.x/{self.name}"
+        keyring = self.top / "keyring.gpg"
+        write(keyring, "")
+        self.pin = source.Pin("7.3", "7.3.4", url, "", "linux-source-7.3", "trixie-backports", keyring)
+        self.apt = self.top / "apt"
+        write(self.apt / "bin/apt-get", APT_GET)
+        (self.apt / "bin/apt-get").chmod(0o755)
+        env = {"PATH": f"{self.apt}/bin:{os.environ['PATH']}", "FAKE_APT": str(self.apt), "no_proxy": "127.0.0.1"}
+        patch = mock.patch.dict(os.environ, env)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def fetch(self, **changes: Any) -> source.Archive:
+        """fetch() with some fields of the pin changed."""
+        return source.fetch(dataclasses.replace(self.pin, **changes), self.say)
+
+    def give_apt(self, version: str = "7.3.5-1~bpo13+1") -> None:
+        """Debian has a newer package."""
+        package = self.top / "deb"
+        write(package / "DEBIAN/control", f"Package: linux-source-7.3\nVersion: {version}\nArchitecture: all\n"
+              "Maintainer: x <x@x>\nDescription: x\n")
+        (package / "usr/src").mkdir(parents=True)
+        (package / "usr/src/linux-source-7.3.tar.xz").write_bytes(self.tarball)
+        subprocess.run(["dpkg-deb", "-b", str(package), str(self.apt / "linux-source-7.3.deb")],
+                       check=True, capture_output=True)
+
+    def leftovers(self) -> list[str]:
+        """What a download left in the cache."""
+        return sorted(path.name for path in self.cache.iterdir() if path.name != ".lock")
+
+    def test_kernel_org(self) -> None:
+        """With the sum of source.toml, and without: then sha256sums.asc is used and that is said."""
+        got = self.fetch(sha256=self.sha256)
+        self.assertEqual((got.version, got.origin, got.sha256), ("7.3.4", "kernel.org linux-7.3.4", self.sha256))
+        self.assertEqual(got.path.read_bytes(), self.tarball)
+        self.assertFalse(any("sha256sums" in line for line in self.said))
+        shutil.rmtree(self.cache)
+        self.fetch()
+        self.assertTrue(any("sha256sums.asc (signature not verified)" in line for line in self.said))
+        self.assertEqual(self.leftovers(), [self.name, f"{self.name}.json"])
+
+    def test_cache_first(self) -> None:
+        """The second time nobody is asked."""
+        first = self.fetch()
+        Server.files = {}
+        self.assertEqual(self.fetch(), first)
+
+    def test_cache_is_per_pin(self) -> None:
+        """Another pin is another download."""
+        self.fetch()
+        Server.files = {}
+        with self.assertRaisesRegex(MachineError, "no source for Linux 7.3.9"):
+            self.fetch(version="7.3.9")
+
+    def test_a_damaged_cache_is_fetched_anew(self) -> None:
+        """Cut short, or changed."""
+        for text in (self.tarball[:-1], b"x" + self.tarball[1:]):
+            path = self.fetch().path
+            path.write_bytes(text)
+            self.assertEqual(self.fetch().path.read_bytes(), self.tarball)
+            self.assertTrue(any("fetching it anew" in line for line in self.said))
+
+    def test_without_its_note_a_tarball_does_not_count(self) -> None:
+        """kill -9 between the tarball and the note; and a note that is half written."""
+        path = self.fetch().path
+        note = path.with_name(path.name + ".json")
+        for text in ("", note.read_text()[:20], "[]"):
+            note.write_text(text)
+            path.write_bytes(b"half")
+            self.assertEqual(self.fetch().path.read_bytes(), self.tarball)
+
+    def test_truncated(self) -> None:
+        """The connection ends early: said with numbers, nothing left, the next try works."""
+        Server.short = {self.name}
+        with self.assertRaisesRegex(MachineError, rf"truncated: 100 of {len(self.tarball)} bytes|broke off") as caught:
+            self.fetch()
+        self.assertIn("Run again", str(caught.exception))
+        self.assertEqual(self.leftovers(), [])
+        Server.short = set()
+        self.fetch()
+
+    def test_wrong_content(self) -> None:
+        """Not what the sum says: removed, not used."""
+        for sha256 in ("0" * 64, ""):
+            Server.files["sha256sums.asc"] = f"{'0' * 64}  {self.name}\n".encode()
+            with self.assertRaisesRegex(MachineError, "is not what it should be"):
+                self.fetch(sha256=sha256)
+            self.assertEqual(self.leftovers(), [])
+
+    def test_unreachable_is_quick_and_apt_serves(self) -> None:
+        """No kernel.org, refused or silent: under five seconds; then Debian's package, with what it is."""
+        self.give_apt()
+        silent = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(silent.close)
+        for port in (9, silent.getsockname()[1]):
+            shutil.rmtree(self.cache, ignore_errors=True)
+            start = time.monotonic()
+            got = self.fetch(url=f"http://127.0.0.1:{port}/{self.name}")
+            self.assertLess(time.monotonic() - start, 5.5)
+            self.assertEqual((got.version, got.origin, got.pin), ("7.3.5", DEBIAN, "7.3.4"))
+            self.assertEqual(got.path.read_bytes(), self.tarball)
+            self.assertEqual(self.leftovers(), [got.file, f"{got.file}.json"])
+
+    def test_apt_is_asked_privately(self) -> None:
+        """Debian's main archive only, signed by the keyring, in folders of our own that are gone afterwards."""
+        self.give_apt()
+        Server.files = {}
+        self.fetch()
+        text = (self.apt / "sources").read_text()
+        self.assertIn("URIs: http://127.0.0.1:9/debian/\n", text)
+        self.assertIn(f"Suites: trixie-backports\nComponents: main\nSigned-By: {self.pin.keyring}\n", text)
+        for line in (self.apt / "log").read_text().splitlines():
+            if "indextargets" not in line:
+                for option in ("Dir::Etc::sourcelist=/dev/null", "Dir::State::Lists=", "Dir::Cache="):
+                    self.assertIn(option, line)
+
+    def test_apt_has_no_such_package(self) -> None:
+        """Both reasons are told, and what to do."""
+        Server.files = {}
+        with self.assertRaisesRegex(MachineError, r"kernel.org.*Unable to locate package.*KSRC=dir"):
+            self.fetch()
+        self.assertEqual(self.leftovers(), [])
+
+    def test_no_apt_no_keyring(self) -> None:
+        """Not a Debian, or one without the keyring."""
+        Server.files = {}
+        with self.assertRaisesRegex(MachineError, "package debian-archive-keyring"):
+            self.fetch(keyring=self.top / "absent")
+        with mock.patch.object(shutil, "which", return_value=None):
+            with self.assertRaisesRegex(MachineError, "no apt-get here"):
+                self.fetch()
+
+    def test_disk_full_and_unwritable(self) -> None:
+        """One line each."""
+        with mock.patch.object(shutil, "copyfileobj", side_effect=OSError(28, "No space left on device")):
+            with self.assertRaisesRegex(MachineError, "disk full"):
+                self.fetch()
+        self.assertEqual(self.leftovers(), [])
+        shutil.rmtree(self.cache)
+        write(self.cache, "a file")
+        with self.assertRaisesRegex(MachineError, "cannot keep the kernel source in"):
+            self.fetch()
+
+    def test_a_second_run_waits(self) -> None:
+        """Two downloads into one cache, one after the other; the second finds the first's."""
+        results: list[source.Archive] = []
+        threads = [threading.Thread(target=lambda: results.append(self.fetch())) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(set(results)), 1)
+        self.assertEqual(sum("downloading http" in line for line in self.said), 1)
+
+    def test_unpack(self) -> None:
+        """Whole, or not at all with the file to remove named."""
+        archive = self.fetch()
+        source.unpack(archive, self.top / "a", self.say)
+        self.assertTrue((self.top / "a/Makefile").is_file())
+        archive.path.write_bytes(self.tarball[:200])
+        with self.assertRaisesRegex(MachineError, f"{self.name} does not unpack"):
+            source.unpack(archive, self.top / "b", self.say)
+        self.assertFalse((self.top / "b").exists() or (self.top / "b.part").exists())
+
+
+class Pins(FakeKernel):
+    """source.toml."""
+
+    def test_the_projects_own(self) -> None:
+        """Ours can be read, and pins what its folder says."""
+        root = Path(__file__).parents[2]
+        for base in source.bases(root):
+            pin = source.load_pin(root, base)
+            self.assertTrue(pin.version.startswith(base + "."))
+            self.assertIn(f"/linux-{pin.version}.tar.xz", pin.url)
+
+    def test_newest_base(self) -> None:
+        """By number, not by letter."""
+        text = (self.root / "kernel/7.3/source.toml").read_text()
+        write(self.root / "kernel/7.10/source.toml", text)
+        self.assertEqual(source.bases(self.root), ["7.3", "7.10"])
+        self.assertEqual(source.load_pin(self.root).base, "7.10")
+        with self.assertRaisesRegex(WrongUse, "no series for Linux 6.1; there is one for 7.3, 7.10"):
+            source.load_pin(self.root, "6.1")
+
+    def test_unusable(self) -> None:
+        """Broken TOML and a missing key name the file."""
+        for text in ("version = ", 'version = "1"\n'):
+            write(self.root / "kernel/7.3/source.toml", text)
+            with self.assertRaisesRegex(WrongUse, "source.toml cannot be used"):
+                source.load_pin(self.root)
+
+    def test_cache_dir(self) -> None:
+        """GMEM_CACHE, XDG_CACHE_HOME, home, in this order."""
+        with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": "/x"}):
+            self.assertEqual(source.cache_dir(), self.cache)
+            del os.environ["GMEM_CACHE"]
+            self.assertEqual(source.cache_dir(), Path("/x/gmem-hugepages"))
+            del os.environ["XDG_CACHE_HOME"]
+            self.assertEqual(source.cache_dir(), Path.home() / ".cache/gmem-hugepages")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: GPL-2.0
+"""matrix.tree on a kernel of a handful of files."""
+
+import os
+import subprocess
+import time
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from matrix import source, tree
+from matrix.errors import MachineError, WrongUse
+from matrix.tests.fake_kernel import FIRST, MAKEFILE, NUMBERS, OLD, SECOND, FakeKernel, snapshot, write
+
+
+class Prepared(FakeKernel):
+    """From the tarball."""
+
+    def prepare(self, ksrc: Path | None = None) -> tree.PreparedTree:
+        """prepare(), with the tree checked against base + overlay made by hand."""
+        return tree.prepare(self.root, self.out, ksrc, self.say)
+
+    def text(self, name: str) -> str:
+        """A file of the prepared tree."""
+        return (self.out / "linux-7.3.4/tree" / name).read_text()
+
+    def test_first_time(self) -> None:
+        """All of it: patched, added, removed, laid in, linked."""
+        got = self.prepare()
+        self.assertEqual(got.path, self.out / "linux-7.3.4/tree")
+        self.assertEqual((got.version, got.origin), ("7.3.4", "kernel.org linux-7.3.4"))
+        self.assertEqual(got.touched, {"virt/kvm/guest_memfd.c", "virt/kvm/new.c", "mm/gone.c",
+                                       *(f"virt/kvm/tests/{n}" for n in ("Makefile", "gmem_kunit.c", ".kunitconfig"))})
+        self.assertIn("line ten\n", self.text("virt/kvm/guest_memfd.c"))
+        self.assertEqual(self.text("virt/kvm/new.c"), "new\n")
+        self.assertFalse((got.path / "mm/gone.c").exists())
+        self.assertFalse((got.path / "virt/kvm/tests/README.md").exists())
+        self.assertEqual(os.readlink(got.path / "scripts/link"), "run.sh")
+        self.assertTrue(os.access(got.path / "scripts/run.sh", os.X_OK))
+        base = self.out / "linux-7.3.4/base"
+        self.assertEqual((base / "Makefile").stat().st_ino, (got.path / "Makefile").stat().st_ino)
+        self.assertEqual((base / "virt/kvm/guest_memfd.c").read_text(), NUMBERS)
+        self.assertFalse((self.out / "linux-7.3.4/stage").exists())
+
+    def test_nothing_changed_touches_nothing(self) -> None:
+        """Not one mtime or inode moves, and the download is not looked at again."""
+        first = self.prepare()
+        before = snapshot(self.out)
+        for path in self.cache.iterdir():
+            path.unlink()
+        self.assertEqual(self.prepare(), first)
+        after = snapshot(self.out)
+        self.assertEqual(after, before)
+
+    def test_a_changed_series_touches_only_what_it_changes(self) -> None:
+        """And with a fresh mtime, in both directions."""
+        first = self.prepare()
+        for patches in ((FIRST.replace("+line ten", "+line 10.0"), SECOND), (FIRST, SECOND), (SECOND,), (FIRST, SECOND)):
+            before = snapshot(first.path)
+            start = time.time_ns()
+            time.sleep(0.02)
+            self.set_series(*patches)
+            got = self.prepare()
+            after = snapshot(first.path)
+            moved = {name for name in after if before.get(name) != after[name]}
+            self.assertEqual(moved, {"virt/kvm/guest_memfd.c"})
+            self.assertGreater(after["virt/kvm/guest_memfd.c"][2], start)
+            self.assertNotEqual(got.series == first.series, patches != (FIRST, SECOND))
+        self.assertIn("line ten\n", self.text("virt/kvm/guest_memfd.c"))
+
+    def test_a_dropped_patch_leaves_nothing(self) -> None:
+        """Its new file goes, its removed file comes back, and make sees that: a fresh mtime."""
+        path = self.prepare().path
+        start = time.time()
+        self.set_series(FIRST)
+        self.prepare()
+        self.assertFalse((path / "virt/kvm/new.c").exists())
+        self.assertEqual((path / "mm/gone.c").read_text(), "gone\n")
+        self.assertGreater((path / "mm/gone.c").stat().st_mtime, start - 1)
+        self.set_series()
+        self.prepare()
+        self.assertEqual(self.text("virt/kvm/guest_memfd.c"), NUMBERS)
+        self.assertGreater((path / "virt/kvm/guest_memfd.c").stat().st_mtime, start - 1)
+
+    def test_kunit_follows(self) -> None:
+        """A suite that changes, comes and goes."""
+        path = self.prepare().path
+        write(self.root / "kunit/gmem_kunit.c", "other\n")
+        write(self.root / "kunit/more/x.c", "x\n")
+        (self.root / "kunit/.kunitconfig").unlink()
+        self.prepare()
+        self.assertEqual(self.text("virt/kvm/tests/gmem_kunit.c"), "other\n")
+        self.assertEqual(self.text("virt/kvm/tests/more/x.c"), "x\n")
+        self.assertFalse((path / "virt/kvm/tests/.kunitconfig").exists())
+        (self.root / "kunit/more/x.c").unlink()
+        self.prepare()
+        self.assertFalse((path / "virt/kvm/tests/more").exists())
+
+    def test_the_tree_heals(self) -> None:
+        """Whatever a person or a crash did to tree/: the next run puts it right."""
+        path = self.prepare().path
+        want = {name: item[:2] for name, item in snapshot(path).items()}
+        (path / "virt/kvm/kvm_main.c").unlink()
+        write(path / "virt/kvm/guest_memfd.c", "edited\n")
+        write(path / "stray/file", "")
+        write(path / "virt/kvm/tests/x.c.part", "")
+        (path / "Kbuild").unlink()
+        (path / "Kbuild").mkdir()
+        (path / "scripts/link").unlink()
+        (path / "scripts/link").symlink_to("elsewhere")
+        self.prepare()
+        self.assertEqual({name: item[:2] for name, item in snapshot(path).items()}, want)
+
+    def test_an_edit_through_a_link_is_undone(self) -> None:
+        """Written in place, it changed base/ as well: the source is unpacked again, nothing else gets a new mtime."""
+        path = self.prepare().path
+        before = snapshot(path)
+        with (path / "virt/kvm/kvm_main.c").open("a") as file:
+            file.write("edited\n")
+        self.prepare()
+        self.assertEqual(self.text("virt/kvm/kvm_main.c"), "main\n")
+        after = snapshot(path)
+        self.assertEqual({name for name in after if before[name][:3] != after[name][:3]}, {"virt/kvm/kvm_main.c"})
+        self.assertEqual(after["Makefile"][3], (self.out / "linux-7.3.4/base/Makefile").stat().st_ino)
+        self.assertTrue(any("was changed" in line for line in self.said), self.said)
+
+    def test_a_file_lost_from_base_comes_back(self) -> None:
+        """The count in base.json tells."""
+        self.prepare()
+        (self.out / "linux-7.3.4/base/Kbuild").unlink()
+        self.prepare()
+        self.assertTrue((self.out / "linux-7.3.4/tree/Kbuild").exists())
+
+    def test_killed_at_any_point(self) -> None:
+        """Half of a step, left by kill -9, is never taken for the whole."""
+        want = {name: item[:2] for name, item in snapshot(self.prepare().path).items()}
+        folder = self.out / "linux-7.3.4"
+        for step in ("unpack", "note", "links", "stage"):
+            with self.subTest(step):
+                if step == "unpack":
+                    subprocess.run(["rm", "-r", str(folder)], check=True)
+                    write(folder / "base.part/Makefile", "half")
+                elif step == "note":
+                    (folder / "base.json").unlink()
+                    (folder / "base/Makefile").unlink()
+                elif step == "links":
+                    (folder / "tree").rename(folder / "tree.part")
+                    (folder / "tree.part/Makefile").unlink()
+                    write(folder / "tree.part/junk", "")
+                else:
+                    write(folder / "stage/virt/kvm/guest_memfd.c", "half")
+                got = self.prepare()
+                self.assertEqual({name: item[:2] for name, item in snapshot(got.path).items()}, want)
+
+    def test_a_new_tree_has_no_old_objects(self) -> None:
+        """Links carry old mtimes: what was built before must go when the tree is laid out anew."""
+        path = self.prepare().path
+        write(path.with_name("cells") / "x86_64-thp/vmlinux", "")
+        self.prepare()
+        self.assertTrue(path.with_name("cells").exists())
+        subprocess.run(["rm", "-r", str(path)], check=True)
+        self.prepare()
+        self.assertFalse(path.with_name("cells").exists())
+
+    def test_a_patch_that_does_not_apply(self) -> None:
+        """Names patch, file and hunk, and where the rejects are; the old tree stays as it was."""
+        path = self.prepare().path
+        before = snapshot(path)
+        self.set_series(FIRST, FIRST.replace(" line 9\n", " line nine\n").replace("+line ten", "+line X"))
+        with self.assertRaises(WrongUse) as caught:
+            self.prepare()
+        text = str(caught.exception)
+        self.assertIn("kernel/7.3/0002-p.patch does not apply to 7.3.4", text)
+        self.assertIn("virt/kvm/guest_memfd.c, hunk 1 at line 7", text)
+        rejects = Path(text.split("less ")[1])
+        self.assertIn("-line 10", rejects.read_text())
+        self.assertEqual(snapshot(path), before)
+        self.set_series(FIRST, SECOND)
+        self.prepare()
+
+    def test_offset_yes_fuzz_no(self) -> None:
+        """Any 7.3.y moves lines about; changed context is another matter."""
+        write(self.upstream / "virt/kvm/guest_memfd.c", "moved\nmoved\n" + NUMBERS, OLD)
+        self.fill_cache()
+        self.prepare()
+        self.assertIn("line ten\n", self.text("virt/kvm/guest_memfd.c"))
+        self.set_series(FIRST.replace(" line 7\n", " line seven\n"))
+        with self.assertRaisesRegex(WrongUse, "0001-p.patch does not apply"):
+            self.prepare()
+
+    def test_a_patch_already_in(self) -> None:
+        """As with a KSRC that has the series."""
+        self.set_series(FIRST, FIRST)
+        with self.assertRaisesRegex(WrongUse, "0002-p.patch does not apply.*guest_memfd.c"):
+            self.prepare()
+
+    def test_a_patch_for_a_file_that_is_not_there(self) -> None:
+        """The file is named."""
+        self.set_series(FIRST.replace("guest_memfd.c", "absent.c"))
+        with self.assertRaisesRegex(WrongUse, "0001-p.patch does not apply.*virt/kvm/absent.c"):
+            self.prepare()
+
+    def test_series_names_a_missing_patch(self) -> None:
+        """Clear, before anything is unpacked or applied."""
+        (self.root / "kernel/7.3/0002-p.patch").unlink()
+        with self.assertRaisesRegex(WrongUse, "names 0002-p.patch, which is not there"):
+            self.prepare()
+
+    def test_disk_full(self) -> None:
+        """One line, and no half tree."""
+        with mock.patch.object(os, "link", side_effect=OSError(28, "No space left on device")):
+            with self.assertRaisesRegex(MachineError, "disk full"):
+                self.prepare()
+        self.assertFalse((self.out / "linux-7.3.4/tree").exists())
+        self.prepare()
+
+    def test_tarball_of_another_version(self) -> None:
+        """What the note claims and what the Makefile says must agree."""
+        write(self.upstream / "Makefile", MAKEFILE.replace("= 4", "= 5"), OLD)
+        self.fill_cache()
+        with self.assertRaisesRegex(MachineError, "holds Linux 7.3.5, not 7.3.4"):
+            self.prepare()
+
+
+class Ksrc(FakeKernel):
+    """From a tree of the user's own."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ksrc = self.top / "mine"
+        self.upstream.rename(self.ksrc)
+
+    def prepare(self) -> tree.PreparedTree:
+        """With KSRC; proves each time that not one byte or mtime in it changed."""
+        before = snapshot(self.ksrc)
+        try:
+            return tree.prepare(self.root, self.out, self.ksrc, self.say)
+        finally:
+            self.assertEqual(snapshot(self.ksrc), before)
+
+    def git(self, *args: str) -> None:
+        """In the user's tree."""
+        subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@x", "-C", str(self.ksrc), *args],
+                       check=True, capture_output=True)
+
+    def commit(self) -> None:
+        """The user's tree is a checkout."""
+        self.git("init", "-q")
+        self.git("add", "-f", "-A")
+        self.git("commit", "-qm", "all")
+
+    def test_git_checkout(self) -> None:
+        """Tracked files as they are, uncommitted changes included; nothing is written there, not even the index."""
+        self.commit()
+        got = self.prepare()
+        self.assertRegex(got.origin, rf"^KSRC {self.ksrc} at [0-9a-f]{{7,}}$")
+        self.assertEqual(got.path.parent.parent, self.out)
+        write(self.ksrc / "untracked.c", "")
+        write(self.ksrc / "virt/kvm/kvm_main.c", "changed\n")
+        (self.ksrc / "scripts/link").unlink()
+        os.utime(self.ksrc / "Makefile")  # git's index is stale now: asking must not refresh it
+        got = self.prepare()
+        self.assertTrue(got.origin.endswith(" + uncommitted changes"), got.origin)
+        self.assertEqual((got.path / "virt/kvm/kvm_main.c").read_text(), "changed\n")
+        self.assertFalse((got.path / "untracked.c").exists())
+        self.assertFalse((got.path / "scripts/link").is_symlink())
+        self.assertIn("line ten\n", (got.path / "virt/kvm/guest_memfd.c").read_text())
+
+    def test_a_staged_file_counts(self) -> None:
+        """git add is enough."""
+        self.commit()
+        write(self.ksrc / "virt/kvm/staged.c", "s\n")
+        self.git("add", "-f", "virt/kvm/staged.c")
+        self.assertEqual((self.prepare().path / "virt/kvm/staged.c").read_text(), "s\n")
+
+    def test_switching_back_gives_fresh_mtimes(self) -> None:
+        """Also when the user's file comes back with its old mtime."""
+        self.commit()
+        path = self.prepare().path / "virt/kvm/kvm_main.c"
+        for text, mtime in (("changed\n", OLD + 5), ("main\n", OLD)):
+            start = time.time()
+            write(self.ksrc / "virt/kvm/kvm_main.c", text, mtime)
+            self.prepare()
+            self.assertEqual(path.read_text(), text)
+            self.assertGreater(path.stat().st_mtime, start - 1)
+
+    def test_nothing_changed_touches_nothing(self) -> None:
+        """Warm builds stay warm with KSRC, too."""
+        self.commit()
+        path = self.prepare().path
+        before = snapshot(path)
+        self.prepare()
+        self.assertEqual(snapshot(path), before)
+
+    def test_files_are_not_shared(self) -> None:
+        """No hard link between the user's files and ours."""
+        path = self.prepare().path
+        self.assertNotEqual((path / "Makefile").stat().st_ino, (self.ksrc / "Makefile").stat().st_ino)
+
+    def test_plain_folder_without_build_products(self) -> None:
+        """kbuild refuses a source tree in which something was built."""
+        for name in (".config", "vmlinux", "virt/kvm/kvm_main.o", "virt/kvm/.kvm_main.o.cmd", "include/generated/a.h",
+                     "arch/x86/include/generated/b.h", "include/config/auto.conf"):
+            write(self.ksrc / name, "")
+        write(self.ksrc / "include/linux/generated.h", "kept\n")
+        path = self.prepare().path
+        self.assertEqual((path / "include/linux/generated.h").read_text(), "kept\n")
+        for name in (".config", "vmlinux", "virt/kvm/kvm_main.o", "virt/kvm/.kvm_main.o.cmd", "include/generated",
+                     "arch", "include/config"):
+            self.assertFalse((path / name).exists(), name)
+
+    def test_a_folder_becomes_a_file_and_back(self) -> None:
+        """Such changes do not confuse the copy."""
+        self.prepare()
+        (self.ksrc / "mm/gone.c").unlink()
+        (self.ksrc / "mm").rmdir()
+        write(self.ksrc / "mm", "a file\n")
+        self.set_series(FIRST)
+        self.assertEqual((self.prepare().path / "mm").read_text(), "a file\n")
+        (self.ksrc / "mm").unlink()
+        write(self.ksrc / "mm/gone.c", "gone\n")
+        self.assertEqual((self.prepare().path / "mm/gone.c").read_text(), "gone\n")
+
+    def test_wrong_version(self) -> None:
+        """Says which was found and which there are."""
+        write(self.ksrc / "Makefile", MAKEFILE.replace("PATCHLEVEL = 3", "PATCHLEVEL = 2"))
+        with self.assertRaisesRegex(WrongUse, "is Linux 7.2.4; there is a series for 7.3"):
+            self.prepare()
+
+    def test_another_7_3_will_do(self) -> None:
+        """Any 7.3.y, and a release candidate."""
+        write(self.ksrc / "Makefile", MAKEFILE.replace("= 4", "= 0").replace("EXTRAVERSION =", "EXTRAVERSION = -rc2"))
+        self.assertEqual(self.prepare().version, "7.3.0-rc2")
+
+    def test_no_kernel_tree(self) -> None:
+        """A folder, a file, nothing at all."""
+        write(self.top / "x/Makefile", "all:\n")
+        for path in (self.top / "x", self.top / "x/Makefile", self.top / "absent"):
+            with self.assertRaisesRegex(WrongUse, "is no kernel tree|is not a folder"):
+                tree.prepare(self.root, self.out, path, self.say)
+
+    def test_build_folder_inside_ksrc(self) -> None:
+        """It would be written to."""
+        with self.assertRaisesRegex(WrongUse, "never written to"):
+            tree.prepare(self.root, self.ksrc / "build", self.ksrc, self.say)
+        self.assertFalse((self.ksrc / "build").exists())
+
+    def test_needs_no_download(self) -> None:
+        """KSRC asks no network and no cache."""
+        with mock.patch.object(source, "fetch", side_effect=AssertionError):
+            self.prepare()
+
+
+if __name__ == "__main__":
+    unittest.main()
