@@ -7,9 +7,10 @@ FILTER ?=
 JOBS ?=
 O ?= build
 SETUP ?= yes
+TESTS ?=
 
 # The kernel's own make must not see this make's flags and variables.
-unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS
+unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS
 MAKEOVERRIDES :=
 
 run = ./matrix/run --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
@@ -25,6 +26,7 @@ help:
 	@echo '               JOBS=n                         compile jobs (default: one per core)'
 	@echo 'make cells     list the cells and what each proves'
 	@echo 'make test      the tests of the tools, the linters, the check of the series, and the cells'
+	@echo '               TESTS="unit lint"              only these parts (unit, lint, series, cells)'
 	@echo 'make edit      the series as git commits, to work on; says where'
 	@echo 'make refresh   write these commits back to kernel/'
 	@echo 'make clean     remove the build folder; downloads stay'
@@ -41,7 +43,7 @@ cells:
 	@./matrix/run --list
 
 test: setup-test
-	@ci/test --out '$(O)' $(if $(JOBS),--jobs $(JOBS))
+	@ci/test --out '$(O)' $(if $(JOBS),--jobs $(JOBS)) $(TESTS)
 
 edit: setup-matrix
 	@tools/edit --out '$(O)'

@@ -18,7 +18,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,12 +89,12 @@ def prepare(root: Path, out: Path, ksrc: Path | None, say: Say) -> PreparedTree:
         over = overlay(root, base)
         tree = base.path.with_name("tree")
         try:
-            _mirror(base, tree, over, say)
+            mirror(base, tree, over, say)
         except _Damaged as what:
             say(f"tree: {what}; unpacking the source again")
             base.path.with_name("base.json").unlink()
             base = prepare_base(root, out, ksrc, say)
-            _mirror(base, tree, over, say)
+            mirror(base, tree, over, say)
     except _Damaged as what:
         raise MachineError(f"{what} while it was being used; run again") from what
     except OSError as error:
@@ -174,9 +174,13 @@ def kunit_files(root: Path) -> Iterator[tuple[str, Path]]:
             yield f"{KUNIT_DIR}/{path.relative_to(root / 'kunit')}", path
 
 
-def overlay(root: Path, base: Base) -> Overlay:
-    """Apply the series to copies of the files it touches, no fuzz; WrongUse tells the hunk that does not go in."""
-    patches = series(root, base.kernel)
+def overlay(root: Path, base: Base, patches: Sequence[Path] | None = None) -> Overlay:
+    """Apply the series to copies of the files it touches, no fuzz; WrongUse tells the hunk that does not go in.
+
+    With patches given, these only, and without the suites: what the tree is after some steps of the series.
+    """
+    whole = patches is None
+    patches = series(root, base.kernel) if patches is None else patches
     stage = base.path.with_name("stage")
     _remove(stage)
     stage.mkdir()
@@ -186,7 +190,7 @@ def overlay(root: Path, base: Base) -> Overlay:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(base.path / name, stage / name)
     for patch in patches:
-        apply_patch(patch, stage, base)
+        _apply_patch(patch, stage, base)
     files: dict[str, tuple[bytes, int] | None] = {}
     for name in names:
         path = stage / name
@@ -194,13 +198,13 @@ def overlay(root: Path, base: Base) -> Overlay:
             files[name] = path.read_bytes(), path.stat().st_mode & 0o777
         elif (base.path / name).exists():
             files[name] = None
-    for name, path in kunit_files(root):
+    for name, path in kunit_files(root) if whole else ():
         files[name] = path.read_bytes(), 0o644
     _remove(stage)
     return Overlay(files)
 
 
-def apply_patch(patch: Path, stage: Path, base: Base) -> None:
+def _apply_patch(patch: Path, stage: Path, base: Base) -> None:
     """Apply one patch in stage with fuzz 0 (offsets are fine); WrongUse names file and hunk and where the rejects are."""
     if not shutil.which("patch"):
         raise MachineError("there is no patch(1) here; tools/setup installs it")
@@ -227,7 +231,7 @@ def apply_patch(patch: Path, stage: Path, base: Base) -> None:
 
 # The mirror
 
-def _mirror(base: Base, tree: Path, over: Overlay, say: Say) -> None:
+def mirror(base: Base, tree: Path, over: Overlay, say: Say) -> None:
     """Make tree equal to base + overlay. Raises _Damaged when base is not as unpacked.
 
     What is replaced gets a fresh mtime, never an old one, so that make sees every change. Links carry the mtimes of the
@@ -237,58 +241,51 @@ def _mirror(base: Base, tree: Path, over: Overlay, say: Say) -> None:
     # A file edited through a hard link in tree/ is newer than all of the tarball. A copy of KSRC is compared with KSRC.
     newest = int(data["newest"]) if "newest" in data else None
     new = not tree.exists()
-    target = tree.with_name("tree.part") if new else tree
+    target = tree.with_name(tree.name + ".part") if new else tree
     if new:
         say("tree: laying out the source")
         _remove(tree.with_name("cells"))
         _remove(target)
-    target.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     parents = {str(parent) for path, item in over.files.items() if item for parent in Path(path).parents}
-    seen = _mirror_dir(base.path, target, "", over, parents, newest, new)
+
+    def folder(rel: str) -> int:
+        """Mirror one folder; return how many files of base were seen in and under it."""
+        seen = 0
+        have = {entry.name: entry for entry in os.scandir(target / rel)}
+        for entry in list(os.scandir(base.path / rel)) if (base.path / rel).is_dir() else ():
+            path = f"{rel}/{entry.name}" if rel else entry.name
+            old = have.pop(entry.name, None)
+            if entry.is_dir(follow_symlinks=False):
+                if old is None or not old.is_dir(follow_symlinks=False):
+                    _remove(target / path)
+                    (target / path).mkdir()
+                seen += folder(path)
+                continue
+            seen += 1
+            if newest is not None and entry.stat(follow_symlinks=False).st_mtime_ns > newest:
+                raise _Damaged(f"{base.path / path} was changed")
+            if path in over.files:
+                if old and over.files[path] is None:
+                    _remove(target / path)
+            elif old is None or old.inode() != entry.inode():
+                _take(base.path / path, target / path, new)
+        for name, entry in have.items():
+            path = f"{rel}/{name}" if rel else name
+            if path in parents and entry.is_dir(follow_symlinks=False):
+                folder(path)
+            elif not over.files.get(path):
+                _remove(target / path)
+        return seen
+
+    seen = folder("")
     if "files" in data and seen != int(data["files"]):
         raise _Damaged(f"{base.path} has {seen} files, not {data['files']}")
     for name, item in over.files.items():
-        if item:
-            path = target / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not _same(path, *item):
-                _write(path, *item)
+        if item and not _same(target / name, *item):
+            _write(target / name, *item)
     if new:
         target.rename(tree)
-
-
-def _mirror_dir(base: Path, tree: Path, rel: str, over: Overlay, parents: set[str], newest: int | None,
-                new: bool) -> int:
-    # pylint: disable=too-many-arguments,too-many-positional-arguments
-    """Mirror one folder; return how many files of base were seen in and under it."""
-    seen = 0
-    here = base / rel
-    have = {entry.name: entry for entry in os.scandir(tree / rel)}
-    want = list(os.scandir(here)) if here.is_dir() else []
-    for entry in want:
-        path = f"{rel}/{entry.name}" if rel else entry.name
-        old = have.pop(entry.name, None)
-        if entry.is_dir(follow_symlinks=False):
-            if old is None or not old.is_dir(follow_symlinks=False):
-                _remove(tree / path)
-                (tree / path).mkdir()
-            seen += _mirror_dir(base, tree, path, over, parents, newest, new)
-            continue
-        seen += 1
-        if newest is not None and entry.stat(follow_symlinks=False).st_mtime_ns > newest:
-            raise _Damaged(f"{base / path} was changed")
-        if path in over.files:
-            if old and over.files[path] is None:
-                _remove(tree / path)
-        elif old is None or old.inode() != entry.inode():
-            _take(base / path, tree / path, new)
-    for name, entry in have.items():
-        path = f"{rel}/{name}" if rel else name
-        if path in parents and entry.is_dir(follow_symlinks=False):
-            _mirror_dir(base, tree, path, over, parents, newest, new)
-        elif not over.files.get(path):
-            _remove(tree / path)
-    return seen
 
 
 def _take(src: Path, dest: Path, link: bool) -> None:
@@ -324,6 +321,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
     """Write a file whole or not at all, with a fresh mtime."""
     if path.is_dir() and not path.is_symlink():
         _remove(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     part.write_bytes(content)

@@ -173,7 +173,8 @@ class Edit(FakeKernel):
 
     def test_patch_text_survives(self) -> None:
         """Subject prefixes, trailers and the text above --- come back."""
-        self.set_series(FIRST.replace("PATCH]", "PATCH] [RFC]").replace("Because.", "Because [1].\n\n  indented\n\nLink: https://example.org/ [1]"))
+        first = FIRST.replace("PATCH]", "PATCH] [RFC]")
+        self.set_series(first.replace("Because.", "Because [1].\n\n  indented\n\nLink: https://example.org/ [1]"))
         self.edit()
         self.refresh()
         text = self.patches()["0001-RFC-KVM-Number-ten.patch"]

@@ -62,7 +62,7 @@ class Prepared(FakeKernel):
             self.set_series(*patches)
             got = self.prepare()
             after = snapshot(first.path)
-            moved = {name for name in after if before.get(name) != after[name]}
+            moved = {name for name, item in after.items() if before.get(name) != item}
             self.assertEqual(moved, {"virt/kvm/guest_memfd.c"})
             self.assertGreater(after["virt/kvm/guest_memfd.c"][2], start)
             self.assertNotEqual(got.series == first.series, patches != (FIRST, SECOND))
@@ -120,7 +120,7 @@ class Prepared(FakeKernel):
         self.prepare()
         self.assertEqual(self.text("virt/kvm/kvm_main.c"), "main\n")
         after = snapshot(path)
-        self.assertEqual({name for name in after if before[name][:3] != after[name][:3]}, {"virt/kvm/kvm_main.c"})
+        self.assertEqual({name for name, item in after.items() if before[name][:3] != item[:3]}, {"virt/kvm/kvm_main.c"})
         self.assertEqual(after["Makefile"][3], (self.out / "linux-7.3.4/base/Makefile").stat().st_ino)
         self.assertTrue(any("was changed" in line for line in self.said), self.said)
 

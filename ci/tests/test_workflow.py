@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The workflow is more than a file: every "run:" step of it runs here, with what a runner would give it.
+
+Real are the commands, the Makefile, tools/setup and matrix/run. In the step that builds a cell the copy's matrix/run is a
+stand-in that leaves a result as the real one would, and in the step that runs the tests ci/test is one: it is what runs.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+# pylint: disable=wrong-import-position
+from matrix import report
+
+WORKFLOW = ROOT / ".github/workflows/gate.yml"
+STAND_IN = """#!/usr/bin/env python3
+import os, pathlib, shutil, sys
+pathlib.Path(os.environ["SEEN"]).write_text(repr(sys.argv[1:]))
+if cell := os.environ.get("RESULT"):
+    to = pathlib.Path("build/results") / pathlib.Path(cell).name
+    shutil.copytree(cell, to)
+sys.exit(int(os.environ.get("STATUS", "0")))
+"""
+
+
+def steps(text: str) -> dict[str, list[str]]:
+    """The run: steps by job, from YAML as we write it: two blanks per level, run: on one line or with |."""
+    found: dict[str, list[str]] = {}
+    lines = iter([*text[text.index("\njobs:\n"):].splitlines(), ""])
+    job = ""
+    for line in lines:
+        if match := re.fullmatch(r"  (\w+):", line):
+            job = match[1]
+        elif match := re.fullmatch(r"(      (?:- |  ))run: (.+)", line):
+            if match[2] != "|":
+                found.setdefault(job, []).append(match[2] + "\n")
+                continue
+            block = []
+            while (line := next(lines)).startswith(" " * 10) or (not line and block):
+                block.append(line)
+                if not line:
+                    break
+            found.setdefault(job, []).append(textwrap.dedent("\n".join(block)).strip() + "\n")
+    return found
+
+
+class Workflow(unittest.TestCase):
+    """Each test works in a copy of the checkout."""
+
+    def setUp(self) -> None:
+        folder = tempfile.TemporaryDirectory()  # pylint: disable=consider-using-with
+        self.addCleanup(folder.cleanup)
+        self.copy = Path(folder.name).resolve() / "checkout"
+        self.temp = self.copy.parent
+        shutil.copytree(ROOT, self.copy, symlinks=True, ignore=shutil.ignore_patterns(".git", "build", "__pycache__"))
+        self.text = WORKFLOW.read_text()
+        self.steps = steps(self.text)
+        self.cells = json.loads(subprocess.run([ROOT / "matrix/run", "--gate-json"], check=True, stdout=subprocess.PIPE).stdout)
+
+    def run_step(self, job: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run the step of a job as a runner does."""
+        (step,) = self.steps[job]
+        for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
+            (self.temp / name).write_text("")
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.temp), "CI": "true", "GITHUB_ACTIONS": "true",
+               "GITHUB_WORKSPACE": str(self.copy), "GITHUB_OUTPUT": str(self.temp / "GITHUB_OUTPUT"),
+               "GITHUB_STEP_SUMMARY": str(self.temp / "GITHUB_STEP_SUMMARY"), "SEEN": str(self.temp / "seen"), **more}
+        (self.temp / "step.sh").write_text(step)
+        return subprocess.run(["bash", "-e", str(self.temp / "step.sh")], cwd=self.copy, env=env, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300, check=False)
+
+    def stand_in(self, name: str) -> None:
+        """Replace a program of the copy."""
+        (self.copy / name).write_text(STAND_IN)
+        (self.copy / name).chmod(0o755)
+
+    def result(self, cell: str, green: bool, folder: Path) -> None:
+        """A result.json as matrix/run writes them."""
+        result = report.red(cell, "splat", "BUG: made up")
+        result["kernel"] = {"version": "7.3.4", "origin": "made up", "series": "0"}
+        if green:
+            result |= {"verdict": "green", "reasons": []}
+        (folder / cell).mkdir(parents=True)
+        report.write_json(folder / cell / "result.json", result)
+
+    def test_all_steps_are_known(self) -> None:
+        """A step that is added needs a test here; and the reader above misses none."""
+        self.assertEqual({job: len(found) for job, found in self.steps.items()}, {"cells": 1, "cell": 1, "tools": 1, "summary": 1})
+        self.assertEqual(len(re.findall(r"\brun:", self.text)), 4)
+
+    def test_cells(self) -> None:
+        """The matrix is the gate of cells.toml, as JSON on one line."""
+        self.assertEqual(self.run_step("cells").returncode, 0)
+        (line,) = (self.temp / "GITHUB_OUTPUT").read_text().splitlines()
+        name, _, value = line.partition("=")
+        self.assertEqual(name, "cells")
+        self.assertEqual(json.loads(value), self.cells)
+        self.assertIn("cells: ${{ steps.gate.outputs.cells }}", self.text)
+
+    def test_cells_fails_when_the_list_cannot_be_had(self) -> None:
+        """Not an empty, green matrix."""
+        (self.copy / "matrix/cells.toml").write_text("cell = [")
+        self.assertNotEqual(self.run_step("cells").returncode, 0)
+
+    def test_cell(self) -> None:
+        """Set-up and matrix/run for this one cell; red is red."""
+        self.stand_in("matrix/run")
+        for status in ("0", "1", "3"):
+            done = self.run_step("cell", CELL="arm64-nothp", STATUS=status)
+            self.assertEqual(bool(done.returncode), status != "0", done.stdout)
+            self.assertEqual((self.temp / "seen").read_text(), "['--out', 'build', 'arm64-nothp']")
+        self.assertIn("CELL: ${{ matrix.cell }}", self.text)
+
+    def test_tools(self) -> None:
+        """The tests of the tools, without the cells, which have jobs of their own."""
+        self.stand_in("ci/test")
+        done = self.run_step("tools")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual((self.temp / "seen").read_text(), "['--out', 'build', 'unit', 'lint', 'series']")
+        self.assertNotEqual(self.run_step("tools", STATUS="1").returncode, 0)
+
+    def test_summary(self) -> None:
+        """Green when every cell is; red and missing cells fail it, and the summary is there all the same."""
+        for case in ("green", "red", "missing", "none"):
+            with self.subTest(case):
+                shutil.rmtree(self.copy / "results", ignore_errors=True)
+                shutil.rmtree(self.copy / "build", ignore_errors=True)
+                for number, cell in enumerate(self.cells if case != "none" else []):
+                    if number or case != "missing":
+                        self.result(cell, bool(number) or case != "red", self.copy / "results" / f"results-{cell}")
+                done = self.run_step("summary")
+                self.assertEqual(done.returncode, 0 if case == "green" else 1, done.stdout)
+                summary = (self.temp / "GITHUB_STEP_SUMMARY").read_text()
+                for cell in self.cells:
+                    self.assertIn(cell, summary)
+
+    def test_results_travel(self) -> None:
+        """What the cell's job uploads is what the summary's job finds: the names of paths and artifacts agree."""
+        self.stand_in("matrix/run")
+        self.result("arm64-thp", True, self.temp / "made")
+        self.run_step("cell", CELL="arm64-thp", RESULT=str(self.temp / "made/arm64-thp"))
+        upload = re.search(r"upload-artifact.*?name: (\S+?)\$.*?path: (\S+)", self.text, re.DOTALL)
+        download = re.search(r"download-artifact.*?pattern: (\S+)\n *path: (\S+)", self.text, re.DOTALL)
+        assert upload and download
+        self.assertEqual(download[1], upload[1] + "*")
+        self.assertTrue((self.copy / upload[2] / "arm64-thp/result.json").is_file())
+        self.assertIn(f"--merge {download[2]}", self.steps["summary"][0])
+        self.assertRegex(self.text, r"upload-artifact.*\n +if: always\(\)")
+
+    def test_house_rules(self) -> None:
+        """Least rights, pinned actions with their tag, a time limit for every job, steps that shellcheck likes."""
+        self.assertEqual(re.findall(r"permissions:\n((?:  .*\n)+)", self.text), ["  contents: read\n"])
+        for use in re.findall(r"uses: (.*)", self.text):
+            self.assertRegex(use, r"^actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
+        self.assertEqual(self.text.count("timeout-minutes:"), self.text.count("runs-on:"))
+        self.assertIn("\nconcurrency:\n", self.text)
+        self.assertIn("key: kernel-${{ hashFiles('kernel/*/source.toml') }}", self.text)
+        for job, found in self.steps.items():
+            for step in found:
+                self.assertNotIn("${{", step, job)
+                done = subprocess.run(["shellcheck", "-s", "bash", "-"], input=step, text=True, capture_output=True, check=False)
+                self.assertEqual(done.stdout, "", job)
+
+
+if __name__ == "__main__":
+    unittest.main()
