@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The tools as they are called: exit status, what they print, what they leave alone."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+# pylint: disable=wrong-import-position
+from matrix.tests.fake_kernel import FIRST, SECOND, FakeKernel, snapshot, write
+
+CHECKPATCH = """#!/usr/bin/perl
+# A stand-in: complains about every file that has the word BAD in it.
+open(my $f, '<', $ARGV[-1]) or die; my $bad = grep(/BAD/, <$f>);
+print "$ARGV[-1]:1: WARNING:TEST: no\\n" if $bad; exit($bad ? 1 : 0);
+"""
+
+
+class Tools(FakeKernel):
+    """A project of the fake kernel with the real tools copied in."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for name in ("tools", "matrix", "ci", ".ci"):
+            shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__", "tests"))
+        shutil.copytree(ROOT / "matrix/tests", self.root / "matrix/tests", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "Makefile", self.root)
+        self.bin = self.top / "bin"
+        self.bin.mkdir()
+
+    def run_tool(self, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project; stdout and stderr together."""
+        return subprocess.run(argv, cwd=self.root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+                              timeout=120, stdin=subprocess.DEVNULL,
+                              env={**os.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", **env})
+
+    def program(self, name: str, text: str) -> None:
+        """Put a shell script first in PATH."""
+        write(self.bin / name, f"#!/bin/sh\n{text}\n")
+        (self.bin / name).chmod(0o755)
+
+
+class Setup(Tools):
+    """tools/setup on machines that lack something."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        write(self.root / "tools/packages.txt", f"# a comment\nmatrix any sh dash\nmatrix any made-up-tool made-up\n"
+              f"matrix any {self.top}/header.h made-up-dev\nmatrix other made-up-cross made-up-cross\ntest any test-tool made-up-test\n")
+        self.program("apt-get", f'echo "apt-get $*" >>{self.top}/log\n[ "$1" = install ] || exit 0\n'
+                     f'for p; do case $p in made-up-dev) touch {self.top}/header.h;; made-up) cp "$0" {self.bin}/made-up-tool;;'
+                     f' made-up-test) cp "$0" {self.bin}/test-tool;; esac; done')
+        self.program("id", "echo 0")
+
+    def log(self) -> str:
+        """What apt-get was asked."""
+        path = self.top / "log"
+        return path.read_text() if path.exists() else ""
+
+    def test_root_installs_what_is_missing(self) -> None:
+        """Once; the second run has nothing to do and says nothing."""
+        done = self.run_tool("tools/setup")
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertIn("setup: installing with: apt-get install -y --no-install-recommends made-up made-up-dev\n", done.stdout)
+        self.assertEqual(self.log(), "apt-get update\napt-get install -y --no-install-recommends made-up made-up-dev\n")
+        done = self.run_tool("tools/setup", "matrix")
+        self.assertEqual((done.returncode, done.stdout), (0, ""))
+
+    def test_for_the_tests(self) -> None:
+        """make test needs more."""
+        self.run_tool("tools/setup")
+        done = self.run_tool("tools/setup", "test")
+        self.assertIn("--no-install-recommends made-up-test\n", done.stdout)
+        self.assertEqual(done.returncode, 0)
+
+    def test_setup_no(self) -> None:
+        """Prints the one command, status 3, asks apt nothing."""
+        done = self.run_tool("tools/setup", SETUP="no")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("run: apt-get update && apt-get install -y --no-install-recommends made-up made-up-dev", " ".join(done.stdout.split()))
+        self.assertEqual(self.log(), "")
+
+    def test_without_password_less_sudo(self) -> None:
+        """The command has sudo in both halves."""
+        self.program("id", "echo 1000")
+        self.program("sudo", "exit 1")
+        done = self.run_tool("tools/setup")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("run: sudo apt-get update && sudo apt-get install", done.stdout)
+        self.assertEqual(self.log(), "")
+
+    def test_with_password_less_sudo(self) -> None:
+        """Installs by way of sudo."""
+        self.program("id", "echo 1000")
+        self.program("sudo", f'echo sudo >>{self.top}/log\n[ "$1" = -n ] && shift\nexec "$@"')
+        self.assertEqual(self.run_tool("tools/setup").returncode, 0)
+        self.assertIn("sudo\napt-get install", self.log())
+
+    def test_apt_fails_or_does_not_help(self) -> None:
+        """Status 3 and what apt said; a package that lacks what was promised is told."""
+        self.program("apt-get", 'echo "E: no network"; exit 100')
+        done = self.run_tool("tools/setup")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("E: no network\n", done.stdout)
+        self.program("apt-get", "exit 0")
+        done = self.run_tool("tools/setup")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("installed, and still not found: made-up made-up-dev", done.stdout)
+
+    def test_old_python_and_wrong_use(self) -> None:
+        """3 and 2."""
+        write(self.root / "tools/packages.txt", "")
+        self.assertEqual(self.run_tool("tools/setup", "everything").returncode, 2)
+        self.program("python3", "[ $1 = -V ] && echo Python 3.9.2 || exit 1")
+        done = self.run_tool("tools/setup")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("python3 is Python 3.9.2; 3.11 or later", done.stdout)
+
+    def test_our_own_list(self) -> None:
+        """Four columns per line; this machine, on which the tests run, has it all."""
+        shutil.copy(ROOT / "tools/packages.txt", self.root / "tools")
+        for line in (ROOT / "tools/packages.txt").read_text().splitlines():
+            self.assertTrue(line.startswith("#") or len(line.split()) == 4, line)
+        done = self.run_tool("tools/setup", "test", SETUP="no")
+        self.assertEqual((done.returncode, done.stdout), (0, ""))
+
+
+class CheckSeries(Tools):
+    """tools/check-series, with a stand-in for checkpatch.pl."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        write(self.upstream / "scripts/checkpatch.pl", CHECKPATCH, 1_600_000_000)
+        self.fill_cache()
+
+    def check(self) -> tuple[int, list[str]]:
+        """Exit status and the results."""
+        done = self.run_tool("tools/check-series", "--out", str(self.out))
+        lines = [line for line in done.stdout.splitlines() if not line.startswith("# ")]
+        return done.returncode, lines
+
+    def test_good(self) -> None:
+        """One line per check."""
+        status, lines = self.check()
+        self.assertEqual((status, lines), (0, [
+            "ok kernel/7.3: series lists every patch once", "ok applies: 0001-p.patch", "ok checkpatch: 0001-p.patch",
+            "ok applies: 0002-p.patch", "ok checkpatch: 0002-p.patch", "ok checkpatch: virt/kvm/tests/gmem_kunit.c"]))
+
+    def test_bad(self) -> None:
+        """Each kind of fault is one "not ok", and the status is 1."""
+        write(self.root / "kunit/gmem_kunit.c", "BAD\n")
+        self.assertIn("not ok checkpatch: virt/kvm/tests/gmem_kunit.c: checkpatch.pl --strict complains", self.check()[1])
+        self.set_series(FIRST, SECOND.replace("Because", "BAD"))
+        self.assertIn("not ok checkpatch: 0002-p.patch: checkpatch.pl --strict complains", self.check()[1])
+        write(self.root / "kernel/7.3/0009-forgotten.patch", FIRST)
+        self.assertIn("not ok kernel/7.3: series lists every patch once: 0009-forgotten.patch", self.check()[1])
+        self.set_series(FIRST.replace(" line 9", " line nine"))
+        status, lines = self.check()
+        self.assertEqual(status, 1)
+        self.assertTrue(any(line.startswith("not ok applies: 0001-p.patch: ") and "hunk 1 at line 7" in line for line in lines), lines)
+
+
+class CiTest(Tools):
+    """ci/test counts what really happened."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for folder in ("matrix/tests", "tools/tests", "ci/tests"):
+            shutil.rmtree(self.root / folder, ignore_errors=True)
+            (self.root / folder).mkdir()
+        write(self.root / "matrix/tests/__init__.py", "")
+        self.unit("pass", "pass")
+        self.stand_in("tools/lint", "ok one\\n# said\\nok two\\n", 0)
+        self.stand_in("tools/check-series", "ok three\\n", 0)
+        self.cells(("a", "green", 5, 0, 1), ("b", "green", 7, 0, 0))
+
+    def unit(self, *bodies: str) -> None:
+        """Unit tests with these bodies."""
+        text = "import unittest\nclass T(unittest.TestCase):\n"
+        text += "".join(f"    def test_{n}(self):\n        {body}\n" for n, body in enumerate(bodies))
+        write(self.root / "ci/tests/test_x.py", text)
+
+    def stand_in(self, name: str, text: str, status: int) -> None:
+        """Replace a tool."""
+        write(self.root / name, f"#!/bin/sh\nprintf '{text}'\nexit {status}\n")
+        (self.root / name).chmod(0o755)
+
+    def cells(self, *results: tuple[str, str, int, int, int], status: int = 0) -> None:
+        """matrix/run leaves this summary and ends with this status."""
+        summary = {"cells": [{"cell": name, "verdict": verdict, "tests": {"passed": good, "failed": bad, "skipped": skip}}
+                             for name, verdict, good, bad, skip in results]}
+        write(self.top / "summary.json", json.dumps(summary))
+        copy = f"mkdir -p {self.out}/results; cp {self.top}/summary.json {self.out}/results/;" if results else ""
+        write(self.root / "matrix/run", f"#!/bin/sh\n{copy}\nexit {status}\n")
+        (self.root / "matrix/run").chmod(0o755)
+
+    def last(self, *parts: str) -> tuple[int, str]:
+        """Exit status and last line."""
+        done = self.run_tool("ci/test", "--out", str(self.out), *parts)
+        return done.returncode, done.stdout.splitlines()[-1]
+
+    def test_sum(self) -> None:
+        """2 unit tests, 2 lint checks, 1 of the series, 12 cases and 2 verdicts; 1 case skipped."""
+        self.assertEqual(self.last(), (0, "19 passed, 0 failed, 1 skipped"))
+        self.assertEqual(self.last("unit", "lint"), (0, "4 passed, 0 failed"))
+
+    def test_failures_of_each_part(self) -> None:
+        """Each is counted and makes the status 1; subtests of one test count once."""
+        self.unit("self.fail()", "pass", "for i in 1, 2:\n            with self.subTest(i): self.fail()", "raise OSError", "self.skipTest('x')")
+        self.assertEqual(self.last("unit"), (1, "1 passed, 3 failed, 1 skipped"))
+        self.stand_in("tools/lint", "ok one\\nnot ok two: x\\n", 1)
+        self.assertEqual(self.last("lint"), (1, "1 passed, 1 failed"))
+        self.cells(("a", "red", 5, 2, 0), ("b", "green", 7, 0, 0), status=1)
+        self.assertEqual(self.last("cells"), (1, "13 passed, 3 failed"))
+
+    def test_nothing_is_lost(self) -> None:
+        """A tool that crashes, says nothing or disagrees with its status; a test file that does not load; no test at all;
+        matrix/run that ends early beside the summary of an earlier run."""
+        for text, status in (("ok one\\n", 3), ("", 0), ("not ok one: x\\n", 0)):
+            self.stand_in("tools/lint", text, status)
+            self.assertEqual(self.last("lint")[0], 1, (text, status))
+        write(self.root / "ci/tests/test_x.py", "import nothing_of_the_kind\n")
+        self.assertEqual(self.last("unit"), (1, "0 passed, 1 failed"))
+        (self.root / "ci/tests/test_x.py").unlink()
+        self.assertEqual(self.last("unit"), (1, "0 passed, 1 failed"))
+        self.assertEqual(self.last("cells")[0], 0)
+        self.cells(status=3)
+        self.assertEqual(self.last("cells"), (1, "0 passed, 1 failed"))
+        self.cells(("a", "green", 5, 0, 0), status=1)
+        self.assertEqual(self.last("cells")[0], 1)
+        self.assertEqual(self.run_tool("ci/test", "cell").returncode, 2)
+
+
+class Make(Tools):
+    """The targets are thin: what they call, with what."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for name in ("matrix/run", "tools/setup", "tools/edit", "ci/test"):
+            write(self.root / name, f'#!/bin/sh\necho "$0 $* SETUP=$SETUP FLAGS=${{MAKEFLAGS-}}${{O-}}${{KSRC-}}" >>{self.top}/log\n')
+            (self.root / name).chmod(0o755)
+
+    def make(self, *argv: str) -> list[str]:
+        """What was called."""
+        (self.top / "log").unlink(missing_ok=True)
+        done = self.run_tool("make", *argv)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        return (self.top / "log").read_text().splitlines() if (self.top / "log").exists() else []
+
+    def test_calls(self) -> None:
+        """Options reach the program, and nothing of make's reaches the kernel's make."""
+        self.assertEqual(self.make("matrix"), ["tools/setup matrix SETUP=yes FLAGS=", "./matrix/run --out build SETUP= FLAGS="])
+        self.assertEqual(
+            self.make("-j4", "matrix", "CELLS=a b", "KSRC=/x y", "FILTER=k*.z", "JOBS=3", "O=/tmp/o", "SETUP=no"),
+            ["tools/setup matrix SETUP=no FLAGS=",
+             "./matrix/run --out /tmp/o --ksrc /x y --filter k*.z --jobs 3 a b SETUP=no FLAGS="])
+        self.assertEqual(self.make("cells"), ["./matrix/run --list SETUP= FLAGS="])
+        self.assertEqual(self.make("test", "TESTS=unit lint"),
+                         ["tools/setup test SETUP=yes FLAGS=", "ci/test --out build unit lint SETUP= FLAGS="])
+        self.assertEqual(self.make("edit")[1], "tools/edit --out build SETUP= FLAGS=")
+        self.assertEqual(self.make("help"), [])
+        self.assertEqual(self.run_tool("bash", ".ci/run", O="elsewhere").returncode, 0)
+
+    def test_help_is_the_default(self) -> None:
+        """And names every target and variable."""
+        said = self.run_tool("make").stdout
+        for word in ("matrix", "cells", "test", "edit", "refresh", "clean", "CELLS", "KSRC", "FILTER", "JOBS", "O=", "SETUP"):
+            self.assertIn(word, said)
+
+    def test_clean(self) -> None:
+        """Ours goes; the downloads, and what else lies in that folder, stay."""
+        for name in ("linux-7.3.4/tree/x", "ksrc-01234567/x", "results/x", "tools/x", "mine/x"):
+            write(self.out / name, "")
+        before = snapshot(self.cache)
+        self.make("clean", f"O={self.out}")
+        self.assertEqual([path.name for path in self.out.iterdir()], ["mine"])
+        self.assertEqual(snapshot(self.cache), before)
+
+    def test_clean_keeps_unwritten_work(self) -> None:
+        """Commits that make refresh has not written back."""
+        shutil.copy(ROOT / "tools/edit", self.root / "tools/edit")
+        self.assertEqual(self.run_tool("tools/edit", "--out", str(self.out)).returncode, 0)
+        repo = self.out / "edit/linux-7.3"
+        write(repo / "virt/kvm/kvm_main.c", "work\n")
+        done = self.run_tool("make", "clean", f"O={self.out}")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("uncommitted change", done.stdout)
+        self.assertEqual((repo / "virt/kvm/kvm_main.c").read_text(), "work\n")
+
+
+class FetchKernel(Tools):
+    """tools/fetch-kernel."""
+
+    def test_prints_the_path(self) -> None:
+        """On stdout, alone."""
+        done = self.run_tool("tools/fetch-kernel")
+        self.assertEqual((done.returncode, done.stdout), (0, f"{self.cache}/linux-7.3.4.tar.xz\n"))
+        done = self.run_tool("tools/fetch-kernel", "6.1")
+        self.assertEqual((done.returncode, done.stdout), (2, "fetch-kernel: there is no series for Linux 6.1; there is one for 7.3\n"))
+
+
+if __name__ == "__main__":
+    unittest.main()
