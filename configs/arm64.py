@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-2.0
+from ..qemu_config import QemuArchParams
+
+# KVM needs EL2, which the virt machine offers only on request.
+QEMU_ARCH = QemuArchParams(linux_arch='arm64',
+			   kconfig='''
+CONFIG_SERIAL_AMBA_PL011=y
+CONFIG_SERIAL_AMBA_PL011_CONSOLE=y''',
+			   qemu_arch='aarch64',
+			   kernel_path='arch/arm64/boot/Image',
+			   kernel_command_line='console=ttyAMA0 page_poison=1 numa=fake=2',
+			   extra_qemu_params=['-machine', 'virt,virtualization=on,gic-version=3',
+					      '-cpu', 'max', '-smp', '2'])
