@@ -89,7 +89,7 @@ def _fail(text: str, status: int) -> int:
 
 def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
     options = parser().parse_args(argv)
-    jobs: int = options.jobs
+    jobs = int(options.jobs)
     known = cells.load(root)
     if options.list:
         return _list(known)
@@ -118,7 +118,7 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         prepared = prepare(root, out, options.ksrc, say)
         say(f"kernel: Linux {prepared.version}, {prepared.origin}")
         unfinished = set(cell.name for cell in chosen)
-        side = max(1, min(options.parallel, jobs, len(chosen)))
+        side: int = max(1, min(options.parallel, jobs, len(chosen)))
 
         def share() -> int:
             return jobs if len(unfinished) == 1 else max(1, jobs // side)
@@ -148,14 +148,14 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
             raise WrongUse("--update-manifests wants all tests: leave --filter out")
         if re.search(r"[\s\"']", options.filter):
             raise WrongUse(f"--filter {options.filter!r}: no spaces and quotes, it goes on the kernel command line")
-        for cell in chosen:
-            expected = manifest.load(cell.manifest)
+    for cell in chosen:
+        expected = manifest.load(cell.manifest)
+        if options.filter:
             if not expected:
                 raise WrongUse(f"cell {cell.name} has no manifest: run it once with --update-manifests")
             if not any(matches(options.filter, name) for name in expected.tests):
                 raise WrongUse(f"--filter {options.filter!r} selects no test of {cell.name}; "
                                f"suites: {', '.join(expected.near(options.filter))}")  # fmt: skip
-    for cell in chosen:
         cells.asked(cell)
         if not cell.qemu_config.is_file():
             raise WrongUse(f"cell {cell.name}: {cell.qemu_config}: no such file")
@@ -175,8 +175,8 @@ def _locked(out: Path) -> Iterator[None]:
                            "wait, or take another build folder (--out DIR, make O=DIR)") from err  # fmt: skip
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        proc.keep_open(descriptor)
-        yield
+        with proc.kept_open(descriptor):
+            yield
     finally:
         os.close(descriptor)
 

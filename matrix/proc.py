@@ -8,7 +8,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -131,6 +132,11 @@ def stop_all() -> None:
             time.sleep(0.02)
 
 
-def keep_open(descriptor: int) -> None:
-    """Children inherit this descriptor: a lock on it lives as long as any of them."""
+@contextmanager
+def kept_open(descriptor: int) -> Iterator[None]:
+    """Children started meanwhile inherit this descriptor: a lock on it lives as long as any of them."""
     _kept.add(descriptor)
+    try:
+        yield
+    finally:
+        _kept.discard(descriptor)

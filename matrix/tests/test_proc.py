@@ -89,14 +89,14 @@ class Proc(unittest.TestCase):
         with self.assertRaises(KeyboardInterrupt):
             proc.run(["true"], limit=1)
 
-    def test_keep_open(self) -> None:
-        """An inherited descriptor is open in the child."""
+    def test_kept_open(self) -> None:
+        """An inherited descriptor is open in the child, for as long as it is kept."""
         descriptor = os.open(self.dir / "lock", os.O_CREAT | os.O_RDWR)
         self.addCleanup(os.close, descriptor)
-        self.addCleanup(proc._kept.discard, descriptor)  # pylint: disable=protected-access
-        proc.keep_open(descriptor)
-        done = proc.run(["ls", f"/proc/self/fd/{descriptor}"], limit=5)
-        self.assertEqual(done.returncode, 0)
+        argv = ["ls", f"/proc/self/fd/{descriptor}"]
+        with proc.kept_open(descriptor):
+            self.assertEqual(proc.run(argv, limit=5).returncode, 0)
+        self.assertNotEqual(proc.run(argv, limit=5).returncode, 0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0
+"""A clean console, its manifest and its evidence, to be spoiled in one place by each test."""
+
+import io
+from dataclasses import replace
+from typing import Any
+
+from matrix.manifest import Manifest
+from matrix.verdict import Evidence, Verdict, judge
+
+# The shape that lib/kunit/test.c and lib/kunit/executor.c of 7.3 print, with a boot around it.
+CLEAN = """\
+[12:00:00] Starting KUnit Kernel (1/1)...
+Running tests with:
+$ qemu-system-x86_64 -nodefaults -m 1024 -append 'oops=panic panic=-1 kunit.enable=1'
+Linux version 7.3.4 (gcc (Debian 12.2.0-14) 12.2.0) #1 SMP PREEMPT_DYNAMIC
+Command line: console=ttyS0 oops=panic panic=-1
+Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on, data leaks possible via Spectre v2 BHB attacks!
+RETBleed: WARNING: Spectre v2 mitigation leaves CPU vulnerable to RETBleed attacks, data leaks possible!
+kasan: KernelAddressSanitizer initialized
+kfence: initialized - using 2097152 bytes for 255 objects
+rcu: RCU calculated value of scheduler-enlistment delay is 25 jiffies.
+qemu-system-x86_64: warning: TCG doesn't support requested feature: CPUID.01H:ECX.x2apic [bit 21]
+kvm: Nested Paging enabled
+KTAP version 1
+1..3
+    KTAP version 1
+    # Subtest: alpha
+    # module: alpha_kunit
+    1..3
+    ok 1 one
+    # two: a message of the test
+    # two.speed: slow
+    ok 2 two
+        KTAP version 1
+        # Subtest: table
+        1..2
+        ok 1 first row
+        ok 2 second row
+    # table: pass:2 fail:0 skip:0 total:2
+    ok 3 table
+# alpha: pass:3 fail:0 skip:0 total:3
+# Totals: pass:4 fail:0 skip:0 total:4
+ok 1 alpha
+    KTAP version 1
+    # Subtest: beta
+    1..2
+    ok 1 may_skip # SKIP no such hardware
+    ok 2 BUG: looks like a splat: Kernel panic
+# beta: pass:1 fail:0 skip:1 total:2
+# Totals: pass:1 fail:0 skip:1 total:2
+ok 2 beta
+    KTAP version 1
+    # Subtest: gamma
+    1..1
+        KTAP version 1
+        # Subtest: no_plan
+        ok 1 param-1
+    ok 1 no_plan
+ok 3 gamma
+kvm: exiting hardware virtualization
+reboot: Restarting system
+reboot: machine restart
+[12:00:02] Elapsed time: 1.400s
+"""
+
+TESTS: dict[str, str | None] = {
+    "alpha.one": None,
+    "alpha.two": None,
+    "alpha.table/first row": None,
+    "alpha.table/second row": None,
+    "beta.may_skip": "needs hardware",
+    "beta.BUG: looks like a splat: Kernel panic": None,
+    "gamma.no_plan/param-1": None,
+}
+
+FULL = Evidence(
+    asked={"KUNIT": "y", "TRANSPARENT_HUGEPAGE": "n"},
+    got={"KUNIT": "y"},
+    manifest=Manifest(TESTS),
+    touched=frozenset({"virt/kvm/guest_memfd.c", "include/uapi/linux/kvm.h", "virt/kvm/tests/a_kunit.c"}),
+    limit=300,
+)
+
+
+def verdict(console: str | bytes = CLEAN, **change: Any) -> Verdict:
+    """Judges FULL with this console and these fields changed."""
+    data = console.encode() if isinstance(console, str) else console
+    return judge(replace(FULL, console=io.BytesIO(data), **change))
+
+
+def spoil(old: str, new: str) -> str:
+    """CLEAN with one place changed, which has to be there."""
+    assert CLEAN.count(old) == 1, (CLEAN.count(old), old)
+    return CLEAN.replace(old, new)

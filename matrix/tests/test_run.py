@@ -1,0 +1,502 @@
+# SPDX-License-Identifier: GPL-2.0
+"""./matrix/run from its command line to its files, on a fake tree with a fake kunit.py."""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from matrix import build, main, proc
+from matrix.errors import MachineError, WrongUse
+from matrix.tests.consoles import CLEAN, TESTS, spoil
+from matrix.tree import PreparedTree
+
+ROOT = Path(__file__).resolve().parents[2]
+TOUCHED = frozenset({"virt/kvm/guest_memfd.c"})
+CELLS = """\
+[defaults]
+boot_seconds = 5
+build_seconds = 5
+[arch.x86_64]
+qemu = "qemu-system-x86_64"
+cross_compile = "x86_64-linux-gnu-"
+[arch.arm64]
+qemu = "qemu-system-aarch64"
+cross_compile = "aarch64-linux-gnu-"
+"""
+CELL = """
+[[cell]]
+name = "{0}"
+arch = "{1}"
+fragments = ["base", "{2}"]
+qemu_config = "{1}.py"
+gate = {3}
+proves = "{0} works"
+"""
+TOOLS = ("make", "flex", "bison", "bc", "qemu-system-x86_64", "qemu-system-aarch64",
+         *(prefix + tool for prefix in ("", "x86_64-linux-gnu-", "aarch64-linux-gnu-") for tool in ("gcc", "ld")))  # fmt: skip
+DRIVER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from matrix import main
+from matrix.tests.test_run import prepared
+sys.exit(main.main(sys.argv[3:], Path(sys.argv[2]), prepared))
+"""
+
+
+def prepared(root: Path, out: Path, _ksrc: Path | None, _say: Callable[[str], None]) -> PreparedTree:
+    """Stands in for matrix.tree.prepare()."""
+    path = out / "linux-7.3.4" / "tree"
+    kunit = path / "tools/testing/kunit"
+    kunit.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "matrix/tests/fake_kunit.py", kunit / "kunit.py")
+    shutil.copy(root / "scenario.json", path / "scenario.json")
+    return PreparedTree(path, "7.3.4", "a fake", TOUCHED, "0" * 64)
+
+
+class Fake(unittest.TestCase):
+    """A project with three cells, two of them in the gate, and a machine with all tools."""
+
+    def setUp(self) -> None:
+        self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.out = self.root / "build"
+        (self.root / "matrix/manifests").mkdir(parents=True)
+        (self.root / "configs").mkdir()
+        (self.root / "matrix/shim").symlink_to(ROOT / "matrix/shim")
+        text = CELLS + CELL.format("one", "x86_64", "on", "true") + CELL.format("two", "arm64", "off", "true")
+        (self.root / "matrix/cells.toml").write_text(text + CELL.format("extra", "x86_64", "on", "false"))
+        for name, line in {"base": "CONFIG_KUNIT=y", "on": "CONFIG_THP=y", "off": "# CONFIG_THP is not set"}.items():
+            (self.root / f"configs/{name}.config").write_text(f"# a comment\n{line}\n")
+        for arch in ("x86_64", "arm64"):
+            (self.root / f"configs/{arch}.py").touch()
+        for name in ("one", "two", "extra"):
+            lines = [test + (f" skip: {skip}" if skip else "") for test, skip in TESTS.items()]
+            (self.root / f"matrix/manifests/{name}.txt").write_text("# head\n" + "\n".join(lines) + "\n")
+        self.tools = self.root / "bin"
+        self.tools.mkdir()
+        for name in TOOLS:
+            (self.tools / name).write_text("#!/bin/sh\nexec true\n")
+            (self.tools / name).chmod(0o755)
+        self.enterContext(mock.patch.dict(os.environ, {"PATH": f"{self.tools}:/usr/bin:/bin", "MAKEFLAGS": "j"}))
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self.addCleanup(signal.signal, signum, signal.getsignal(signum))
+        self.addCleanup(proc._stopping.clear)  # pylint: disable=protected-access
+        self.play()
+
+    def play(self, **scenario: dict[str, Any]) -> None:
+        """What the fake kunit.py does; exec prints the clean console unless told otherwise."""
+        scenario = {key.replace("_", " "): value for key, value in scenario.items()}
+        (self.root / "scenario.json").write_text(json.dumps({"exec": {"text": CLEAN}, **scenario}))
+
+    def run_main(self, *argv: str) -> tuple[int, str]:
+        """(exit status, everything printed)."""
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            try:
+                status = main.main(argv, self.root, prepared)
+            except SystemExit as err:  # argparse
+                status = int(err.code or 0)
+        self.assertNotIn("Traceback", text.getvalue())
+        return status, text.getvalue()
+
+    def result(self, cell: str = "one") -> dict[str, Any]:
+        """The result.json of a cell."""
+        data = json.loads((self.out / "results" / cell / "result.json").read_text())
+        assert isinstance(data, dict)
+        return data
+
+    def calls(self) -> list[list[str]]:
+        """The command lines that the fake kunit.py saw."""
+        text = (self.out / "linux-7.3.4/tree/calls").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        """Runs it as a process of its own, for signals."""
+        child = subprocess.Popen(  # pylint: disable=consider-using-with
+            [sys.executable, "-c", DRIVER, str(ROOT), str(self.root), *argv],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        )  # fmt: skip
+        self.addCleanup(child.communicate)
+        self.addCleanup(child.kill)
+        return child
+
+
+class Run(Fake):
+    """Runs that come to a verdict."""
+
+    def test_green(self) -> None:
+        """Two green cells: table, files, exit status, what kunit.py was asked for."""
+        status, text = self.run_main("--jobs", "4")
+        self.assertEqual(status, 0, text)
+        self.assertRegex(text, r"\none +green +6 +0 +1 ")
+        self.assertIn("one: beta.may_skip skipped, as its manifest allows: no such hardware", text)
+        self.assertEqual(sorted(path.name for path in (self.out / "results/two").iterdir()),
+                         [".config", "build.log", "console.log", "junit.xml", "result.json"])  # fmt: skip
+        result = self.result()
+        self.assertEqual((result["verdict"], result["reasons"]), ("green", []))
+        self.assertEqual(result["tests"], {"total": 7, "passed": 6, "failed": 0, "skipped": 1})
+        self.assertEqual(result["kernel"], {"version": "7.3.4", "origin": "a fake", "series": "0" * 64})
+        self.assertEqual(result["suites"]["alpha"]["cases"]["table/first row"], {"status": "passed"})
+        self.assertEqual(result["suites"]["beta"]["cases"]["may_skip"], {"status": "skipped", "reason": "no such hardware"})
+        self.assertEqual(set(result["seconds"]), {"configure", "build", "boot"})
+        summary = json.loads((self.out / "results/summary.json").read_text())
+        self.assertEqual((summary["verdict"], [cell["cell"] for cell in summary["cells"]]), ("green", ["one", "two"]))
+        self.assertIn("| two | green | 6 | 0 | 1 |", (self.out / "results/summary.md").read_text())
+        call = next(call for call in self.calls() if call[0] == "build" and f"{self.out}/linux-7.3.4/cells/two" in call[1])
+        self.assertEqual(call[2:], ["--arch=arm64", f"--qemu_config={self.root}/configs/arm64.py",
+                                    f"--kunitconfig={self.root}/configs/base.config",
+                                    f"--kunitconfig={self.root}/configs/off.config",
+                                    "--cross_compile=aarch64-linux-gnu-", "--jobs=2"])  # fmt: skip
+
+    def test_environment(self) -> None:
+        """Nothing of ours or of make's reaches the kernel build but what it needs."""
+        found = build.environment()
+        self.assertNotIn("MAKEFLAGS", found)
+        self.assertEqual((found["PATH"], found["LC_ALL"]), (os.environ["PATH"], "C"))
+
+    def test_commands_repeat_the_steps(self) -> None:
+        """Each command in result.json works pasted into a shell, anywhere."""
+        self.run_main("one")
+        before = len(self.calls())
+        for step, command in self.result()["commands"].items():
+            done = subprocess.run(["sh", "-c", command], cwd="/", check=True, capture_output=True, text=True)
+            if step == "boot":
+                self.assertIn("reboot: Restarting system", done.stdout)
+        verbs = [call[0] for call in self.calls()]
+        self.assertEqual(verbs[before:], ["config", "build", "exec", "parse"])
+
+    def test_red(self) -> None:
+        """One red cell: status 1, the reason in the table and the files, the others untouched."""
+        self.play(exec_two={"text": spoil("ok 1 alpha\n", "ok 1 alpha\nBUG: KASAN: use-after-free in f\n")})
+        status, text = self.run_main()
+        self.assertEqual(status, 1)
+        self.assertIn("two is red:\n  splat: KASAN between suites, after alpha", text)
+        self.assertIn(f"logs: {self.out}/results/two", text)
+        self.assertEqual((self.result()["verdict"], self.result("two")["verdict"]), ("green", "red"))
+        self.assertIn("- `splat`: KASAN between", (self.out / "results/summary.md").read_text())
+
+    def test_config_is_not_as_asked(self) -> None:
+        """kunit.py does not mind; we do."""
+        self.play(config={"config": "CONFIG_KUNIT=y\n"})
+        self.assertEqual(self.run_main("one")[0], 1)
+        self.assertIn({"code": "config", "text": "CONFIG_THP is n, asked for y"}, self.result()["reasons"])
+
+    def test_build_fails(self) -> None:
+        """The compiler's message is the reason; nothing is booted, nothing old stays."""
+        self.run_main("one")
+        self.play(build={"status": 1, "text": "virt/kvm/guest_memfd.c:7:1: error: expected ';'"})
+        self.assertEqual(self.run_main("one")[0], 1)
+        self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["build"])
+        self.assertIn("error: expected ';'", self.result()["reasons"][0]["text"])
+        self.assertFalse((self.out / "results/one/console.log").exists())
+
+    def test_configure_fails(self) -> None:
+        """Nothing is built."""
+        self.play(config={"status": 1, "text": "Missing: CONFIG_THP=y"})
+        self.assertEqual(self.run_main("one")[0], 1)
+        self.assertIn("Missing: CONFIG_THP=y", self.result()["reasons"][0]["text"])
+        self.assertNotIn("build", [call[0] for call in self.calls()])
+
+    def test_hang(self) -> None:
+        """A kunit.py that outlives its own limit is killed and the cell is red."""
+        self.play(exec={"text": "Linux version 7.3.4", "seconds": 60})
+        text = (self.root / "matrix/cells.toml").read_text()
+        (self.root / "matrix/cells.toml").write_text(text.replace("boot_seconds = 5", "boot_seconds = 0"))
+        with mock.patch("matrix.boot.GRACE", 0.5):
+            self.assertEqual(self.run_main("one")[0], 1)
+        self.assertEqual(self.result()["reasons"][0], {"code": "hang", "text": "boot did not end within 0 s"})
+
+    def test_no_junit(self) -> None:
+        """kunit.py parse that fails on a log that we find clean is not passed over."""
+        self.play(parse={"status": 1})
+        self.run_main("one")
+        self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["kunit"])
+
+    def test_a_warning_is_not_forgotten(self) -> None:
+        """After a build with a warning of ours whatever contains that file is compiled again."""
+        folder = self.out / "linux-7.3.4/cells/one/arch/x86/kvm"
+        folder.mkdir(parents=True)
+
+        def compiled() -> None:
+            (folder / ".ours.o.cmd").write_text("deps := /x/arch/x86/kvm/../../../virt/kvm/guest_memfd.c \\\n")
+            (folder / ".other.o.cmd").write_text("deps := /x/mm/gup.c")
+            for name in ("ours.o", "other.o"):
+                (folder / name).touch()
+
+        def objects() -> list[str]:
+            return sorted(path.name for path in folder.glob("*.o"))
+
+        self.play(build={"text": "../virt/kvm/guest_memfd.c:7:1: warning: unused variable 'x'"})
+        self.assertEqual(self.run_main("one")[0], 1)
+        self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["warning"])
+        compiled()
+        self.play()
+        self.assertEqual(self.run_main("one")[0], 0)
+        self.assertEqual(objects(), ["other.o"])
+        compiled()
+        self.assertEqual(self.run_main("one")[0], 0)
+        self.assertEqual(objects(), ["other.o", "ours.o"])
+
+    def test_an_error_of_ours(self) -> None:
+        """An exception in a cell makes that cell red, with a result."""
+        with mock.patch("matrix.cellrun.options", side_effect=ZeroDivisionError("x")):
+            status, text = self.run_main("one")
+        self.assertEqual(status, 1)
+        self.assertIn("check could not run: ZeroDivisionError: x", text)
+        self.assertEqual(self.result()["verdict"], "red")
+
+    def test_filter(self) -> None:
+        """The glob goes to kunit.py, only what it selects is expected."""
+        text = "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one\nok 1 alpha\n"
+        self.play(exec={"text": text + "reboot: Restarting system"})
+        self.assertEqual(self.run_main("one", "--filter", "alpha.o*")[0], 0)
+        self.assertEqual(next(call for call in self.calls() if call[0] == "exec")[-1], "alpha.o*")
+        self.assertEqual(self.result()["filter"], "alpha.o*")
+        status, text = self.run_main("one", "--filter", "alhpa")
+        self.assertEqual(status, 2)
+        self.assertIn("selects no test of one; suites: alpha", text)
+
+    def test_update_manifests(self) -> None:
+        """New tests go in, vanished ones go out, leave to skip stays, the diff is shown."""
+        path = self.root / "matrix/manifests/one.txt"
+        self.play(exec={"text": spoil("    ok 1 one", "    ok 1 uno")})
+        self.assertEqual(self.run_main("one")[0], 1)
+        status, text = self.run_main("one", "--update-manifests")
+        self.assertEqual(status, 0, text)
+        self.assertIn("-alpha.one\n+alpha.uno\n", text)
+        self.assertIn("# head\nalpha.uno\n", path.read_text())
+        self.assertIn("beta.may_skip skip: needs hardware\n", path.read_text())
+        self.assertIn("one.txt unchanged", self.run_main("one", "--update-manifests")[1])
+        path.unlink()
+        self.play(exec={"text": CLEAN})
+        self.assertEqual(self.run_main("one", "--update-manifests")[0], 1)  # the skip has no leave
+        self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["skip"])
+
+    def test_update_wants_a_whole_run(self) -> None:
+        """A run that was cut, or red for another reason than its tests, does not become the measure."""
+        before = (self.root / "matrix/manifests/one.txt").read_text()
+        for text in (CLEAN[:600], spoil("reboot: Restarting system\n", ""), "", spoil("    1..2\n    ok", "    1..3\n    ok")):
+            self.play(exec={"text": text})
+            status, said = self.run_main("one", "--update-manifests")
+            self.assertEqual(status, 1)
+            self.assertIn("one.txt left as it was", said)
+            self.assertEqual((self.root / "matrix/manifests/one.txt").read_text(), before)
+
+
+class Refused(Fake):
+    """Wrong use and machines that cannot."""
+
+    def check(self, status: int, text: str, *argv: str) -> None:
+        """Ends with this status and one line that says this."""
+        got, said = self.run_main(*argv)
+        self.assertEqual(got, status, said)
+        self.assertIn(text, said)
+
+    def test_wrong_use(self) -> None:
+        """Each with the next step in the message."""
+        self.check(2, "unknown cell 'on', did you mean one", "on")
+        self.check(2, "want a number above 0", "--jobs", "0")
+        self.check(2, "invalid int value", "--jobs", "x")
+        self.check(2, "leave --filter out", "--filter", "alpha", "--update-manifests")
+        self.check(2, "no spaces and quotes", "--filter", "alpha beta")
+        self.check(2, "a path with a space or a colon", "--out", f"{self.root}/a b")
+        self.check(2, "is no directory", "--merge", "/no/such/folder")
+        (self.root / "matrix/manifests/one.txt").write_text("a.b\na.b\n")
+        self.check(2, "one.txt:2: a.b stands there twice", "one")
+        (self.root / "matrix/manifests/one.txt").write_text("nonsense\n")
+        self.check(2, "one.txt:1: want 'suite.case'", "one")
+        (self.root / "matrix/manifests/one.txt").unlink()
+        self.check(2, "run it once with --update-manifests", "one", "--filter", "alpha")
+
+    def test_fragments(self) -> None:
+        """Two that disagree, one that is malformed, one that is missing."""
+        (self.root / "configs/on.config").write_text("# CONFIG_KUNIT is not set\n")
+        self.check(2, "base.config wants CONFIG_KUNIT=y, on.config wants n", "one")
+        (self.root / "configs/on.config").write_text("CONFIG_KUNIT y\n")
+        self.check(2, "on.config:1: neither CONFIG_X=value nor a comment", "one")
+        (self.root / "configs/on.config").unlink()
+        self.check(2, "on.config: No such file", "one")
+
+    def test_cells_file(self) -> None:
+        """A malformed cells.toml."""
+        path = self.root / "matrix/cells.toml"
+        good = path.read_text()
+        for old, new, text in (
+            ('arch = "arm64"', 'arch = "mips"', "there is no [arch.mips]"),
+            ('gate = false', 'gate = "no"', "gate must be of type bool"),
+            ('gate = false', 'gaet = false', "unknown key 'gaet', did you mean gate"),
+            ('name = "extra"', 'name = "one"', "cell one stands there twice"),
+            ('name = "extra"', 'name = "../x"', "a name is letters"),
+            ('name = "extra"', '', "name is missing"),
+            ('[[cell]]', '[[cell', "cells.toml: "),
+        ):
+            path.write_text(good.replace(old, new))
+            self.check(2, text, "--list")
+
+    def test_tools(self) -> None:
+        """A missing compiler, and a missing QEMU, are found before anything is built."""
+        os.environ["PATH"] = str(self.tools)
+        for name in ("aarch64-linux-gnu-gcc", "qemu-system-aarch64"):
+            (self.tools / name).unlink()
+        self.check(3, "cell two needs aarch64-linux-gnu-gcc, qemu-system-aarch64; run tools/setup")
+        self.assertFalse(self.out.exists())
+        self.check(0, "one +green".replace(" +", "    green")[:3], "one")
+
+    def test_prepare(self) -> None:
+        """What matrix.tree raises comes through with its status."""
+        for error in (WrongUse("the series does not apply"), MachineError("no network")):
+            with mock.patch(f"{__name__}.prepared", side_effect=error):
+                self.check(error.status, f"matrix: {error}\n")
+
+    def test_disk_full(self) -> None:
+        """In a child, and in our own writing."""
+        self.play(build={"status": 1, "text": "as: No space left on device"})
+        self.check(3, "disk full", "one")
+        self.play()
+        proc._stopping.clear()  # pylint: disable=protected-access
+        with mock.patch("matrix.report.write_json", side_effect=OSError(28, "No space left on device")):
+            self.check(3, "disk full", "one")
+        self.assertFalse((self.out / "results/one/result.json").exists())
+        self.assertFalse((self.out / "results/summary.json").exists())
+
+    def test_locked(self) -> None:
+        """Two runs in one build folder."""
+        self.out.mkdir()
+        with open(self.out / ".lock", "w+", encoding="ascii") as lock:
+            lock.write("4321\n")
+            lock.flush()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.check(2, "is in use by process 4321", "one")
+            self.check(0, '["one", "two"]', "--gate-json")
+
+
+class Stopped(Fake):
+    """Signals, with a real process."""
+
+    def wait_for(self, child: subprocess.Popen[str], verb: str) -> None:
+        """Until the fake kunit.py has been called with verb."""
+        end = time.monotonic() + 10
+        while time.monotonic() < end and child.poll() is None:
+            with contextlib.suppress(OSError, ValueError):
+                if any(call[0] == verb for call in self.calls()):
+                    return
+            time.sleep(0.02)
+        self.fail(f"no {verb}: {child.communicate()[0]}")
+
+    def test_interrupt(self) -> None:
+        """Ctrl-C and SIGTERM in each phase: no child survives, no result is left, the next run is green."""
+        for signum, verb, status in ((signal.SIGINT, "config", 130), (signal.SIGINT, "build", 130), (signal.SIGTERM, "exec", 143)):
+            with self.subTest(verb):
+                self.play(**{verb: {"text": "x", "seconds": 60}})
+                child = self.start()
+                self.wait_for(child, verb)
+                child.send_signal(signum)
+                text = child.communicate(timeout=10)[0]
+                self.assertEqual(child.returncode, status, text)
+                self.assertIn("interrupted", text)
+                self.assertNotIn("Traceback", text)
+                self.assertEqual(list((self.out / "results").rglob("*.json")), [])
+                (self.out / "linux-7.3.4/tree/calls").unlink()
+                self.play()
+                self.assertEqual(self.run_main()[0], 0)
+                (self.out / "linux-7.3.4/tree/calls").unlink()
+                shutil.rmtree(self.out / "results")
+
+    def test_killed(self) -> None:
+        """kill -9: the lock stays while its kunit.py lives, and then the next run is green."""
+        self.play(build={"text": "x", "seconds": 1})
+        child = self.start("one")
+        self.wait_for(child, "build")
+        child.kill()
+        child.wait()
+        self.assertEqual(self.run_main("one")[0], 2)
+        time.sleep(1.2)
+        self.assertEqual(self.run_main("one")[0], 0)
+
+
+class Shim(unittest.TestCase):
+    """matrix/shim/qemu-system."""
+
+    def test_arguments(self) -> None:
+        """Only -accel kvm and hvf go, all else is passed on word for word."""
+        with tempfile.TemporaryDirectory() as name:
+            shown = Path(name) / "qemu-system-x86_64"
+            shown.write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
+            shown.chmod(0o755)
+            argv = ["-append", "a 'b' $c", "-accel", "kvm", "-accel", "hvf,x=y", "-accel", "tcg", "", "*", "-accel"]
+            shim = ROOT / "matrix/shim"
+            done = subprocess.run([shim / "qemu-system-x86_64", *argv], env={"PATH": f"{shim}:{name}:/usr/bin:/bin"},
+                                  check=True, capture_output=True, text=True, timeout=9)  # fmt: skip
+            self.assertEqual(done.stdout, "<-append><a 'b' $c><-accel><tcg><><*><-accel>")
+
+    def test_no_qemu(self) -> None:
+        """Says so instead of calling itself for ever."""
+        shim = ROOT / "matrix/shim"
+        done = subprocess.run([shim / "qemu-system-aarch64"], env={"PATH": f"{shim}:/nonexistent"},
+                              check=False, capture_output=True, text=True, timeout=9)  # fmt: skip
+        self.assertEqual((done.returncode, done.stderr), (127, "qemu-system-aarch64: not found; run tools/setup\n"))
+
+
+class Merge(Fake):
+    """--merge, as CI's last job does it."""
+
+    def test_merge(self) -> None:
+        """All there, one missing, one broken, one of another kernel."""
+        self.run_main()
+        folders = [self.root / name for name in ("a", "b")]
+        for folder, cell in zip(folders, ("one", "two")):
+            shutil.copytree(self.out / "results" / cell, folder / cell)
+        argv = ["--merge", *map(str, folders)]
+        status, text = self.run_main(*argv)
+        self.assertEqual(status, 0, text)
+        self.assertEqual(self.run_main(*argv[:2])[0], 1)
+        self.assertIn("two is red:\n  result: there is no result of this cell", self.run_main(*argv[:2])[1])
+        self.assertIn("found twice", self.run_main(*argv, str(folders[0]))[1])
+        path = folders[1] / "two/result.json"
+        good = path.read_text()
+        for old, new, said in (
+            ('"version": "7.3.4"', '"version": "7.3.5"', "of different kernels or series"),
+            ('"verdict": "green"', '"verdict": "red"', "unreadable: verdict and reasons disagree"),
+            ('"tests"', '"tasts"', "unreadable: 'tests'"),
+            (good, "[", "unreadable"),
+        ):  # fmt: skip
+            path.write_text(good.replace(old, new))
+            status, text = self.run_main(*argv)
+            self.assertEqual(status, 1)
+            self.assertIn(said, text)
+
+
+class Listing(Fake):
+    """--list, --gate-json, --help."""
+
+    def test_list(self) -> None:
+        """Every cell with what it proves; the gate as JSON."""
+        self.assertRegex(self.run_main("--list")[1], r"extra +extra works\n")
+        self.assertEqual(json.loads(self.run_main("--gate-json")[1]), ["one", "two"])
+        status, text = self.run_main("--help")
+        self.assertEqual(status, 0)
+        self.assertIn("examples:", text)
+
+    def test_the_program(self) -> None:
+        """matrix/run itself, with the project's own cells, from another directory."""
+        done = subprocess.run([ROOT / "matrix/run", "--gate-json"], cwd="/", check=True, capture_output=True, text=True)
+        self.assertEqual(json.loads(done.stdout), ["x86_64-thp", "x86_64-nothp", "arm64-thp", "arm64-nothp"])
+        self.assertNotIn(" ", shlex.quote(str(ROOT)))
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,452 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The verdict on a clean run that was spoiled in one place."""
+
+import io
+import time
+import tracemalloc
+import unittest
+from typing import Any
+from unittest import mock
+
+from matrix import ktap
+from matrix import verdict as module
+from matrix.manifest import Manifest
+from matrix.tests.consoles import CLEAN, FULL, TESTS, spoil, verdict
+from matrix.verdict import Evidence, judge, matches
+
+# One line each that the kernel prints for a kind of trouble, as its source has it, and the label we give it.
+SPLATS = {
+    "BUG: KASAN: slab-use-after-free in kvm_gmem_release+0x1c/0x40": "KASAN",
+    "BUG: KASAN: invalid-access": "KASAN",
+    "BUG: KCSAN: data-race in kvm_gmem_fault / kvm_gmem_fallocate": "KCSAN",
+    "BUG: KFENCE: out-of-bounds read in test_out_of_bounds_read+0xa6/0x234": "KFENCE",
+    "UBSAN: shift-out-of-bounds in virt/kvm/guest_memfd.c:12:3": "UBSAN",
+    "Kernel panic - not syncing: Fatal exception": "panic",
+    "PANIC: double fault, error_code: 0x0": "panic",
+    "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)": "kmemleak",
+    "kmemleak: Kernel memory leak detector disabled": "kmemleak",
+    "unreferenced object 0xffff88800488d000 (size 64):": "kmemleak",
+    "WARNING: possible recursive locking detected": "lockdep",
+    "WARNING: possible circular locking dependency detected": "lockdep",
+    "WARNING: inconsistent lock state": "lockdep",
+    "WARNING: suspicious RCU usage": "lockdep",
+    "WARNING: HARDIRQ-safe -> HARDIRQ-unsafe lock order detected": "lockdep",
+    "WARNING: bad unlock balance detected!": "lockdep",
+    "WARNING: held lock freed!": "lockdep",
+    "WARNING: kunit_try_catch/81 still has locks held!": "lockdep",
+    "[ BUG: Invalid wait context ]": "lockdep",
+    "INFO: trying to register non-static key.": "lockdep",
+    "INFO: lockdep is turned off.": "lockdep",
+    "Disabling lock debugging due to kernel taint": "lockdep",
+    "rcu: INFO: rcu_preempt self-detected stall on CPU": "RCU stall",
+    "rcu: INFO: rcu_sched detected stalls on CPUs/tasks:": "RCU stall",
+    "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 0-... } 21 jiffies": "RCU stall",
+    "rcu: rcu_preempt kthread starved for 5250 jiffies! g-1187 f0x0 RCU_GP_WAIT_FQS(5) ->state=R": "RCU stall",
+    "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [kunit_try_catch:81]": "lockup",
+    "watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 0": "lockup",
+    "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 33s!": "lockup",
+    "INFO: task kunit_try_catch:81 blocked for more than 122 seconds.": "hung task",
+    "INFO: task kunit_try_catch:81 blocked in I/O wait for more than 122 seconds.": "hung task",
+    "Out of memory: Killed process 81 (init) total-vm:4kB, anon-rss:0kB": "OOM",
+    "Memory cgroup out of memory: Killed process 81 (init) total-vm:4kB": "OOM",
+    "kunit_try_catch invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0": "OOM",
+    "kunit_try_catch: page allocation failure: order:9, mode:0xcc0(GFP_KERNEL), nodemask=(null)": "allocation failure",
+    "SLUB: Unable to allocate memory on CPU 0 (of node 0) on node -1, gfp=0xcc0(GFP_KERNEL)": "allocation failure",
+    "BUG: scheduling while atomic: kunit_try_catch/81/0x00000002": "atomic sleep",
+    "BUG: sleeping function called from invalid context at mm/memory.c:1": "atomic sleep",
+    "BUG: Bad page state in process kunit_try_catch  pfn:12345": "bad page",
+    "BUG: Bad rss-counter state mm:(____ptrval____) type:MM_FILEPAGES val:1": "bad page",
+    "page dumped because: VM_BUG_ON_FOLIO(folio_test_large(folio))": "bad page",
+    "refcount_t: underflow; use-after-free.": "refcount",
+    "list_add corruption. prev->next should be next (ffff88), but was ffff89. (prev=ffff90).": "corruption",
+    "list_del corruption, ffff8880->next is NULL": "corruption",
+    "BUG kmalloc-64 (Tainted: G                 N ): Right Redzone overwritten": "corruption",
+    "pagealloc: memory corruption": "corruption",
+    "usercopy: Kernel memory exposure attempt detected from SLUB object 'a' (offset 1, size 2)!": "corruption",
+    "strcpy: detected buffer overflow: 12 byte write of buffer size 11": "corruption",
+    "Insufficient stack space to handle exception!": "corruption",
+    "ODEBUG: free active (active state 0) object: ffff8880 object type: work_struct": "corruption",
+    "Oops: general protection fault, probably for non-canonical address 0xdead000000000100: 0000 [#1] SMP": "Oops",
+    "Oops: invalid opcode: 0000 [#1] SMP NOPTI": "Oops",
+    "BUG: kernel NULL pointer dereference, address: 0000000000000008": "Oops",
+    "BUG: unable to handle page fault for address: ffffc90000000000": "Oops",
+    "Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008": "Oops",
+    "Unable to handle kernel paging request at virtual address dead000000000100": "Oops",
+    "Internal error: Oops: 0000000096000004 [#1]  SMP": "Oops",
+    "Internal error: synchronous external abort: 0000000096000210 [#1]  SMP": "Oops",
+    "SError Interrupt on CPU0, code 0x00000000be000000 -- SError": "Oops",
+    "kernel tried to execute NX-protected page - exploit attempt? (uid: 0)": "Oops",
+    "kernel BUG at virt/kvm/guest_memfd.c:123!": "BUG",
+    "BUG: spinlock bad magic on CPU#0, swapper/0/1": "BUG",
+    "WARNING: virt/kvm/guest_memfd.c:34 at kvm_gmem_fault+0x1c/0x40, CPU#0: kunit_try_catch/81": "WARNING",
+    "WARNING: CPU: 0 PID: 81 at mm/filemap.c:34 filemap_fault+0x1c/0x40": "WARNING",
+    "irq 9: nobody cared (try booting with the \"irqpoll\" option)": "irq",
+    "** 12 printk messages dropped **": "lost messages",
+    "kunit: test interrupted": "KUnit",
+    "qemu-system-x86_64: terminating on signal 15 from pid 12": "QEMU",
+    "------------[ cut here ]------------": "trace",
+    "---[ end trace 0000000000000000 ]---": "trace",
+    "Call Trace:": "trace",
+    "Call trace:": "trace",
+    "RIP: 0010:kvm_gmem_fault+0x1c/0x40": "trace",
+}  # fmt: skip
+
+# Where trouble can stand: a line of CLEAN in front of which it is put.
+PLACES = {
+    "before the tests": "KTAP version 1\n1..3\n",
+    "before the plan": "1..3\n    KTAP",
+    "inside a suite": "    # two: a message",
+    "inside parameters": "        ok 2 second row",
+    "between suites": "    KTAP version 1\n    # Subtest: beta",
+    "after the tests": "kvm: exiting",
+    "after the reboot": "reboot: machine restart",
+    "as the last line": "[12:00:02] Elapsed",
+}
+
+# What no clean boot may be red for.
+HARMLESS = (
+    "Kernel command line: oops=panic panic_on_warn=0 nowatchdog softlockup_panic=1",
+    "rcu: \tRCU CPU stall warnings timeout set to 21 (rcu_cpu_stall_timeout).",
+    "Warning: unable to open an initial console.",
+    "Mountpoint-cache hash table entries: 2048 (order: 2, 16384 bytes, linear)",
+    "clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' as unstable because the skew is too large:",
+    "kmemleak: Kernel memory leak detector initialized (mem pool available: 15658)",
+    "kcsan: enabled early",
+    "Lock dependency validator: Copyright (c) 2006 Red Hat, Inc., Ingo Molnar",
+    "OOM killer disabled.",
+    "Spectre V2 : WARNING: LFENCE mitigation is not recommended for this CPU, data leaks possible!",
+    "debug_vm_pgtable: [debug_vm_pgtable         ]: Validating architecture page table helpers",
+    "hugetlb: SKIP: no huge pages",
+    "ok, this is a message",
+    "# a comment",
+)
+
+# name -> (text of CLEAN, what it becomes, code of a reason, what that reason says)
+STREAMS = {
+    "a test fails": ("    ok 1 one", "    not ok 1 one", "test", "alpha.one failed"),
+    "a parameter fails": ("        ok 1 first row", "        not ok 1 first row", "test", "alpha.table/first row failed"),
+    "a failed test says why": (
+        "    ok 2 two", "    # two: EXPECTATION FAILED at virt/kvm/tests/a_kunit.c:7\n    not ok 2 two",
+        "test", "alpha.two failed: EXPECTATION FAILED at virt/kvm/tests/a_kunit.c:7"),
+    "a failed expectation and ok": (
+        "    ok 2 two", "    # two: EXPECTATION FAILED at a.c:7\n    ok 2 two", "ktap", "two is 'ok' although it printed"),
+    "a failed expectation and a skip": (
+        "    ok 1 may_skip # SKIP", "    # may_skip: ASSERTION FAILED at a.c:7\n    ok 1 may_skip # SKIP",
+        "ktap", "may_skip is 'skip' although"),
+    "not ok with SKIP": ("    ok 1 may_skip", "    not ok 1 may_skip", "test", "beta.may_skip failed"),
+    "a skip without leave": ("    ok 1 one", "    ok 1 one # SKIP why not", "skip", "alpha.one skipped: why not"),
+    "a parameter skips without leave": (
+        "        ok 1 first row", "        ok 1 first row # SKIP", "skip", "first row skipped: no reason given"),
+    "an unknown test": ("    ok 2 two", "    ok 2 zwei", "unexpected", "alpha.zwei is not in the manifest"),
+    "a test did not run": ("    ok 2 two", "    ok 2 zwei", "missing", "alpha.two did not run"),
+    "an unknown parameter": ("        ok 2 second row", "        ok 2 third row", "unexpected", "alpha.table/third row"),
+    "a result is missing": ("    ok 2 two\n", "", "ktap", "table is numbered 3, expected 2"),
+    "the plan is too large": ("    1..3\n    ok 1 one", "    1..4\n    ok 1 one", "ktap", "alpha: the plan says 4 results, 3 came"),
+    "the plan is too small": ("    1..3\n    ok 1 one", "    1..2\n    ok 1 one", "ktap", "alpha: the plan says 2 results, 3 came"),
+    "the inner plan is wrong": ("        1..2\n", "        1..3\n", "ktap", "table: the plan says 3 results, 2 came"),
+    "the outer plan is too large": ("1..3\n    KTAP", "1..4\n    KTAP", "ktap", "cut: top level: 3 of 4 results"),
+    "the outer plan is too small": ("1..3\n    KTAP", "1..2\n    KTAP", "ktap", "a second KTAP stream"),
+    "a suite without a plan": ("    1..2\n    ok 1 may_skip", "    ok 1 may_skip", "ktap", "suite beta has no plan"),
+    "a second plan": ("    ok 1 one\n", "    ok 1 one\n    1..3\n", "ktap", "late or second plan"),
+    "no outer plan": ("1..3\n    KTAP", "    KTAP", "ktap", "cut: top level: no plan"),
+    "wrong numbers": ("    ok 2 two", "    ok 3 two", "ktap", "two is numbered 3, expected 2"),
+    "wrong name at the end of a suite": ("ok 2 beta", "ok 2 gamma", "ktap", "'beta' ends with the result of 'gamma'"),
+    "a suite is ok against its cases": ("    ok 1 one", "    not ok 1 one", "ktap", "alpha is 'ok', which does not follow"),
+    "a suite fails with good cases": ("ok 3 gamma", "not ok 3 gamma", "ktap", "gamma is 'not ok', which does not follow"),
+    "statistics do not add up": ("# alpha: pass:3", "# alpha: pass:2", "ktap", "alpha: the line '# alpha: pass:…' does not"),
+    "totals do not add up": ("# Totals: pass:4", "# Totals: pass:3", "ktap", "alpha: the line '# Totals: pass:…' does not"),
+    "parameter statistics": ("    # table: pass:2", "    # table: pass:1", "ktap", "table: the line '# table: pass:…' does not"),
+    "statistics are missing": ("# alpha: pass:3 fail:0 skip:0 total:3\n", "", "ktap", "'# alpha: pass:…' is missing"),
+    "totals are missing": ("# Totals: pass:4 fail:0 skip:0 total:4\n", "", "ktap", "'# Totals: pass:…' is missing"),
+    "a name stands there twice": ("        ok 2 second row", "        ok 2 first row", "ktap", "alpha.table/first row stands there twice"),
+    "another version": ("KTAP version 1\n1..3", "KTAP version 2\n1..3", "ktap", "KTAP version 2, not 1"),
+    "the wrong column": ("    ok 2 two", "   ok 2 two", "ktap", "result 2 two out of place in alpha, after one"),
+    "a second stream": ("reboot: machine restart", "KTAP version 1\n1..3\n", "ktap", "a second KTAP stream: did the kernel boot twice?"),
+    "a result after the end": ("kvm: exiting", "ok 4 delta\nkvm: exiting", "ktap", "result 4 delta out of place"),
+    "the header of a suite is lost": ("    # Subtest: beta\n", "", "ktap", "block '' ends with the result of 'beta'"),
+    "a suite that cannot start": ("ok 3 gamma", "# gamma: # failed to initialize (-12)\nnot ok 3 gamma", "ktap", "gamma"),
+    "no reboot": ("reboot: Restarting system\n", "", "end", "no 'reboot: Restarting system' after"),
+    "a power off instead": ("reboot: Restarting system\n", "reboot: Power down\n", "end", "no 'reboot: Restarting"),
+    "a reboot before the end": ("ok 3 gamma\nkvm: exiting hardware virtualization\nreboot: Restarting system",
+                                "reboot: Restarting system\nok 3 gamma", "end", "no 'reboot: Restarting"),
+    "kunit.py's time limit": ("[12:00:02]", "Command '['qemu-system-x86_64', '-m']' timed out after 300 seconds\n[12:00:02]",
+                              "hang", "boot did not end within 300 s"),
+}  # fmt: skip
+
+# name -> (fields of the evidence, code, text)
+FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "config: an option is off": ({"got": {}}, "config", "CONFIG_KUNIT is n, asked for y"),
+    "config: an option is on": (
+        {"got": {"KUNIT": "y", "TRANSPARENT_HUGEPAGE": "y"}}, "config", "CONFIG_TRANSPARENT_HUGEPAGE is y, asked for n"),
+    "config: a module": ({"got": {"KUNIT": "m"}}, "config", "CONFIG_KUNIT is m, asked for y"),
+    "config: none": ({"got": None}, "config", "there is no .config"),
+    "config fails": ({"config_status": 1, "build_log": "ERROR:root:Not all\nMissing: CONFIG_X=y"}, "config", "Missing: CONFIG_X=y"),
+    "build fails": ({"build_status": 1, "build_log": "a\nx.c:3:1: error: expected ';'\nmake: *** [x] Error 1"},
+                    "build", "x.c:3:1: error: expected ';'"),
+    "build fails silently": ({"build_status": 1}, "build", "no output"),
+    "build hangs": ({"timed_out": "build", "limit": 9}, "build", "build did not end within 9 s"),
+    "boot hangs": ({"timed_out": "boot"}, "hang", "boot did not end within 300 s"),
+    "exec fails": ({"exec_status": 1}, "exec", "kunit.py exec ends with status 1"),
+    "kunit.py parse disagrees": ({"parse_status": 1}, "kunit", "kunit.py parse ends with status 1"),
+    "no manifest": ({"manifest": None}, "manifest", "--update-manifests"),
+    "an empty manifest": ({"manifest": Manifest({})}, "unexpected", "alpha.one is not in"),
+}  # fmt: skip
+
+TREE = "/build/tree"
+# Build logs with a warning that concerns us.
+WARNINGS = {
+    "plain": "virt/kvm/guest_memfd.c:12:3: warning: unused variable 'x' [-Wunused-variable]",
+    "absolute": f"{TREE}/virt/kvm/guest_memfd.c:12:3: warning: unused variable 'x'",
+    "through x86": f"{TREE}/arch/x86/kvm/../../../virt/kvm/guest_memfd.c:12:3: warning: unused variable 'x'",
+    "uapi header": f"In file included from {TREE}/mm/gup.c:7:\n{TREE}/include/uapi/linux/kvm.h:9:1: warning: redefined",
+    "a header that we include": (
+        f"In file included from {TREE}/include/linux/mm.h:7,\n                 from {TREE}/virt/kvm/guest_memfd.c:2:\n"
+        f"{TREE}/include/linux/x.h: In function 'f':\n{TREE}/include/linux/x.h:9:1: warning: 'a' may be used uninitialized"),
+    "a macro that we use": (
+        f"{TREE}/include/linux/minmax.h:25:9: warning: comparison of distinct pointer types\n   25 |  x\n      |  ^\n"
+        f"{TREE}/virt/kvm/guest_memfd.c:9:1: note: in expansion of macro 'min'"),
+    "sparse": "virt/kvm/tests/a_kunit.c:12:3: warning: symbol 'x' was not declared. Should it be static?",
+    "sparse error": "virt/kvm/tests/a_kunit.c:12:3: error: incompatible types in comparison expression",
+    "Kconfig": "virt/kvm/guest_memfd.c:3:warning: config symbol defined without type",
+    "objtool": "virt/kvm/guest_memfd.o: warning: objtool: kvm_gmem_fault+0x1c: unreachable instruction",
+    "objtool on vmlinux": "vmlinux.o: warning: objtool: kvm_gmem_fault+0x1c: call without frame pointer save",
+    "ld": "ld: virt/kvm/guest_memfd.o: in function `f': warning: relocation",
+    "modpost section": "WARNING: modpost: vmlinux: section mismatch in reference: f+0x1 (section: .text) -> g (section: .init.text)",
+    "modpost description": "WARNING: modpost: missing MODULE_DESCRIPTION() in virt/kvm/tests/a_kunit.o",
+    "Kconfig dependencies": "WARNING: unmet direct dependencies detected for KVM_GUEST_MEMFD",
+}  # fmt: skip
+# And with one that does not.
+FOREIGN = {
+    "another file": "mm/guest_memfd.c:12:3: warning: unused variable 'x'",
+    "a longer name": "lib/xvirt/kvm/guest_memfd.cc:12:3: warning: unused variable",
+    "after one of ours": "virt/kvm/guest_memfd.c: In function 'f':\nmake[3]: Leaving\nmm/gup.c:1:2: warning: x",
+    "before one of ours": "mm/gup.c:1:2: warning: x\nvirt/kvm/guest_memfd.c: In function 'f':\nmake[3]: Leaving",
+    "modpost on another object": "WARNING: modpost: missing MODULE_DESCRIPTION() in lib/foo.o",
+    "a note": "virt/kvm/guest_memfd.c:9:1: note: #pragma message: x",
+    "make": "make[1]: warning: jobserver unavailable: using -j1.",
+}
+
+
+class Clean(unittest.TestCase):
+    """What must come out green."""
+
+    def check_green(self, console: str | bytes = CLEAN, **change: Any) -> None:
+        """Green, with all tests seen."""
+        found = verdict(console, **change)
+        self.assertEqual([str(reason) for reason in found.reasons], [])
+        self.assertTrue(found.green)
+
+    def test_clean(self) -> None:
+        """The clean run; the skip that was used is reported."""
+        self.check_green()
+        found = verdict()
+        self.assertEqual(found.skipped, {"beta.may_skip": "no such hardware"})
+        self.assertEqual(list(found.tests), list(TESTS))
+        self.assertTrue(found.structure)
+
+    def test_leave_need_not_be_taken(self) -> None:
+        """A test that may skip and does not."""
+        text = spoil("    ok 1 may_skip # SKIP no such hardware", "    ok 1 may_skip")
+        text = text.replace("pass:1 fail:0 skip:1", "pass:2 fail:0 skip:0")
+        self.check_green(text)
+
+    def test_harmless(self) -> None:
+        """Lines of healthy boots, in every place."""
+        for line in HARMLESS:
+            for place, before in PLACES.items():
+                with self.subTest(line=line, place=place):
+                    self.check_green(spoil(before, f"{line}\n{before}"))
+
+    def test_dressed(self) -> None:
+        """printk's prefixes, CR/LF, escape sequences, control bytes, bad UTF-8."""
+        lines = CLEAN.splitlines()
+        forms = {
+            "time": "\n".join(f"[    1.{at:06}] {line}" for at, line in enumerate(lines)),
+            "time and caller": "\n".join(f"[{at:5}.123456][{'T1':>6}] {line}" for at, line in enumerate(lines)),
+            "caller": "\n".join(f"[{'C0':>6}] {line}" for line in lines),
+            "level": "\n".join(f"<6>[    1.{at:06}] {line}" for at, line in enumerate(lines)),
+            "CR/LF": "\r\n".join(lines),
+            "LF/CR": "\n\r".join(lines),
+            "firmware": "\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS\n" + "\n".join("\x1b[0m" + line + "\x00\x07" for line in lines),
+            "glued": "".join(f"[    1.{at:06}] {line}" + "\n" * (at % 2) for at, line in enumerate(lines)),
+        }
+        for name, text in forms.items():
+            with self.subTest(name):
+                self.check_green(text)
+        self.check_green(b"\xff\xfe\x80 noise\n" + CLEAN.encode() + b"\xc3(\n")
+
+    def test_expected_warning(self) -> None:
+        """A WARN that a test suppresses (lib/kunit/bug.c) prints nothing, the test may well mention it."""
+        self.check_green(spoil("    ok 2 two", "    # two: WARNING: this one is expected\n    ok 2 two"))
+
+    def test_foreign_warnings(self) -> None:
+        """Warnings of files that we do not touch."""
+        for name, log in FOREIGN.items():
+            with self.subTest(name):
+                self.check_green(build_log=log)
+
+    def test_filter(self) -> None:
+        """With a filter only the tests that it selects have to run."""
+        text = "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one\nok 1 alpha\n"
+        for glob in ("alpha.one", "alph?.o*", "*.one", "[a-b]lpha.[!t]*"):
+            with self.subTest(glob):
+                self.check_green(text + "reboot: Restarting system\n", glob=glob)
+
+    def test_matches(self) -> None:
+        """kunit_parse_glob_filter(): the first dot parts suite and case."""
+        cases = {"a": True, "a*": True, "*": True, "b": False, "a.x": True, "a.y": False, "a.*": True, "?.x": True, "aa": False}
+        for glob, expected in cases.items():
+            self.assertEqual(matches(glob, "a.x/p 1"), expected, glob)
+
+
+class Spoiled(unittest.TestCase):
+    """What must come out red, and for the right reason."""
+
+    def check_red(self, code: str, text: str, console: str | bytes = CLEAN, **change: Any) -> None:
+        """Red with a reason of this code that contains text."""
+        found = verdict(console, **change)
+        self.assertFalse(found.green)
+        same = [reason.text for reason in found.reasons if reason.code == code]
+        self.assertTrue(any(text in line for line in same), f"want {code}: {text}, got {list(map(str, found.reasons))}")
+
+    def test_splats(self) -> None:
+        """Each kind, in each place, with and without printk's prefix."""
+        for line, label in SPLATS.items():
+            for place, before in PLACES.items():
+                with self.subTest(line=line, place=place):
+                    self.check_red("splat", label, spoil(before, f"{line}\n{before}"))
+            for prefix in ("[    1.234567] ", "[    1.234567][    T1] ", "<3>", "\x1b[1m"):
+                with self.subTest(line=line, prefix=prefix):
+                    self.check_red("splat", label, f"{prefix}{line}\n{CLEAN}")
+
+    def test_splat_in_a_line(self) -> None:
+        """A report that another CPU's line runs into."""
+        for line in ("    # two: hel[    1.234567] BUG: KASAN: x", "    ok 1 one[    1.234567] BUG: KASAN: x"):
+            self.check_red("splat", "KASAN", spoil("    # two: a message", f"{line}\n    # two: a message"))
+
+    def test_where(self) -> None:
+        """A reason says where in the run the trouble was."""
+        self.check_red("splat", "BUG in alpha.table, after first row (line 27): BUG: x",
+                       spoil("        ok 2 second row", "BUG: x\n        ok 2 second row"))  # fmt: skip
+        self.check_red("splat", "before the tests", "BUG: x\n" + CLEAN)
+        self.check_red("splat", "after the tests", CLEAN + "BUG: x\n")
+        self.check_red("splat", "between suites, after alpha", spoil("ok 1 alpha\n", "ok 1 alpha\nBUG: x\n"))
+
+    def test_streams(self) -> None:
+        """Each way in which a stream can be wrong."""
+        for name, (old, new, code, text) in STREAMS.items():
+            with self.subTest(name):
+                self.check_red(code, text, spoil(old, new))
+
+    def test_fields(self) -> None:
+        """Each way in which the rest of the evidence can be wrong."""
+        for name, (change, code, text) in FIELDS.items():
+            with self.subTest(name):
+                self.check_red(code, text, **change)
+
+    def test_warnings(self) -> None:
+        """Each form of a warning that concerns us."""
+        for name, log in WARNINGS.items():
+            with self.subTest(name):
+                self.check_red("warning", log.splitlines()[-1 if "note" not in log else 0][:40], build_log=log)
+
+    def test_cut_anywhere(self) -> None:
+        """A console that ends after any byte before the reboot is red."""
+        data = CLEAN.encode()
+        for length in range(data.index(b"reboot: Restarting system") + len(b"reboot: Restarting system")):
+            if verdict(data[:length]).green:
+                self.fail(f"green after {length} bytes: {data[:length][-60:]!r}")
+
+    def test_a_line_less(self) -> None:
+        """Any line of the stream that is lost makes it red; only messages may go, and the plan that a case need not have."""
+        lines = CLEAN.splitlines(keepends=True)
+        first = lines.index("KTAP version 1\n")
+        spare = ("        1..2", "    # module", "    # two", "kvm:", "reboot: machine", "[12:00:02]")
+        for at in range(first, len(lines)):
+            green = verdict("".join(lines[:at] + lines[at + 1 :])).green
+            self.assertEqual(green, lines[at].startswith(spare), lines[at])
+
+    def test_no_output(self) -> None:
+        """Nothing, or no KTAP: the last line tells what there was."""
+        self.check_red("ktap", "no KTAP output at all", b"")
+        self.check_red("ktap", "the console ends with: could not load PC BIOS", "Linux\ncould not load PC BIOS\n\n")
+
+    def test_never_booted(self) -> None:
+        """No console is not a green one."""
+        self.assertEqual([reason.code for reason in judge(FULL).reasons], ["boot"])
+
+    def test_all_skipped(self) -> None:
+        """Even where every test has leave to skip."""
+        text = ("KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one # SKIP no\n"
+                "ok 1 alpha # SKIP\nreboot: Restarting system\n")  # fmt: skip
+        self.check_red("test", "no test passed", text, manifest=Manifest({"alpha.one": "no hardware"}))
+        self.check_red("skip", "alpha.one", text, manifest=Manifest({"alpha.one": None}))
+
+    def test_a_suite_skips(self) -> None:
+        """A suite that never starts stands for all its cases."""
+        start, end = CLEAN.index("    KTAP version 1\n    # Subtest: beta"), CLEAN.index("ok 2 beta")
+        text = CLEAN[:start] + CLEAN[end:].replace("ok 2 beta", "ok 2 beta # SKIP not today")
+        self.check_red("skip", "beta.BUG: looks like a splat: Kernel panic skipped: not today", text)
+        allowed = {name: ("leave" if name.startswith("beta") else None) for name in TESTS}
+        self.assertEqual(verdict(text, manifest=Manifest(allowed)).reasons, [])
+
+    def test_a_case_without_parameters(self) -> None:
+        """A parameterised case that runs none of its parameters."""
+        start, end = CLEAN.index("        ok 1 first row"), CLEAN.index("    ok 3 table")
+        text = CLEAN[:start] + CLEAN[end:].replace("ok 3 table", "ok 3 table # SKIP")
+        text = text.replace("        1..2\n    ok", "    ok").replace("pass:3 fail:0 skip:0", "pass:2 fail:0 skip:1")
+        text = text.replace("pass:4 fail:0 skip:0 total:4", "pass:2 fail:0 skip:0 total:2")
+        self.check_red("skip", "alpha.table/first row skipped: no reason given", text)
+        self.check_red("unexpected", "alpha.table has no parameters", text.replace("table # SKIP", "table"))
+
+    def test_filter_that_runs_more(self) -> None:
+        """A filter that the kernel did not follow."""
+        self.check_red("unexpected", "beta.may_skip is not in", glob="alpha")
+
+    def test_checks_that_cannot_run(self) -> None:
+        """An error in any check is red and does not hide the others."""
+        for name in ("check_steps", "check_config", "check_warnings", "check_splats", "check_stream", "check_manifest",
+                     "check_end", "Console"):  # fmt: skip
+            with self.subTest(name), mock.patch.object(module, name, side_effect=ZeroDivisionError("oops")):
+                self.check_red("check", "check could not run")
+        stream = mock.Mock()
+        stream.read.side_effect = OSError("I/O error")
+        self.assertIn("check", [reason.code for reason in judge(Evidence({}, {}, None, frozenset(), console=stream)).reasons])
+
+    def test_many_reasons_are_cut(self) -> None:
+        """Hundreds of splats or failures stay readable, and say how many there are."""
+        found = verdict(CLEAN + "BUG: x\n" * 500)
+        self.assertLess(len(found.reasons), 25)
+        self.assertIn("splat: … 500 such lines in all", [str(reason) for reason in found.reasons])
+        found = verdict("reboot: Restarting system\n", manifest=Manifest({f"s.c{at}": None for at in range(99)}))
+        self.assertIn("missing: … and 79 more like these", [str(reason) for reason in found.reasons])
+
+    def test_endless_console(self) -> None:
+        """Time and memory stay bounded however long the console or one of its lines is."""
+
+        class Endless(io.RawIOBase):
+            """A console that never ends."""
+
+            def __init__(self, text: bytes) -> None:
+                super().__init__()
+                self.text = text
+
+            def read(self, size: int = -1) -> bytes:
+                """As much as asked for."""
+                return (self.text * (size // len(self.text) + 1))[:size]
+
+        loop = b"KTAP version 1\n1..9\n" + b"ok 1 x\n" * 100_000
+        small: dict[str, Any] = {"LARGEST": 1 << 19, "CHUNK": 1 << 16, "LINES": 20_000}
+        with mock.patch.multiple(module, **small), mock.patch.object(ktap, "MAX_LEAVES", 1000):
+            for text in (b"[    1.234567] a message\n", b"x", b"\x1b", b"BUG: y\n", loop):
+                tracemalloc.start()
+                start = time.monotonic()
+                found = judge(Evidence({}, {}, None, frozenset(), console=Endless(text)))  # type: ignore[arg-type]
+                self.assertLess(time.monotonic() - start, 10)
+                self.assertLess(tracemalloc.get_traced_memory()[1], 4 << 20)
+                tracemalloc.stop()
+                self.assertIn("console", [reason.code for reason in found.reasons])
+
+
+if __name__ == "__main__":
+    unittest.main()
