@@ -11,7 +11,6 @@ TESTS ?=
 
 # The kernel's own make must not see this make's flags and variables.
 unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS
-MAKEOVERRIDES :=
 
 run = ./matrix/run --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
 

@@ -166,7 +166,6 @@ def _apply(root: Path, kernel: str, repo: Path, say: Say) -> None:
         try:
             git(repo, "am", "--quiet", "--keep-non-patch", "--committer-date-is-author-date", *map(str, patches))
         except MachineError as error:
-            git(repo, "am", "--abort")
             raise WrongUse(f"the series of kernel/{kernel} does not apply: {error}") from error
     _agree(repo, root, kernel)
     say(f"edit: {len(patches)} patches as commits")

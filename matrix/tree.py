@@ -313,8 +313,7 @@ def _take(src: Path, dest: Path, link: bool) -> None:
 
 
 def _same(path: Path, content: bytes, mode: int) -> bool:
-    return (path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1
-            and path.stat().st_mode & 0o777 == mode and path.read_bytes() == content)
+    return (path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 == mode and path.read_bytes() == content)
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
@@ -391,7 +390,7 @@ def _git(ksrc: Path, *args: str) -> str:
     """Ask git about ksrc without letting it write there, not even its index; "" when git cannot tell."""
     if not shutil.which("git"):
         return ""
-    env = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    env = {**os.environ, "LC_ALL": "C"}
     done = proc.run(["git", "--no-optional-locks", "-c", f"safe.directory={ksrc}", "-c", "core.fsmonitor=false",
                      "-c", "gc.auto=0", "-C", str(ksrc), *args], env=env, limit=GIT_SECONDS)
     return "" if done.returncode else done.output

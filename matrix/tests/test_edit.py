@@ -68,9 +68,8 @@ class Edit(FakeKernel):
         self.edit()
         self.refresh()
         want = self.patches()
-        write(self.top / "c", "[diff]\nnoprefix = true\ncontext = 9\n[format]\nsignature = me\nnumbered = true\n")
-        with mock.patch.dict(os.environ, {"GIT_CONFIG_GLOBAL": str(self.top / "c")}):
-            self.refresh()
+        write(self.top / ".gitconfig", "[diff]\nnoprefix = true\ncontext = 9\n[format]\nsignature = me\nnumbered = true\n")
+        self.refresh()
         self.assertEqual(self.patches(), want)
 
     def test_a_commit_becomes_a_patch(self) -> None:

@@ -167,6 +167,15 @@ class Source(FakeKernel):
             self.assertEqual(got.path.read_bytes(), self.tarball)
             self.assertEqual(self.leftovers(), [got.file, f"{got.file}.json"])
 
+    def test_a_name_look_up_that_hangs(self) -> None:
+        """urllib's limit does not count it, ours does."""
+        self.give_apt()
+        with mock.patch.object(source.urllib.request, "urlopen", side_effect=lambda *_, **__: time.sleep(5)):
+            with mock.patch.object(source, "CONNECT_SECONDS", 0.2):
+                start = time.monotonic()
+                self.fetch()
+                self.assertLess(time.monotonic() - start, 3)
+
     def test_apt_is_asked_privately(self) -> None:
         """Debian's main archive only, signed by the keyring, in folders of our own that are gone afterwards."""
         self.give_apt()

@@ -147,6 +147,8 @@ class Prepared(FakeKernel):
                     (folder / "tree").rename(folder / "tree.part")
                     (folder / "tree.part/Makefile").unlink()
                     write(folder / "tree.part/junk", "")
+                    (folder / "tree.part/Kbuild").unlink()
+                    write(folder / "tree.part/Kbuild", "half")
                 else:
                     write(folder / "stage/virt/kvm/guest_memfd.c", "half")
                 got = self.prepare()
@@ -277,7 +279,7 @@ class Ksrc(FakeKernel):
         """Also when the user's file comes back with its old mtime."""
         self.commit()
         path = self.prepare().path / "virt/kvm/kvm_main.c"
-        for text, mtime in (("changed\n", OLD + 5), ("main\n", OLD)):
+        for text, mtime in (("niam\n", OLD + 5), ("main\n", OLD)):
             start = time.time()
             write(self.ksrc / "virt/kvm/kvm_main.c", text, mtime)
             self.prepare()
