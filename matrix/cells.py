@@ -61,7 +61,7 @@ def _cell(root: Path, data: dict[str, Any], entry: dict[str, Any]) -> Cell:
     for key, value in entry.items():
         if key not in KEYS:
             raise WrongUse(f"{where}: unknown key {key!r}{_near(key, KEYS)}")
-        if type(value) is not KEYS[key]:  # bool is an int: isinstance would take it
+        if not isinstance(value, KEYS[key]) or isinstance(value, bool) != (KEYS[key] is bool):
             raise WrongUse(f"{where}: {key} must be of type {KEYS[key].__name__}")
     for key in NEEDED + ("boot_seconds", "build_seconds"):
         if key not in entry:

@@ -85,7 +85,7 @@ class Reader:
         elif match := FAILED.fullmatch(text):
             self._failed = self._failed or match[1]
         else:
-            return not self.ended and bool(DIAGNOSTIC.match(text))
+            return bool(DIAGNOSTIC.match(text))
         return True
 
     def finish(self) -> None:

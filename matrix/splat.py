@@ -8,6 +8,9 @@ the name of the vulnerability) and KUnit's own "# test: …" diagnostics, which 
 
 import re
 
+MITIGATIONS = ("MDS|TAA|MMIO Stale Data|GDS|SRBDS|Spectre V[12]|RETBleed|ITS|VMSCAPE|L1TF"
+               "|Transient Scheduler Attacks|Speculative Return Stack Overflow")  # fmt: skip
+
 # label, expression. The first that matches names the splat; "trace" only tells that there was one.
 SPLATS = (
     ("KASAN", r"BUG: KASAN"),
@@ -39,9 +42,7 @@ SPLATS = (
              r"|double fault|divide error:|invalid opcode:|stack segment:|segfault at|^traps: |kernel tried to execute"
              r"|Fixing recursive fault|Asynchronous fault"),
     ("BUG", r"\bBUG:|kernel BUG at"),
-    ("WARNING", r"^(?!(?:%s) *: ).*\bWARNING: " % "|".join((
-        "MDS", "TAA", "MMIO Stale Data", "GDS", "SRBDS", "Spectre V[12]", "RETBleed", "ITS", "VMSCAPE", "L1TF",
-        "Transient Scheduler Attacks", "Speculative Return Stack Overflow"))),
+    ("WARNING", rf"^(?!(?:{MITIGATIONS}) *: ).*\bWARNING: "),
     ("irq", r"irq \d+: nobody cared|Reboot failed"),
     ("lost messages", r"\*\* \d+ (?:printk )?messages dropped"),
     ("KUnit", r"^kunit: test interrupted|^kunit (?:executor|module): |^kunit: unknown action"),

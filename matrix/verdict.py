@@ -103,7 +103,6 @@ class Console:
         if text.strip():
             self.last = text
         if self.ktap.feed(text):
-            self.restarted = False
             return
         if RESTART.match(text):
             self.restarted = self.ktap.ended

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from matrix import build, main, proc
+from matrix import build, cells, main, proc
 from matrix.errors import MachineError, WrongUse
 from matrix.tests.consoles import CLEAN, TESTS, spoil
 from matrix.tree import PreparedTree
@@ -72,7 +72,8 @@ class Fake(unittest.TestCase):
     """A project with three cells, two of them in the gate, and a machine with all tools."""
 
     def setUp(self) -> None:
-        self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        self.enterContext(mock.patch("platform.machine", return_value="x86_64"))
+        self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))  # pylint: disable=consider-using-with
         self.out = self.root / "build"
         (self.root / "matrix/manifests").mkdir(parents=True)
         (self.root / "configs").mkdir()
@@ -250,6 +251,12 @@ class Run(Fake):
         compiled()
         self.assertEqual(self.run_main("one")[0], 0)
         self.assertEqual(objects(), ["other.o", "ours.o"])
+        self.play(build={"status": 1})
+        self.assertEqual(self.run_main("one")[0], 1)
+        self.assertEqual(objects(), ["other.o", "ours.o"])
+        self.play()
+        self.assertEqual(self.run_main("one")[0], 0)
+        self.assertEqual(objects(), ["other.o"])
 
     def test_an_error_of_ours(self) -> None:
         """An exception in a cell makes that cell red, with a result."""
@@ -347,6 +354,12 @@ class Refused(Fake):
             path.write_text(good.replace(old, new))
             self.check(2, text, "--list")
 
+    def test_hosts(self) -> None:
+        """The cross compiler is left out where the host is of that architecture."""
+        for machine, expected in (("x86_64", ["", "aarch64-linux-gnu-"]), ("aarch64", ["x86_64-linux-gnu-", ""])):
+            with mock.patch("platform.machine", return_value=machine):
+                self.assertEqual([cell.cross_compile for cell in cells.load(self.root)[:2]], expected)
+
     def test_tools(self) -> None:
         """A missing compiler, and a missing QEMU, are found before anything is built."""
         os.environ["PATH"] = str(self.tools)
@@ -354,7 +367,8 @@ class Refused(Fake):
             (self.tools / name).unlink()
         self.check(3, "cell two needs aarch64-linux-gnu-gcc, qemu-system-aarch64; run tools/setup")
         self.assertFalse(self.out.exists())
-        self.check(0, "one +green".replace(" +", "    green")[:3], "one")
+        os.environ["PATH"] += ":/usr/bin:/bin"
+        self.check(0, "one: green", "one")
 
     def test_prepare(self) -> None:
         """What matrix.tree raises comes through with its status."""
@@ -363,7 +377,8 @@ class Refused(Fake):
                 self.check(error.status, f"matrix: {error}\n")
 
     def test_disk_full(self) -> None:
-        """In a child, and in our own writing."""
+        """In a child, and in our own writing; nothing of an earlier run is left to look like a result."""
+        self.run_main("one")
         self.play(build={"status": 1, "text": "as: No space left on device"})
         self.check(3, "disk full", "one")
         self.play()

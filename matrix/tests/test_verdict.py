@@ -154,6 +154,9 @@ STREAMS = {
     "a suite is ok against its cases": ("    ok 1 one", "    not ok 1 one", "ktap", "alpha is 'ok', which does not follow"),
     "a suite fails with good cases": ("ok 3 gamma", "not ok 3 gamma", "ktap", "gamma is 'not ok', which does not follow"),
     "statistics do not add up": ("# alpha: pass:3", "# alpha: pass:2", "ktap", "alpha: the line '# alpha: pass:…' does not"),
+    "statistics of another run": ("# alpha: pass:3 fail:0 skip:0", "# alpha: pass:2 fail:0 skip:1", "ktap", "'# alpha: pass:…' does not"),
+    "statistics with another sum": ("# alpha: pass:3 fail:0 skip:0 total:3", "# alpha: pass:3 fail:0 skip:0 total:4",
+                                    "ktap", "'# alpha: pass:…' does not"),
     "totals do not add up": ("# Totals: pass:4", "# Totals: pass:3", "ktap", "alpha: the line '# Totals: pass:…' does not"),
     "parameter statistics": ("    # table: pass:2", "    # table: pass:1", "ktap", "table: the line '# table: pass:…' does not"),
     "statistics are missing": ("# alpha: pass:3 fail:0 skip:0 total:3\n", "", "ktap", "'# alpha: pass:…' is missing"),
@@ -165,6 +168,10 @@ STREAMS = {
     "a result after the end": ("kvm: exiting", "ok 4 delta\nkvm: exiting", "ktap", "result 4 delta out of place"),
     "the header of a suite is lost": ("    # Subtest: beta\n", "", "ktap", "block '' ends with the result of 'beta'"),
     "a suite that cannot start": ("ok 3 gamma", "# gamma: # failed to initialize (-12)\nnot ok 3 gamma", "ktap", "gamma"),
+    "an expectation that fails too late": ("kvm: exiting", "    # late: EXPECTATION FAILED at a.c:7\nkvm: exiting",
+                                           "ktap", "no result after 'EXPECTATION FAILED at a.c:7'"),
+    "a second header": ("    # Subtest: beta\n", "    # Subtest: beta\n    # Subtest: beta\n", "ktap", "a second header: beta"),
+    "a result without a name": ("    ok 2 two", "    ok 2", "ktap", "result 2 has no name"),
     "no reboot": ("reboot: Restarting system\n", "", "end", "no 'reboot: Restarting system' after"),
     "a power off instead": ("reboot: Restarting system\n", "reboot: Power down\n", "end", "no 'reboot: Restarting"),
     "a reboot before the end": ("ok 3 gamma\nkvm: exiting hardware virtualization\nreboot: Restarting system",
@@ -198,6 +205,7 @@ WARNINGS = {
     "plain": "virt/kvm/guest_memfd.c:12:3: warning: unused variable 'x' [-Wunused-variable]",
     "absolute": f"{TREE}/virt/kvm/guest_memfd.c:12:3: warning: unused variable 'x'",
     "through x86": f"{TREE}/arch/x86/kvm/../../../virt/kvm/guest_memfd.c:12:3: warning: unused variable 'x'",
+    "through a test": f"{TREE}/virt/kvm/tests/../guest_memfd.c:12:3: warning: unused variable 'x'",
     "uapi header": f"In file included from {TREE}/mm/gup.c:7:\n{TREE}/include/uapi/linux/kvm.h:9:1: warning: redefined",
     "a header that we include": (
         f"In file included from {TREE}/include/linux/mm.h:7,\n                 from {TREE}/virt/kvm/guest_memfd.c:2:\n"
@@ -218,7 +226,7 @@ WARNINGS = {
 # And with one that does not.
 FOREIGN = {
     "another file": "mm/guest_memfd.c:12:3: warning: unused variable 'x'",
-    "a longer name": "lib/xvirt/kvm/guest_memfd.cc:12:3: warning: unused variable",
+    "a longer name": "lib/xvirt/kvm/guest_memfd.c:12:3: warning: unused variable",
     "after one of ours": "virt/kvm/guest_memfd.c: In function 'f':\nmake[3]: Leaving\nmm/gup.c:1:2: warning: x",
     "before one of ours": "mm/gup.c:1:2: warning: x\nvirt/kvm/guest_memfd.c: In function 'f':\nmake[3]: Leaving",
     "modpost on another object": "WARNING: modpost: missing MODULE_DESCRIPTION() in lib/foo.o",
@@ -265,6 +273,7 @@ class Clean(unittest.TestCase):
             "time and caller": "\n".join(f"[{at:5}.123456][{'T1':>6}] {line}" for at, line in enumerate(lines)),
             "caller": "\n".join(f"[{'C0':>6}] {line}" for line in lines),
             "level": "\n".join(f"<6>[    1.{at:06}] {line}" for at, line in enumerate(lines)),
+            "CR": "\r".join(lines),
             "CR/LF": "\r\n".join(lines),
             "LF/CR": "\n\r".join(lines),
             "firmware": "\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS\n" + "\n".join("\x1b[0m" + line + "\x00\x07" for line in lines),
@@ -342,7 +351,7 @@ class Spoiled(unittest.TestCase):
         """Each way in which the rest of the evidence can be wrong."""
         for name, (change, code, text) in FIELDS.items():
             with self.subTest(name):
-                self.check_red(code, text, **change)
+                self.check_red(code, text, CLEAN, **dict(change))
 
     def test_warnings(self) -> None:
         """Each form of a warning that concerns us."""
@@ -420,6 +429,13 @@ class Spoiled(unittest.TestCase):
         self.assertIn("splat: … 500 such lines in all", [str(reason) for reason in found.reasons])
         found = verdict("reboot: Restarting system\n", manifest=Manifest({f"s.c{at}": None for at in range(99)}))
         self.assertIn("missing: … and 79 more like these", [str(reason) for reason in found.reasons])
+
+    def test_endless_tests(self) -> None:
+        """A test that prints results for ever."""
+        text = "KTAP version 1\n1..2000\n" + "".join(f"ok {at} t{at}\n" for at in range(1, 2001))
+        with mock.patch.object(ktap, "MAX_LEAVES", 1000):
+            self.check_red("ktap", "more than 1000 results", text)
+            self.assertEqual(len(verdict(text).tests), 1000)
 
     def test_endless_console(self) -> None:
         """Time and memory stay bounded however long the console or one of its lines is."""
