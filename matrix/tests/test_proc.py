@@ -25,7 +25,7 @@ class Proc(unittest.TestCase):
     """proc.run() and proc.stop_all()."""
 
     def setUp(self) -> None:
-        self.dir = Path(self.enterContext(tempfile.TemporaryDirectory())  # pylint: disable=consider-using-with)
+        self.dir = Path(self.enterContext(tempfile.TemporaryDirectory()))  # pylint: disable=consider-using-with
 
     def test_output_and_status(self) -> None:
         """stdout and stderr come back in order, with the exit status."""
