@@ -23,6 +23,7 @@ from matrix.main import _locked as locked
 Say = Callable[[str], None]
 
 GIT_SECONDS = 600.0
+LONG_AGO = "2000-01-01T00:00:00Z"  # the date of base: git walks by date and expects parents to be older than their children
 
 
 def edit(root: Path, out: Path, say: Say) -> Path:
@@ -108,12 +109,14 @@ def digest(root: Path, kernel: str) -> str:
     return total.hexdigest()
 
 
-def git(repo: Path, *args: str, settings: bool = True) -> str:
-    """Run git in repo; MachineError when it fails. settings=False keeps the user's out, for output that is the same
+def git(repo: Path, *args: str, settings: bool = True, date: str = "") -> str:
+    """Run git in repo, at the given date; MachineError when it fails. settings=False keeps the user's out, for output that is the same
     everywhere. Hooks, signing and line-end conversion stay out always."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     if not settings:
         env |= {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    if date:
+        env |= {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date}
     plain = [part for item in ("core.hooksPath=/dev/null", "commit.gpgsign=false", "core.autocrlf=false", "gc.auto=0",
                                "core.compression=0", "core.fsync=none") for part in ("-c", item)]
     done = proc.run(["git", *plain, "-C", str(repo), *args], env=env, limit=GIT_SECONDS)
@@ -136,7 +139,7 @@ def _create(root: Path, base: tree.Base, repo: Path, say: Say) -> None:
         file.write(f"/{tree.KUNIT_DIR}\n")
     git(part, "add", "--force", "--all")
     _with_name(part)
-    git(part, "commit", "--quiet", "--message", f"Linux {base.version}: {base.origin}")
+    git(part, "commit", "--quiet", "--message", f"Linux {base.version}: {base.origin}", date=LONG_AGO)
     git(part, "tag", "base")
     (part / tree.KUNIT_DIR).symlink_to(root / "kunit")
     part.rename(repo)

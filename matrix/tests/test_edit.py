@@ -9,7 +9,7 @@ from unittest import mock
 
 from matrix import edit, tree
 from matrix.errors import WrongUse
-from matrix.tests.fake_kernel import FIRST, SECOND, FakeKernel, snapshot, write
+from matrix.tests.fake_kernel import FIRST, PATCH, SECOND, FakeKernel, snapshot, write
 
 
 class Edit(FakeKernel):
@@ -160,6 +160,16 @@ class Edit(FakeKernel):
         with self.assertRaisesRegex(WrongUse, "is under way"):
             self.refresh()
         self.assertEqual(snapshot(self.root), before)
+
+    def test_many_old_commits(self) -> None:
+        """git walks by date: a base younger than a long series would not be found below it."""
+        self.set_series(FIRST.replace("22 Nov 2026", "22 Nov 2020"), *(
+            PATCH.format(subject=f"File {n}").replace("22 Nov 2026", "22 Nov 2020") +
+            f"diff --git a/mm/f{n}.c b/mm/f{n}.c\nnew file mode 100644\n--- /dev/null\n+++ b/mm/f{n}.c\n@@ -0,0 +1 @@\n+x\n"
+            for n in range(12)))
+        self.edit()
+        self.refresh()
+        self.assertEqual(len(self.patches()), 13)
 
     def test_clean_asks_first(self) -> None:
         """unsaved() is what make clean looks at."""
