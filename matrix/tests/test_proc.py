@@ -43,7 +43,7 @@ class Proc(unittest.TestCase):
         """A child that ignores SIGTERM and its own child are both gone after the limit."""
         script = f"trap '' TERM; sleep 60 & echo $! > {self.dir}/pid; echo $$ >> {self.dir}/pid; wait; sleep 60"
         with mock.patch.object(proc, "GRACE", 0.2):
-            done = proc.run(["sh", "-c", script], limit=0.3)
+            done = proc.run(["sh", "-c", script], limit=1)
         self.assertTrue(done.timed_out)
         for pid in (self.dir / "pid").read_text().split():
             self.assertFalse(alive(int(pid)), pid)
