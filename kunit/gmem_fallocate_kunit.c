@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests for allocating memory with fallocate(): it fills what is empty, with
+ * hugepages where possible, and never touches what exists (invariants I2, I3, I7
+ * and I8).
+ */
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/kvm_host.h>
+#include <linux/pagemap.h>
+#include <linux/sched/signal.h>
+
+#include "gmem_kunit_helpers.h"
+
+#define N	GMEM_NR
+#define NPAGES	(4 * N)
+#define GFN	(8 * N)
+
+static struct gmem_kunit_file *open_bound(struct kunit *test, u64 flags)
+{
+	struct gmem_kunit_file *f;
+
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
+	return f;
+}
+
+static unsigned long nr_allocated(struct gmem_kunit_file *f)
+{
+	return f->inode->i_mapping->nrpages;
+}
+
+static unsigned int order_of(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index)
+{
+	struct folio *folio = gmem_kunit_peek(f, index);
+
+	KUNIT_ASSERT_NOT_NULL(test, folio);
+	return folio_order(folio);
+}
+
+static struct folio *alloc_fails(struct inode *inode, pgoff_t index)
+{
+	return NULL;
+}
+
+/* Have the guest write to a single page, which thereby comes into existence. */
+static kvm_pfn_t write_base_page(struct kunit *test, struct gmem_kunit_file *f,
+				 pgoff_t index, u8 byte)
+{
+	struct gmem_kunit_fault fault;
+
+	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_fails);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+
+	gmem_kunit_fill(fault.pfn, 1, byte);
+	return fault.pfn;
+}
+
+struct range_case {
+	const char *name;
+	pgoff_t start;
+	unsigned long npages;
+	unsigned long allocated;	/* with hugepages */
+};
+
+static const struct range_case range_cases[] = {
+	{ "one_page", N + 1, 1, N },
+	{ "one_hugepage", N, N, N },
+	{ "across_boundary", N - 1, 2, 2 * N },
+	{ "whole_file", 0, NPAGES, NPAGES },
+	{ "last_page", NPAGES - 1, 1, N },
+};
+
+KUNIT_ARRAY_PARAM_DESC(range, range_cases, name);
+
+/* I7: every hugepage that the range touches is allocated, and nothing else. */
+static void fills_range(struct kunit *test)
+{
+	const struct range_case *c = test->param_value;
+	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, c->start, c->npages), 0);
+	KUNIT_EXPECT_EQ(test, nr_allocated(f), c->allocated);
+	KUNIT_EXPECT_EQ(test, order_of(test, f, c->start), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, order_of(test, f, c->start + c->npages - 1), PMD_ORDER);
+}
+
+/* I8: without the flag, exactly the range is allocated, in single pages. */
+static void flag_off(struct kunit *test)
+{
+	const struct range_case *c = test->param_value;
+	struct gmem_kunit_file *f = open_bound(test, GMEM_SHARED);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, c->start, c->npages), 0);
+	KUNIT_EXPECT_EQ(test, nr_allocated(f), c->npages);
+	KUNIT_EXPECT_EQ(test, order_of(test, f, c->start), 0);
+	KUNIT_EXPECT_EQ(test, order_of(test, f, c->start + c->npages - 1), 0);
+}
+
+/*
+ * I2, I7: where single pages exist the range around them is filled with single
+ * pages, elsewhere with hugepages; what exists stays where and what it is.
+ */
+static void mixed_with_base_pages(struct kunit *test)
+{
+	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_fault fault;
+	kvm_pfn_t first, last;
+
+	first = write_base_page(test, f, N, 0x11);
+	last = write_base_page(test, f, 3 * N - 1, 0x22);
+	KUNIT_ASSERT_EQ(test, nr_allocated(f), 2);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	KUNIT_EXPECT_EQ(test, nr_allocated(f), NPAGES);
+	KUNIT_EXPECT_EQ(test, order_of(test, f, 0), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, order_of(test, f, N + 1), 0);
+	KUNIT_EXPECT_EQ(test, order_of(test, f, 2 * N), 0);
+	KUNIT_EXPECT_EQ(test, order_of(test, f, 3 * N), PMD_ORDER);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.pfn, first);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(first, 1, 0x11), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 3 * N - 1, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.pfn, last);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(last, 1, 0x22), 0);
+}
+
+/* I2: allocating again is a no-op, for memory in use and for memory that is not. */
+static void idempotent(struct kunit *test)
+{
+	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_fault before, after;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N, &before), 0);
+	gmem_kunit_fill(before.pfn, N, 0x33);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	KUNIT_EXPECT_EQ(test, nr_allocated(f), NPAGES);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N, &after), 0);
+	KUNIT_EXPECT_EQ(test, after.pfn, before.pfn);
+	KUNIT_EXPECT_EQ(test, after.order, PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(after.pfn, N, 0x33), 0);
+}
+
+/* Memory of a hole is allocated anew, and reads as zeros. */
+static void refills_hole(struct kunit *test)
+{
+	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_fault fault;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	gmem_kunit_fill(fault.pfn, N, 0x44);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 5, 10), 0);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	KUNIT_EXPECT_EQ(test, nr_allocated(f), NPAGES);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 9, &fault), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 15, &fault), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0x44), 0);
+}
+
+/* I7: no hugepages to be had, no error. */
+static void without_hugepages(struct kunit *test)
+{
+	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+
+	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_fails);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, N - 1, N + 2), 0);
+	KUNIT_EXPECT_EQ(test, nr_allocated(f), N + 2);
+	KUNIT_EXPECT_EQ(test, order_of(test, f, N), 0);
+}
+
+/* I3: a pending signal interrupts before anything is allocated. */
+static void interrupted(struct kunit *test)
+{
+	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+
+	set_tsk_thread_flag(current, TIF_SIGPENDING);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), -EINTR);
+	clear_tsk_thread_flag(current, TIF_SIGPENDING);
+
+	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
+	KUNIT_EXPECT_FALSE(test, rwsem_is_locked(&f->inode->i_mapping->invalidate_lock));
+}
+
+static struct folio *alloc_is_interrupted(struct inode *inode, pgoff_t index)
+{
+	set_tsk_thread_flag(current, TIF_SIGPENDING);
+	return folio_alloc(GFP_HIGHUSER, PMD_ORDER);
+}
+
+/* A signal in the middle: what has been allocated stays, the next call goes on. */
+static void interrupted_half_way(struct kunit *test)
+{
+	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+
+	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_is_interrupted);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), -EINTR);
+	clear_tsk_thread_flag(current, TIF_SIGPENDING);
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+
+	KUNIT_EXPECT_EQ(test, nr_allocated(f), N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	KUNIT_EXPECT_EQ(test, nr_allocated(f), NPAGES);
+}
+
+struct bad_range {
+	const char *name;
+	loff_t offset;
+	loff_t len;
+};
+
+static const struct bad_range bad_ranges[] = {
+	{ "beyond_end", (loff_t)NPAGES << PAGE_SHIFT, PAGE_SIZE },
+	{ "across_end", (loff_t)(NPAGES - 1) << PAGE_SHIFT, 2 * PAGE_SIZE },
+	{ "unaligned_offset", 1, PAGE_SIZE },
+	{ "unaligned_length", 0, PAGE_SIZE - 1 },
+	{ "empty", 0, 0 },
+};
+
+KUNIT_ARRAY_PARAM_DESC(bad_range, bad_ranges, name);
+
+/* I3: a range that is not acceptable is refused, and nothing is allocated. */
+static void refused(struct kunit *test)
+{
+	const struct bad_range *c = test->param_value;
+	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+
+	KUNIT_EXPECT_EQ(test, vfs_fallocate(f->file, FALLOC_FL_KEEP_SIZE, c->offset, c->len),
+			-EINVAL);
+	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
+}
+
+/* I3: the size of the file can't change, a call that would is not supported. */
+static void without_keep_size(struct kunit *test)
+{
+	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+
+	KUNIT_EXPECT_EQ(test, vfs_fallocate(f->file, 0, 0, PMD_SIZE), -EOPNOTSUPP);
+	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
+}
+
+static struct kunit_case gmem_fallocate_cases[] = {
+	KUNIT_CASE_PARAM(fills_range, range_gen_params),
+	KUNIT_CASE_PARAM(flag_off, range_gen_params),
+	KUNIT_CASE(mixed_with_base_pages),
+	KUNIT_CASE(idempotent),
+	KUNIT_CASE(refills_hole),
+	KUNIT_CASE(without_hugepages),
+	KUNIT_CASE(interrupted),
+	KUNIT_CASE(interrupted_half_way),
+	KUNIT_CASE_PARAM(refused, bad_range_gen_params),
+	KUNIT_CASE(without_keep_size),
+	{}
+};
+
+static struct kunit_suite gmem_fallocate_suite = {
+	.name = "kvm_gmem_fallocate",
+	.init = gmem_kunit_init_huge,
+	.test_cases = gmem_fallocate_cases,
+};
+
+kunit_test_suite(gmem_fallocate_suite);

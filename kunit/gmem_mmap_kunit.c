@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests for hugepages that the host has mapped: what the host sees through a
+ * live mapping is what the file contains, hole or not, split or not (invariants I1,
+ * I2 and I5).
+ */
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+#include <linux/kvm_host.h>
+#include <linux/mm.h>
+#include <linux/mman.h>
+#include <linux/pagemap.h>
+#include <linux/uaccess.h>
+
+#include "gmem_kunit_helpers.h"
+
+#define N	GMEM_NR
+#define NPAGES	(3 * N)
+#define GFN	(8 * N)
+
+/* A file together with a host mapping of all of it. */
+struct mapped {
+	struct gmem_kunit_file *f;
+	unsigned long addr;
+};
+
+static struct mapped open_mapped(struct kunit *test, u64 flags)
+{
+	struct mapped m;
+
+	gmem_kunit_poison_hugepages(test);
+	m.f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags);
+	m.addr = kunit_vm_mmap(test, m.f->file, 0, (size_t)NPAGES << PAGE_SHIFT,
+			       PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(m.addr));
+	KUNIT_ASSERT_NE(test, m.addr, 0);
+	return m;
+}
+
+/* The last byte of a page, where somebody who clears too little leaves it alone. */
+static void __user *last_byte(const struct mapped *m, pgoff_t index)
+{
+	return (void __user *)(m->addr + (index << PAGE_SHIFT) + PAGE_SIZE - 1);
+}
+
+static u8 pattern(pgoff_t index)
+{
+	return 1 + index % 251;
+}
+
+static void write_pattern(struct kunit *test, const struct mapped *m)
+{
+	unsigned long failed = 0;
+	pgoff_t index;
+
+	for (index = 0; index < NPAGES; index++) {
+		u8 byte = pattern(index);
+
+		failed += copy_to_user(last_byte(m, index), &byte, 1);
+	}
+	KUNIT_ASSERT_EQ(test, failed, 0);
+	KUNIT_ASSERT_EQ(test, m->f->inode->i_mapping->nrpages, NPAGES);
+}
+
+struct hole {
+	const char *name;
+	pgoff_t start;
+	unsigned long npages;
+};
+
+static const struct hole holes[] = {
+	{ "one_page", 7, 1 },
+	{ "half_a_hugepage", N / 2, N / 2 },
+	{ "one_hugepage", N, N },
+	{ "across_boundary", N - 3, 6 },
+	{ "across_whole_hugepage", N - 1, N + 2 },
+	{ "whole_file", 0, NPAGES },
+};
+
+KUNIT_ARRAY_PARAM_DESC(hole, holes, name);
+
+/* I1, I2: through the live mapping there are zeros in the hole and data elsewhere. */
+static void check_mapping(struct kunit *test, const struct mapped *m, const struct hole *h)
+{
+	unsigned long failed = 0, wrong = 0;
+	pgoff_t index;
+
+	for (index = 0; index < NPAGES; index++) {
+		bool hole = index >= h->start && index < h->start + h->npages;
+		u8 byte = 0xff;
+
+		failed += copy_from_user(&byte, last_byte(m, index), 1);
+		wrong += byte != (hole ? 0 : pattern(index));
+	}
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+}
+
+/* I1, I2: punch a hole under a mapping that has all pages present. */
+static void hole_under_mapping(struct kunit *test)
+{
+	const struct hole *h = test->param_value;
+	struct mapped m = open_mapped(test, GMEM_HUGE);
+
+	write_pattern(test, &m);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h->start, h->npages), 0);
+	check_mapping(test, &m, h);
+}
+
+/* I1, I2, I4: the same while device memory access pins one page of each hugepage. */
+static void hole_under_pinned_mapping(struct kunit *test)
+{
+	const struct hole *h = test->param_value;
+	struct mapped m = open_mapped(test, GMEM_HUGE);
+	struct page *page[NPAGES / N];
+	int i;
+
+	write_pattern(test, &m);
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		KUNIT_ASSERT_EQ(test, pin_user_pages_fast(m.addr + i * PMD_SIZE, 1,
+							  FOLL_WRITE, &page[i]), 1);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, h->start, h->npages), 0);
+	check_mapping(test, &m, h);
+
+	unpin_user_pages(page, ARRAY_SIZE(page));
+	/* Nothing changes when the pins go away. */
+	check_mapping(test, &m, h);
+}
+
+/* I8: and without hugepages. */
+static void flag_off(struct kunit *test)
+{
+	const struct hole *h = test->param_value;
+	struct mapped m = open_mapped(test, GMEM_SHARED);
+
+	write_pattern(test, &m);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h->start, h->npages), 0);
+	KUNIT_EXPECT_EQ(test, m.f->inode->i_mapping->nrpages, NPAGES - h->npages);
+	check_mapping(test, &m, h);
+}
+
+/* I5: a write fault populates a hugepage, of which the host wrote one byte. */
+static void write_fault_populates(struct kunit *test)
+{
+	struct mapped m = open_mapped(test, GMEM_HUGE);
+	struct gmem_kunit_fault fault;
+	u8 byte = 0x5a;
+
+	KUNIT_ASSERT_EQ(test, copy_to_user(last_byte(&m, N + 9), &byte, 1), 0);
+	KUNIT_EXPECT_EQ(test, m.f->inode->i_mapping->nrpages, N);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(m.f, 0, GFN, 0, NPAGES), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + N, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
+	/* All pages are zeroed but for the one byte. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, N, 0), 1);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn + 9, 1, 0), 1);
+}
+
+/* I5: a write to memory that a hole has freed starts from zeros, too. */
+static void write_into_hole(struct kunit *test)
+{
+	struct mapped m = open_mapped(test, GMEM_HUGE);
+	struct hole h = { "", N + 4, 8 };
+	u8 byte = pattern(N + 7);
+
+	write_pattern(test, &m);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h.start, h.npages), 0);
+	KUNIT_ASSERT_EQ(test, copy_to_user(last_byte(&m, N + 7), &byte, 1), 0);
+	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, last_byte(&m, N + 7) - PAGE_SIZE + 1, 1), 0);
+	KUNIT_EXPECT_EQ(test, byte, 0);
+
+	/* The hole is now in two parts. */
+	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, last_byte(&m, N + 7), 1), 0);
+	KUNIT_EXPECT_EQ(test, byte, pattern(N + 7));
+	byte = 0;
+	KUNIT_ASSERT_EQ(test, copy_to_user(last_byte(&m, N + 7), &byte, 1), 0);
+	check_mapping(test, &m, &h);
+}
+
+/* A mapping can be larger than the file, memory can't. */
+static void beyond_end_of_file(struct kunit *test)
+{
+	struct mapped m = open_mapped(test, GMEM_HUGE);
+	unsigned long addr;
+	u8 byte;
+
+	addr = kunit_vm_mmap(test, m.f->file, 0, 2 * PMD_SIZE, PROT_READ, MAP_SHARED,
+			     (NPAGES - N) << PAGE_SHIFT);
+	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
+	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)(addr + PMD_SIZE), 1), 1);
+	KUNIT_EXPECT_EQ(test, m.f->inode->i_mapping->nrpages, 0);
+	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)(addr + PMD_SIZE - 1), 1), 0);
+	KUNIT_EXPECT_EQ(test, m.f->inode->i_mapping->nrpages, N);
+}
+
+static struct folio *alloc_fails(struct inode *inode, pgoff_t index)
+{
+	return NULL;
+}
+
+/* Single pages stay single pages: guest_memfd's folios can't be moved. */
+static void collapse_refused(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	struct mapped m = open_mapped(test, GMEM_HUGE);
+	unsigned long addr = ALIGN(m.addr, PMD_SIZE);
+	struct hole nothing = {};
+
+	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_fails);
+	write_pattern(test, &m);
+	KUNIT_EXPECT_EQ(test, do_madvise(current->mm, addr, PMD_SIZE, MADV_COLLAPSE), -EINVAL);
+	KUNIT_EXPECT_EQ(test, folio_order(gmem_kunit_peek(m.f, N)), 0);
+	check_mapping(test, &m, &nothing);
+#else
+	kunit_skip(test, "do_madvise() is not exported to modules");
+#endif
+}
+
+static struct kunit_case gmem_mmap_cases[] = {
+	KUNIT_CASE_PARAM(hole_under_mapping, hole_gen_params),
+	KUNIT_CASE_PARAM(hole_under_pinned_mapping, hole_gen_params),
+	KUNIT_CASE_PARAM(flag_off, hole_gen_params),
+	KUNIT_CASE(write_fault_populates),
+	KUNIT_CASE(write_into_hole),
+	KUNIT_CASE(beyond_end_of_file),
+	KUNIT_CASE(collapse_refused),
+	{}
+};
+
+static struct kunit_suite gmem_mmap_suite = {
+	.name = "kvm_gmem_mmap",
+	.init = gmem_kunit_init_huge,
+	.test_cases = gmem_mmap_cases,
+};
+
+kunit_test_suite(gmem_mmap_suite);

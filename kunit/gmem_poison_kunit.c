@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests for memory errors in hugepages: the bad page is reported to whoever
+ * wants to use it, is never touched, and costs nothing but itself (invariants I2,
+ * I5 and I6).
+ *
+ * Most tests mark a page the way memory_failure() does and unmark it in the end, so
+ * that the kernel does not lose memory for good; one goes all the way.
+ */
+#include <kunit/resource.h>
+#include <kunit/test.h>
+#include <linux/kvm_host.h>
+#include <linux/mm.h>
+#include <linux/mman.h>
+#include <linux/pagemap.h>
+#include <linux/uaccess.h>
+
+#include "gmem_kunit_helpers.h"
+
+#define N	GMEM_NR
+#define NPAGES	(2 * N)
+#define GFN	(8 * N)
+
+static int init(struct kunit *test)
+{
+	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))
+		kunit_skip(test, "the kernel has no memory failure handling");
+
+	return gmem_kunit_init_huge(test);
+}
+
+struct bad_page {
+	const char *name;
+	pgoff_t index;
+};
+
+static const struct bad_page bad_pages[] = {
+	{ "first", 0 },
+	{ "second", 1 },
+	{ "middle", N / 2 },
+	{ "last", N - 1 },
+};
+
+KUNIT_ARRAY_PARAM_DESC(bad, bad_pages, name);
+
+static struct gmem_kunit_file *open_bound(struct kunit *test)
+{
+	struct gmem_kunit_file *f;
+
+	gmem_kunit_poison_hugepages(test);
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
+	return f;
+}
+
+static void unmark(void *page)
+{
+#ifdef CONFIG_MEMORY_FAILURE
+	ClearPageHWPoison((struct page *)page);
+	folio_clear_has_hwpoisoned(page_folio((struct page *)page));
+#endif
+}
+
+/* A page of the file goes bad; returns its pfn. */
+static kvm_pfn_t mark_bad(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index)
+{
+	struct folio *folio = gmem_kunit_peek(f, index);
+	struct page *page;
+
+	KUNIT_ASSERT_NOT_NULL(test, folio);
+	KUNIT_ASSERT_EQ(test, folio_order(folio), PMD_ORDER);
+	page = folio_file_page(folio, index);
+#ifdef CONFIG_MEMORY_FAILURE
+	SetPageHWPoison(page);
+	folio_set_has_hwpoisoned(folio);
+#endif
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unmark, page), 0);
+
+	return page_to_pfn(page);
+}
+
+/*
+ * The bad page is refused, all others of its hugepage contain @byte and are to be
+ * mapped one by one, and the next hugepage is not affected.
+ */
+static void check_guest(struct kunit *test, struct gmem_kunit_file *f, pgoff_t bad, u8 byte)
+{
+	unsigned long refused = 0, huge = 0, lost = 0;
+	struct gmem_kunit_fault fault;
+	pgoff_t index;
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + bad, &fault), -EHWPOISON);
+
+	for (index = 0; index < N; index++) {
+		if (index == bad)
+			continue;
+		if (gmem_kunit_fault(f->kvm, 0, GFN + index, &fault)) {
+			refused++;
+			continue;
+		}
+		huge += fault.order != 0;
+		lost += gmem_kunit_count_not(fault.pfn, 1, byte);
+	}
+	KUNIT_EXPECT_EQ(test, refused, 0);
+	KUNIT_EXPECT_EQ(test, huge, 0);
+	KUNIT_EXPECT_EQ(test, lost, 0);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N + bad, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
+}
+
+/* I2, I6: memory in use goes bad. */
+static void used_memory(struct kunit *test)
+{
+	const struct bad_page *c = test->param_value;
+	struct gmem_kunit_file *f = open_bound(test);
+	struct gmem_kunit_fault fault;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	gmem_kunit_fill(fault.pfn, N, 0x77);
+
+	mark_bad(test, f, c->index);
+	check_guest(test, f, c->index, 0x77);
+}
+
+/* I5: memory goes bad before its first use; zeroing the rest does not touch it. */
+static void unused_memory(struct kunit *test)
+{
+	const struct bad_page *c = test->param_value;
+	struct gmem_kunit_file *f = open_bound(test);
+	kvm_pfn_t bad;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
+	bad = mark_bad(test, f, c->index);
+	check_guest(test, f, c->index, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(bad, 1, GMEM_POISON), 0);
+}
+
+/* I1, I2: a hole that can't be punched otherwise is zeroed, but for the bad page. */
+static void hole_in_place(struct kunit *test)
+{
+	struct gmem_kunit_file *f = open_bound(test);
+	struct gmem_kunit_fault fault;
+	struct folio *pinned;
+	kvm_pfn_t bad;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	gmem_kunit_fill(fault.pfn, N, 0x77);
+	bad = mark_bad(test, f, 5);
+
+	pinned = filemap_get_folio(f->inode->i_mapping, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(pinned));
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, 3, 10), 0);
+	folio_put(pinned);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(bad, 1, 0x77), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(bad - 2, 2, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(bad + 1, 7, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(bad + 8, N - 13, 0x77), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 5, &fault), -EHWPOISON);
+}
+
+/* The host gets an error for the bad page, and its data for all others. */
+static void host_mapping(struct kunit *test)
+{
+	const struct bad_page *c = test->param_value;
+	struct gmem_kunit_file *f = open_bound(test);
+	struct gmem_kunit_fault fault;
+	unsigned long addr, lost = 0;
+	pgoff_t index;
+	u8 byte;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	gmem_kunit_fill(fault.pfn, N, 0x77);
+	mark_bad(test, f, c->index);
+
+	addr = kunit_vm_mmap(test, f->file, 0, (size_t)NPAGES << PAGE_SHIFT,
+			     PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
+
+	for (index = 0; index < N; index++) {
+		const void __user *p = (void __user *)(addr + (index << PAGE_SHIFT));
+
+		if (index == c->index)
+			KUNIT_EXPECT_EQ(test, copy_from_user(&byte, p, 1), 1);
+		else
+			lost += copy_from_user(&byte, p, 1) || byte != 0x77;
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
+}
+
+/* I2: the same with everything that memory_failure() does. */
+static void memory_failure_in_hugepage(struct kunit *test)
+{
+#ifdef CONFIG_MEMORY_FAILURE
+	const struct bad_page *c = test->param_value;
+	struct gmem_kunit_file *f = open_bound(test);
+	struct gmem_kunit_fault fault;
+	struct page *page;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	gmem_kunit_fill(fault.pfn, N, 0x77);
+
+	/* What it returns depends on whether the hugepage can be split. */
+	page = pfn_to_page(fault.pfn + c->index);
+	memory_failure(page_to_pfn(page), MF_SW_SIMULATED);
+	KUNIT_ASSERT_TRUE(test, PageHWPoison(page));
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unmark, page), 0);
+
+	check_guest(test, f, c->index, 0x77);
+#endif
+}
+
+static struct kunit_case gmem_poison_cases[] = {
+	KUNIT_CASE_PARAM(used_memory, bad_gen_params),
+	KUNIT_CASE_PARAM(unused_memory, bad_gen_params),
+	KUNIT_CASE(hole_in_place),
+	KUNIT_CASE_PARAM(host_mapping, bad_gen_params),
+	KUNIT_CASE_PARAM(memory_failure_in_hugepage, bad_gen_params),
+	{}
+};
+
+static struct kunit_suite gmem_poison_suite = {
+	.name = "kvm_gmem_poison",
+	.init = init,
+	.test_cases = gmem_poison_cases,
+};
+
+kunit_test_suite(gmem_poison_suite);
