@@ -177,9 +177,9 @@ def kunit_files(root: Path) -> Iterator[tuple[str, Path]]:
 def overlay(root: Path, base: Base, patches: Sequence[Path] | None = None) -> Overlay:
     """Apply the series to copies of the files it touches, no fuzz; WrongUse tells the hunk that does not go in.
 
-    With patches given, these only, and without the suites: what the tree is after some steps of the series.
+    With patches given, these only, and the suites only if one of them hooks them up: the tree after some steps of the series.
     """
-    whole = patches is None
+    suites = patches is None or any(KUNIT_DIR in patch.read_text(errors="replace") for patch in patches)
     patches = series(root, base.kernel) if patches is None else patches
     stage = base.path.with_name("stage")
     _remove(stage)
@@ -198,7 +198,7 @@ def overlay(root: Path, base: Base, patches: Sequence[Path] | None = None) -> Ov
             files[name] = path.read_bytes(), path.stat().st_mode & 0o777
         elif (base.path / name).exists():
             files[name] = None
-    for name, path in kunit_files(root) if whole else ():
+    for name, path in kunit_files(root) if suites else ():
         files[name] = path.read_bytes(), 0o644
     _remove(stage)
     return Overlay(files)

@@ -170,7 +170,14 @@ class Source(FakeKernel):
     def test_a_name_look_up_that_hangs(self) -> None:
         """urllib's limit does not count it, ours does."""
         self.give_apt()
-        with mock.patch("urllib.request.urlopen", side_effect=lambda *_, **__: time.sleep(5)):
+        late = threading.Event()
+
+        def look_up(*_: object, **__: object) -> None:
+            late.wait(5)
+            raise OSError("no such host")
+
+        self.addCleanup(late.set)
+        with mock.patch("urllib.request.urlopen", side_effect=look_up):
             with mock.patch.object(source, "CONNECT_SECONDS", 0.2):
                 start = time.monotonic()
                 self.fetch()

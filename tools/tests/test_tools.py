@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import unittest
 from pathlib import Path
 
@@ -14,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 # pylint: disable=wrong-import-position
-from matrix.tests.fake_kernel import FIRST, SECOND, FakeKernel, snapshot, write
+from matrix.tree import KUNIT_DIR
+from matrix.tests.fake_kernel import FIRST, NUMBERS, SECOND, FakeKernel, snapshot, write
 
 CHECKPATCH = """#!/usr/bin/perl
 # A stand-in: complains about every file that has the word BAD in it.
@@ -166,6 +168,37 @@ class CheckSeries(Tools):
         status, lines = self.check()
         self.assertEqual(status, 1)
         self.assertTrue(any(line.startswith("not ok applies: 0001-p.patch: ") and "hunk 1 at line 7" in line for line in lines), lines)
+
+
+    def test_build(self) -> None:
+        """Each step in each configuration; a warning counts where we touch the file, and nowhere else."""
+        shutil.copytree(ROOT / "configs", self.root / "configs")
+        makefile = (self.upstream / "Makefile").read_text() + textwrap.dedent("""
+            .PHONY: olddefconfig arch/x86/kvm/ mm/
+            S := $(CURDIR)
+            olddefconfig:
+            \t@grep -q CONFIG_KVM=y $(O)/.config
+            arch/x86/kvm/:
+            \t@echo '$(S)/virt/kvm/kvm_main.c:1:1: warning: of old'
+            \t@grep -Hn WARN $(S)/virt/kvm/guest_memfd.c | sed 's/:WARN/:1: warning: ours/'
+            \t@! grep -q ERROR $(S)/virt/kvm/guest_memfd.c
+            \t@if grep -q tests $(S)/virt/kvm/Kconfig; then cat $(S)/virt/kvm/tests/Makefile; else ! ls $(S)/virt/kvm/tests; fi
+            mm/:
+            \t@echo '$(S)/mm/numbers.c:1:1: warning: W=$(W) C=$(C)'
+            """)
+        for name in ("mm/numbers.c", "virt/kvm/Kconfig"):
+            write(self.upstream / name, NUMBERS, 1_600_000_000)
+        write(self.upstream / "Makefile", makefile, 1_600_000_000)
+        self.fill_cache()
+        for word, result in (("line ten", "ok"), ("WARN", "not ok"), ("ERROR", "not ok")):
+            self.set_series(FIRST.replace("line ten", word), FIRST.replace("guest_memfd.c", "Kconfig").replace("ten", KUNIT_DIR))
+            done = self.run_tool("tools/check-series", "--out", str(self.out), "--build")
+            found = [line.split(" builds: ")[0] for line in done.stdout.splitlines() if " builds: " in line]
+            self.assertEqual((done.returncode, found), (int(result != "ok"), [result] * 4), done.stdout)
+        (self.root / "kernel/7.3/0002-p.patch").unlink()
+        self.set_series(FIRST.replace("virt/kvm/guest_memfd.c", "mm/numbers.c"))
+        done = self.run_tool("tools/check-series", "--out", str(self.out), "--build", "x86_64-thp")
+        self.assertEqual(done.stdout.count("/mm/numbers.c:1:1: warning: W=1 C=1"), 1, done.stdout)
 
 
 class CiTest(Tools):
