@@ -8,6 +8,6 @@ CONFIG_SERIAL_AMBA_PL011=y
 CONFIG_SERIAL_AMBA_PL011_CONSOLE=y''',
 			   qemu_arch='aarch64',
 			   kernel_path='arch/arm64/boot/Image',
-			   kernel_command_line='console=ttyAMA0 page_poison=1 numa=fake=2',
+			   kernel_command_line='console=ttyAMA0 numa=fake=2',
 			   extra_qemu_params=['-machine', 'virt,virtualization=on,gic-version=3',
 					      '-cpu', 'max', '-smp', '2'])

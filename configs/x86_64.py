@@ -2,12 +2,13 @@
 from ..qemu_config import QemuArchParams
 
 # SVM and nested paging are emulated by TCG's "max" CPU; without them kvm_amd
-# does not load and guest_memfd never initialises.
+# does not load and guest_memfd never initialises.  "rep stosb" is emulated byte by
+# byte; without ERMS and FSRM the kernel clears memory in larger steps.
 QEMU_ARCH = QemuArchParams(linux_arch='x86_64',
 			   kconfig='''
 CONFIG_SERIAL_8250=y
 CONFIG_SERIAL_8250_CONSOLE=y''',
 			   qemu_arch='x86_64',
 			   kernel_path='arch/x86/boot/bzImage',
-			   kernel_command_line='console=ttyS0 page_poison=1 numa=fake=2',
-			   extra_qemu_params=['-bios', 'qboot.rom', '-cpu', 'max', '-smp', '2'])
+			   kernel_command_line='console=ttyS0 numa=fake=2',
+			   extra_qemu_params=['-bios', 'qboot.rom', '-cpu', 'max,-erms,-fsrm', '-smp', '2'])

@@ -114,13 +114,34 @@ static void zeros_after_hole(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn - 9, N, 0), 0);
 }
 
+/* Make it likely, in practice certain, that the next pages to be had contain data. */
+static void poison_free_pages(struct kunit *test)
+{
+	LIST_HEAD(pages);
+	struct page *page, *next;
+	int i;
+
+	for (i = 0; i < 256; i++) {
+		page = alloc_page(GFP_HIGHUSER);
+		KUNIT_ASSERT_NOT_NULL(test, page);
+		gmem_kunit_fill(page_to_pfn(page), 1, GMEM_POISON);
+		list_add(&page->lru, &pages);
+	}
+	list_for_each_entry_safe(page, next, &pages, lru) {
+		list_del(&page->lru);
+		__free_page(page);
+	}
+}
+
 /* I5, I8: single pages are zeroed as ever. */
 static void guest_sees_zeros_in_base_pages(struct kunit *test)
 {
 	const struct page_case *c = test->param_value;
 	struct gmem_kunit_file *f = open_bound(test, GMEM_SHARED);
-	struct gmem_kunit_fault fault = fault_in(test, f, GFN + c->index);
+	struct gmem_kunit_fault fault;
 
+	poison_free_pages(test);
+	fault = fault_in(test, f, GFN + c->index);
 	KUNIT_EXPECT_EQ(test, fault.order, 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0), 0);
 }

@@ -19,7 +19,7 @@
 #define GMEM_SHARED	(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)
 #define GMEM_HUGE	(GMEM_SHARED | GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE)
 
-/* The byte with which gmem_kunit_poison_hugepages() fills new hugepages. */
+/* What gmem_kunit_poison_hugepages() writes to new hugepages. */
 #define GMEM_POISON	0xa5
 
 /* A guest_memfd file; @inode is valid as long as the file is open. */

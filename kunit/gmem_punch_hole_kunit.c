@@ -100,11 +100,12 @@ static struct gmem_kunit_file *open_bound(struct kunit *test)
 static void write_pattern(struct kunit *test, struct gmem_kunit_file *f)
 {
 	struct gmem_kunit_fault fault;
-	pgoff_t index;
+	pgoff_t index, i;
 
-	for (index = 0; index < NPAGES; index++) {
+	for (index = 0; index < NPAGES; index += BIT(fault.order)) {
 		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
-		gmem_kunit_fill(fault.pfn, 1, pattern(index));
+		for (i = 0; i < BIT(fault.order); i++)
+			gmem_kunit_fill(fault.pfn + i, 1, pattern(index + i));
 	}
 	KUNIT_ASSERT_EQ(test, f->inode->i_mapping->nrpages, NPAGES);
 }
@@ -134,15 +135,19 @@ static void check_contents(struct kunit *test, struct gmem_kunit_file *f,
 {
 	unsigned long not_zero = 0, lost = 0;
 	struct gmem_kunit_fault fault;
-	pgoff_t index;
+	pgoff_t index, i;
 
-	for (index = 0; index < NPAGES; index++) {
+	for (index = 0; index < NPAGES; index += BIT(fault.order)) {
 		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
 
-		if (in_hole(h, index))
-			not_zero += gmem_kunit_count_not(fault.pfn, 1, 0);
-		else
-			lost += gmem_kunit_count_not(fault.pfn, 1, used ? pattern(index) : 0);
+		for (i = index; i < index + BIT(fault.order); i++) {
+			kvm_pfn_t pfn = fault.pfn + i - index;
+
+			if (in_hole(h, i))
+				not_zero += gmem_kunit_count_not(pfn, 1, 0);
+			else
+				lost += gmem_kunit_count_not(pfn, 1, used ? pattern(i) : 0);
+		}
 	}
 
 	KUNIT_EXPECT_EQ(test, not_zero, 0);

@@ -1,0 +1,655 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit stress tests for guest_memfd hugepages.
+ *
+ * "model" runs random operations on a file and on a plain array that says what each
+ * page has to contain and whether it has to be allocated.  The sequence depends on
+ * the seed alone.  kvm_gmem_kunit.seed and kvm_gmem_kunit.ops on the kernel's command
+ * line choose another one and its length; a failure prints the seed, the number of
+ * the operation and the operations that led to it, i.e. can be repeated with
+ *
+ *	kvm_gmem_kunit.seed=<seed> kvm_gmem_kunit.ops=<number>
+ *
+ * "concurrent" lets threads fault, allocate, punch, bind and finally close one file,
+ * all at the same hugepages.  It is bounded by a number of rounds, not by time, and
+ * meant to be run under lockdep, KASAN and KCSAN as well.
+ */
+#include <kunit/resource.h>
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+#include <linux/bitmap.h>
+#include <linux/completion.h>
+#include <linux/kthread.h>
+#include <linux/kvm_host.h>
+#include <linux/mm.h>
+#include <linux/mman.h>
+#include <linux/moduleparam.h>
+#include <linux/pagemap.h>
+#include <linux/prandom.h>
+#include <linux/uaccess.h>
+
+#include "gmem_kunit_helpers.h"
+
+#define N	GMEM_NR
+#define NPAGES	(4 * N)
+#define GFN	(8 * N)
+
+static unsigned int seed = 1;
+module_param(seed, uint, 0444);
+MODULE_PARM_DESC(seed, "Seed of the model test");
+
+static unsigned int ops = 2000;
+module_param(ops, uint, 0444);
+MODULE_PARM_DESC(ops, "Number of operations of the model test");
+
+/* What is written to a page: its index and a generation, at both ends of it. */
+struct tag {
+	u32 index;
+	u32 generation;
+};
+
+enum op {
+	OP_FAULT_READ,
+	OP_FAULT_WRITE,
+	OP_HOST_READ,
+	OP_HOST_WRITE,
+	OP_ALLOCATE,
+	OP_PUNCH,
+	OP_PIN,
+	OP_UNPIN,
+	OP_BIND,
+	OP_UNBIND,
+	NR_OPS,
+};
+
+static const char * const op_names[NR_OPS] = {
+	"fault-read", "fault-write", "host-read", "host-write", "allocate",
+	"punch", "pin", "unpin", "bind", "unbind",
+};
+
+/* One operation, as it is printed when something goes wrong. */
+struct step {
+	enum op op;
+	unsigned long a;
+	unsigned long b;
+};
+
+#define NR_STEPS	16
+#define NR_PINS		4
+#define NR_SLOTS	2
+
+struct model {
+	struct kunit *test;
+	struct gmem_kunit_file *f;
+	unsigned long addr;		/* of the host mapping */
+	struct rnd_state rnd;
+	unsigned long nr;		/* operations so far */
+	struct step steps[NR_STEPS];	/* the last of them */
+	unsigned long mistakes;
+
+	/* The model: what is in each page (0: zeros), and what must be allocated. */
+	u32 *generation;
+	unsigned long *allocated;
+
+	struct folio *pins[NR_PINS];
+	struct {
+		pgoff_t pgoff;
+		unsigned long npages;
+		gfn_t base_gfn;
+	} slots[NR_SLOTS];
+};
+
+static u32 rnd(struct model *m, u32 below)
+{
+	return prandom_u32_state(&m->rnd) % below;
+}
+
+/* Something is not as the model says; the first time, tell how it came about. */
+static void mistake(struct model *m, const char *what, pgoff_t index)
+{
+	unsigned long i;
+
+	if (m->mistakes++)
+		return;
+
+	kunit_err(m->test, "%s, page %#lx; repeat with kvm_gmem_kunit.seed=%u kvm_gmem_kunit.ops=%lu",
+		  what, index, seed, m->nr);
+	for (i = m->nr > NR_STEPS ? m->nr - NR_STEPS : 0; i < m->nr; i++) {
+		struct step *s = &m->steps[i % NR_STEPS];
+
+		kunit_err(m->test, "  %lu: %s %#lx %#lx", i + 1, op_names[s->op], s->a, s->b);
+	}
+}
+
+static void write_tag(void *page, pgoff_t index, u32 generation)
+{
+	struct tag tag = { index, generation };
+
+	memcpy(page, &tag, sizeof(tag));
+	memcpy(page + PAGE_SIZE - sizeof(tag), &tag, sizeof(tag));
+}
+
+/* Does a page contain what the model says? */
+static bool tag_ok(const void *page, pgoff_t index, u32 generation)
+{
+	struct tag tag = { index, generation };
+
+	if (!generation)
+		return !memchr_inv(page, 0, PAGE_SIZE);
+
+	return !memcmp(page, &tag, sizeof(tag)) &&
+	       !memcmp(page + PAGE_SIZE - sizeof(tag), &tag, sizeof(tag));
+}
+
+static bool pfn_ok(struct model *m, kvm_pfn_t pfn, pgoff_t index)
+{
+	void *page = kmap_local_pfn(pfn);
+	bool ok = tag_ok(page, index, m->generation[index]);
+
+	kunmap_local(page);
+	return ok;
+}
+
+/* Every fourth hugepage is not to be had; new ones contain old data. */
+static struct folio *alloc_sometimes(struct inode *inode, pgoff_t index)
+{
+	struct model *m = kunit_get_current_test()->priv;
+	struct folio *folio;
+	unsigned long i;
+
+	if (!rnd(m, 4))
+		return NULL;
+
+	folio = folio_alloc(GFP_HIGHUSER, PMD_ORDER);
+	for (i = 0; folio && i < N; i++) {
+		void *page = kmap_local_folio(folio, i * PAGE_SIZE);
+
+		write_tag(page, -1, -1);
+		kunmap_local(page);
+	}
+	return folio;
+}
+
+static void do_fault(struct model *m, pgoff_t index, bool write)
+{
+	struct gmem_kunit_fault fault;
+	int i, r;
+
+	for (i = 0; i < NR_SLOTS; i++) {
+		if (index - m->slots[i].pgoff < m->slots[i].npages)
+			break;
+	}
+	if (i == NR_SLOTS)
+		return;
+
+	r = gmem_kunit_fault(m->f->kvm, i, m->slots[i].base_gfn + index - m->slots[i].pgoff,
+			     &fault);
+	if (r) {
+		mistake(m, "guest fault failed", index);
+		return;
+	}
+
+	__set_bit(index, m->allocated);
+	if (!pfn_ok(m, fault.pfn, index))
+		mistake(m, "guest sees something else", index);
+
+	if (fault.order == PMD_ORDER) {
+		pgoff_t start = round_down(index, N), other = start + rnd(m, N);
+
+		/* I6: all of the hugepage lies inside of the slot. */
+		if (start < m->slots[i].pgoff ||
+		    start + N > m->slots[i].pgoff + m->slots[i].npages)
+			mistake(m, "hugepage exceeds the slot", index);
+		else if (!pfn_ok(m, fault.pfn + other - index, other))
+			mistake(m, "guest sees something else in hugepage", other);
+	} else if (fault.order) {
+		mistake(m, "neither a page nor a hugepage", index);
+	}
+
+	if (write) {
+		void *page = kmap_local_pfn(fault.pfn);
+
+		m->generation[index] = m->nr;
+		write_tag(page, index, m->nr);
+		kunmap_local(page);
+	}
+}
+
+static void do_host(struct model *m, pgoff_t index, bool write)
+{
+	void __user *page = (void __user *)(m->addr + (index << PAGE_SHIFT));
+	struct tag tag = { index, m->nr }, seen[2];
+
+	if (copy_from_user(&seen[0], page, sizeof(tag)) ||
+	    copy_from_user(&seen[1], page + PAGE_SIZE - sizeof(tag), sizeof(tag))) {
+		mistake(m, "host fault failed", index);
+		return;
+	}
+
+	__set_bit(index, m->allocated);
+	if (memcmp(&seen[0], &seen[1], sizeof(tag)) ||
+	    seen[0].generation != m->generation[index] ||
+	    seen[0].index != (m->generation[index] ? index : 0))
+		mistake(m, "host sees something else", index);
+
+	if (write) {
+		m->generation[index] = m->nr;
+		if (copy_to_user(page, &tag, sizeof(tag)) ||
+		    copy_to_user(page + PAGE_SIZE - sizeof(tag), &tag, sizeof(tag)))
+			mistake(m, "host write failed", index);
+	}
+}
+
+static void do_allocate(struct model *m, pgoff_t start, unsigned long npages)
+{
+	if (gmem_kunit_allocate(m->f, start, npages))
+		mistake(m, "fallocate failed", start);
+	bitmap_set(m->allocated, start, npages);
+}
+
+static void do_punch(struct model *m, pgoff_t start, unsigned long npages)
+{
+	pgoff_t index;
+
+	if (gmem_kunit_punch(m->f, start, npages))
+		mistake(m, "punch failed", start);
+
+	bitmap_clear(m->allocated, start, npages);
+	memset32(m->generation + start, 0, npages);
+
+	/* I4: whole hugepages, and all of it when there are single pages, is freed. */
+	for (index = round_up(start, N); index + N <= start + npages; index += N) {
+		if (gmem_kunit_peek(m->f, index))
+			mistake(m, "hole is not free", index);
+	}
+}
+
+static void do_pin(struct model *m, unsigned int i, pgoff_t index)
+{
+	struct folio *folio;
+
+	if (m->pins[i])
+		return;
+
+	folio = filemap_get_folio(m->f->inode->i_mapping, index);
+	if (!IS_ERR(folio))
+		m->pins[i] = folio;
+}
+
+static void do_unpin(struct model *m, unsigned int i)
+{
+	if (m->pins[i])
+		folio_put(m->pins[i]);
+	m->pins[i] = NULL;
+}
+
+/* Bind a random range, half of them such that gfn and offset are congruent. */
+static void do_bind(struct model *m, unsigned int i, pgoff_t pgoff, unsigned long npages)
+{
+	gfn_t base_gfn = GFN * (i + 1) + pgoff + (rnd(m, 2) ? 0 : rnd(m, N));
+	unsigned int other = (i + 1) % NR_SLOTS;
+	bool overlap = m->slots[other].npages &&
+		       pgoff < m->slots[other].pgoff + m->slots[other].npages &&
+		       m->slots[other].pgoff < pgoff + npages;
+	int r;
+
+	if (m->slots[i].npages)
+		return;
+
+	r = gmem_kunit_bind(m->f, i, base_gfn, pgoff, npages);
+	if (r != (overlap ? -EEXIST : 0))
+		mistake(m, "bind", pgoff);
+	if (r)
+		return;
+
+	m->slots[i].pgoff = pgoff;
+	m->slots[i].npages = npages;
+	m->slots[i].base_gfn = base_gfn;
+}
+
+static void do_unbind(struct model *m, unsigned int i)
+{
+	if (!m->slots[i].npages)
+		return;
+
+	if (gmem_kunit_unbind(m->f->kvm, i))
+		mistake(m, "unbind failed", m->slots[i].pgoff);
+	m->slots[i].npages = 0;
+}
+
+/* I2: look at all of the file without changing anything. */
+static void check_everything(struct model *m)
+{
+	pgoff_t index;
+
+	for (index = 0; index < NPAGES; index++) {
+		struct folio *folio = gmem_kunit_peek(m->f, index);
+
+		if (!folio) {
+			if (test_bit(index, m->allocated))
+				mistake(m, "page is missing", index);
+		} else if (folio_order(folio) && folio_order(folio) != PMD_ORDER) {
+			mistake(m, "folio of odd order", index);
+		} else if (folio_test_uptodate(folio)) {
+			if (!pfn_ok(m, page_to_pfn(folio_file_page(folio, index)), index))
+				mistake(m, "page contains something else", index);
+		} else if (m->generation[index]) {
+			mistake(m, "written page will be zeroed", index);
+		}
+	}
+}
+
+/* Most ranges are short, some start or end with a hugepage, some are large. */
+static void random_range(struct model *m, pgoff_t *start, unsigned long *npages)
+{
+	*start = rnd(m, NPAGES);
+	if (!rnd(m, 4))
+		*start = round_down(*start, N);
+
+	*npages = 1 + rnd(m, rnd(m, 4) ? 16 : 2 * N);
+	if (!rnd(m, 4))
+		*npages = round_up(*start + *npages, N) - *start;
+
+	*npages = min(*npages, NPAGES - *start);
+}
+
+static void do_step(struct model *m)
+{
+	static const u8 weights[NR_OPS] = { 20, 20, 10, 10, 6, 20, 6, 6, 6, 3 };
+	struct step *s = &m->steps[m->nr % NR_STEPS];
+	unsigned long npages;
+	pgoff_t start;
+	int dice;
+
+	for (dice = rnd(m, 107), s->op = 0; dice >= weights[s->op]; s->op++)
+		dice -= weights[s->op];
+
+	random_range(m, &start, &npages);
+	s->a = start;
+	s->b = npages;
+	if (s->op == OP_PIN || s->op == OP_UNPIN)
+		s->b = rnd(m, NR_PINS);
+	else if (s->op == OP_UNBIND)
+		s->b = rnd(m, NR_SLOTS);
+	m->nr++;
+
+	switch (s->op) {
+	case OP_FAULT_READ:
+	case OP_FAULT_WRITE:
+		do_fault(m, start, s->op == OP_FAULT_WRITE);
+		break;
+	case OP_HOST_READ:
+	case OP_HOST_WRITE:
+		do_host(m, start, s->op == OP_HOST_WRITE);
+		break;
+	case OP_ALLOCATE:
+		do_allocate(m, start, npages);
+		break;
+	case OP_PUNCH:
+		do_punch(m, start, npages);
+		break;
+	case OP_PIN:
+		do_pin(m, s->b, start);
+		break;
+	case OP_UNPIN:
+		do_unpin(m, s->b);
+		break;
+	case OP_BIND:
+		do_bind(m, rnd(m, NR_SLOTS), start, npages);
+		break;
+	case OP_UNBIND:
+		do_unbind(m, s->b);
+		break;
+	case NR_OPS:
+		break;
+	}
+}
+
+/* I1 to I7, all at once and in any order. */
+static void model(struct kunit *test)
+{
+	struct model *m;
+	int i;
+
+	m = kunit_kzalloc(test, sizeof(*m), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, m);
+	m->generation = kunit_kcalloc(test, NPAGES, sizeof(*m->generation), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, m->generation);
+	m->allocated = kunit_kcalloc(test, BITS_TO_LONGS(NPAGES), sizeof(long), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, m->allocated);
+
+	m->test = test;
+	m->f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
+	m->addr = kunit_vm_mmap(test, m->f->file, 0, (size_t)NPAGES << PAGE_SHIFT,
+				PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(m->addr));
+
+	test->priv = m;
+	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_sometimes);
+	prandom_seed_state(&m->rnd, seed);
+	kunit_info(test, "seed %u, %u operations", seed, ops);
+
+	while (m->nr < ops && !m->mistakes) {
+		do_step(m);
+		if (m->nr % 256 == 0)
+			check_everything(m);
+		cond_resched();
+	}
+	check_everything(m);
+
+	KUNIT_EXPECT_EQ(test, m->mistakes, 0);
+	KUNIT_EXPECT_EQ(test, m->nr, ops);
+
+	for (i = 0; i < NR_PINS; i++)
+		do_unpin(m, i);
+}
+
+/*
+ * Four hugepages again.  The lower half of each gets punched, what is written to the
+ * upper half has to stay.
+ */
+struct shared {
+	struct gmem_kunit_file *f;
+	unsigned long *written;		/* pages of the upper halves */
+	atomic_t error;			/* of the first call that failed, but should not */
+	atomic_t wrong;			/* pages with wrong contents */
+	atomic_t closed;		/* threads that met a closed file */
+	struct completion done;		/* a thread has stopped faulting */
+};
+
+/* Each thread that faults has pages of its own. */
+struct toucher {
+	struct shared *s;
+	unsigned int id;
+	struct rnd_state rnd;
+};
+
+#define NR_TOUCHERS	2
+
+#define ROUNDS	20
+
+static bool upper_half(pgoff_t index)
+{
+	return index % N >= N / 2;
+}
+
+/* Fault in a page; if it is to stay, see what is in there, and write to it. */
+static int touch(struct toucher *t)
+{
+	pgoff_t index = prandom_u32_state(&t->rnd) % (NPAGES / NR_TOUCHERS) * NR_TOUCHERS + t->id;
+	struct shared *s = t->s;
+	struct kvm *kvm = s->f->kvm;
+	struct page *page;
+	kvm_pfn_t pfn;
+	int idx, r, order;
+	void *p;
+
+	idx = srcu_read_lock(&kvm->srcu);
+	r = kvm_gmem_get_pfn(kvm, id_to_memslot(kvm_memslots(kvm), 0), GFN + index,
+			     &pfn, &page, &order);
+	srcu_read_unlock(&kvm->srcu, idx);
+	if (r)
+		return r;
+
+	if (upper_half(index)) {
+		p = kmap_local_pfn(pfn);
+		if (!tag_ok(p, index, test_bit(index, s->written)))
+			atomic_inc(&s->wrong);
+		write_tag(p, index, 1);
+		kunmap_local(p);
+		set_bit(index, s->written);
+	}
+	put_page(page);
+
+	return 0;
+}
+
+static int fault_thread(void *data)
+{
+	struct toucher *t = data;
+	int r = 0;
+
+	prandom_seed_state(&t->rnd, seed + t->id);
+	while (!r && !kthread_should_stop()) {
+		r = touch(t);
+		cond_resched();
+	}
+
+	if (r == -EFAULT)
+		atomic_inc(&t->s->closed);
+	else if (r)
+		atomic_cmpxchg(&t->s->error, 0, r);
+	complete(&t->s->done);
+
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+	return 0;
+}
+
+static int allocate_thread(void *data)
+{
+	struct shared *s = data;
+	struct rnd_state rnd_state;
+	int r;
+
+	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS);
+	while (!kthread_should_stop()) {
+		pgoff_t start = prandom_u32_state(&rnd_state) % NPAGES;
+		unsigned long npages = 1 + prandom_u32_state(&rnd_state) % (NPAGES - start);
+
+		r = gmem_kunit_allocate(s->f, start, npages);
+		/* Stopping a thread is a signal to it. */
+		if (r != -EINTR || !kthread_should_stop())
+			atomic_cmpxchg(&s->error, 0, r);
+		cond_resched();
+	}
+	return 0;
+}
+
+static int punch_thread(void *data)
+{
+	struct shared *s = data;
+	struct rnd_state rnd_state;
+
+	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 1);
+	while (!kthread_should_stop()) {
+		pgoff_t block = prandom_u32_state(&rnd_state) % (NPAGES / N) * N;
+		pgoff_t start = prandom_u32_state(&rnd_state) % (N / 2);
+		unsigned long npages = 1 + prandom_u32_state(&rnd_state) % (N / 2 - start);
+
+		atomic_cmpxchg(&s->error, 0, gmem_kunit_punch(s->f, block + start, npages));
+		cond_resched();
+	}
+	return 0;
+}
+
+static void end_thread(void *task)
+{
+	kthread_stop_put(task);
+}
+
+static struct task_struct *run_thread(struct kunit *test, int (*fn)(void *),
+				      void *data)
+{
+	struct task_struct *task = kthread_create(fn, data, "gmem_kunit");
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	get_task_struct(task);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, end_thread, task), 0);
+	wake_up_process(task);
+	return task;
+}
+
+/* I2, I11: all of it at the same time. */
+static void concurrent(struct kunit *test)
+{
+	struct task_struct *allocate, *punch, *fault[NR_TOUCHERS];
+	struct toucher *touchers;
+	struct shared *s;
+	struct kvm *kvm;
+	int i;
+
+	if (num_online_cpus() < 2)
+		kunit_skip(test, "needs two CPUs");
+
+	s = kunit_kzalloc(test, sizeof(*s), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, s);
+	s->written = kunit_kcalloc(test, BITS_TO_LONGS(NPAGES), sizeof(long), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, s->written);
+	touchers = kunit_kcalloc(test, NR_TOUCHERS, sizeof(*touchers), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, touchers);
+	init_completion(&s->done);
+
+	kvm = gmem_kunit_vm(test, 0);
+	s->f = gmem_kunit_open(test, kvm, 2 * NPAGES, GMEM_HUGE);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(s->f, 0, GFN, 0, NPAGES), 0);
+
+	for (i = 0; i < NR_TOUCHERS; i++) {
+		touchers[i].s = s;
+		touchers[i].id = i;
+		fault[i] = run_thread(test, fault_thread, &touchers[i]);
+	}
+	allocate = run_thread(test, allocate_thread, s);
+	punch = run_thread(test, punch_thread, s);
+
+	/* Meanwhile, bind and unbind the rest of the file. */
+	for (i = 0; i < ROUNDS; i++) {
+		unsigned long npages = 1 + i % NPAGES;
+
+		atomic_cmpxchg(&s->error, 0,
+			       gmem_kunit_bind(s->f, 1, 4 * GFN, NPAGES, npages));
+		atomic_cmpxchg(&s->error, 0, gmem_kunit_unbind(kvm, 1));
+		cond_resched();
+	}
+
+	kunit_release_action(test, end_thread, allocate);
+	kunit_release_action(test, end_thread, punch);
+	KUNIT_EXPECT_EQ(test, atomic_read(&s->error), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&s->wrong), 0);
+	/* The test is of no use if the threads did not get to run. */
+	KUNIT_EXPECT_GT(test, bitmap_weight(s->written, NPAGES), 0);
+
+	/* Close the file under the faults, which then fail, but do nothing worse. */
+	gmem_kunit_close(test, s->f);
+	for (i = 0; i < NR_TOUCHERS; i++)
+		KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&s->done, 60 * HZ), 0);
+	for (i = 0; i < NR_TOUCHERS; i++)
+		kunit_release_action(test, end_thread, fault[i]);
+	KUNIT_EXPECT_EQ(test, atomic_read(&s->closed), NR_TOUCHERS);
+	KUNIT_EXPECT_EQ(test, atomic_read(&s->error), 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&s->wrong), 0);
+}
+
+static struct kunit_case gmem_stress_cases[] = {
+	KUNIT_CASE_SLOW(model),
+	KUNIT_CASE_SLOW(concurrent),
+	{}
+};
+
+static struct kunit_suite gmem_stress_suite = {
+	.name = "kvm_gmem_stress",
+	.init = gmem_kunit_init_huge,
+	.test_cases = gmem_stress_cases,
+};
+
+kunit_test_suite(gmem_stress_suite);
