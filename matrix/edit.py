@@ -2,7 +2,7 @@
 """The edit loop: the series as git commits on the pristine source, and back.
 
 The repository is <out>/edit/linux-<base>, made whole under another name first. Its tag "base" is the pristine source; the
-folder virt/kvm/tests in it is a link to kunit/, which git does not see. Inside .git, gmem.json tells what was last
+files in its virt/kvm/tests are links into kunit/, which git does not see. Inside .git, gmem.json tells what was last
 agreed between the commits and kernel/<base>: anything else is work that is not to be lost.
 """
 
@@ -31,11 +31,13 @@ def edit(root: Path, out: Path, say: Say) -> Path:
     root, out = root.resolve(), out.resolve()
     kernel = source.load_pin(root).base
     repo = repo_of(out, kernel)
-    if not repo.exists():
+    created = not repo.exists()
+    if created:
         out.mkdir(parents=True, exist_ok=True)
         with locked(out):
             _create(root, tree.prepare_base(root, out, None, say), repo, say)
-    elif "head" in (agreed := _agreed(repo)):
+    _link_suites(root, repo)
+    if not created and "head" in (agreed := _agreed(repo)):
         why = unsaved(repo)
         if agreed["series"] == digest(root, kernel):
             say(f"edit: {why or 'the commits are those of kernel/' + kernel}")
@@ -141,8 +143,19 @@ def _create(root: Path, base: tree.Base, repo: Path, say: Say) -> None:
     _with_name(part)
     git(part, "commit", "--quiet", "--message", f"Linux {base.version}: {base.origin}", date=LONG_AGO)
     git(part, "tag", "base")
-    (part / tree.KUNIT_DIR).symlink_to(root / "kunit")
     part.rename(repo)
+
+
+def _link_suites(root: Path, repo: Path) -> None:
+    """Lay kunit/ in, file by file: the suites include "../guest_memfd.h", which has to be that of the repository."""
+    folder = repo / tree.KUNIT_DIR
+    folder.mkdir(parents=True, exist_ok=True)
+    for link in folder.iterdir():
+        if link.is_symlink() and not link.exists():
+            link.unlink()
+    for path, file in tree.kunit_files(root):
+        if not (repo / path).is_symlink():
+            (repo / path).symlink_to(file.resolve())
 
 
 def _take_new_files(gitignore: Path) -> None:

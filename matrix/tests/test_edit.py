@@ -47,7 +47,9 @@ class Edit(FakeKernel):
         self.assertEqual(self.git("log", "--format=%s|%an|%as", "base..").splitlines(),
                          ["KVM: A new file, and one less|A Person|2026-11-22", "KVM: Number ten|A Person|2026-11-22"])
         self.assertEqual(self.git("status", "--porcelain"), "")
-        self.assertEqual((repo / "virt/kvm/tests").resolve(), self.root / "kunit")
+        self.assertEqual((repo / "virt/kvm/tests/gmem_kunit.c").resolve(), self.root / "kunit/gmem_kunit.c")
+        # "../guest_memfd.h" of a suite is the repository's own.
+        self.assertEqual((repo / "virt/kvm/tests").resolve().parent, repo / "virt/kvm")
         self.refresh()
         first = self.patches()
         self.assertEqual(sorted(first), ["0001-KVM-Number-ten.patch", "0002-KVM-A-new-file-and-one-less.patch"])
