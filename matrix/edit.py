@@ -35,7 +35,7 @@ def edit(root: Path, out: Path, say: Say) -> Path:
     if created:
         out.mkdir(parents=True, exist_ok=True)
         with locked(out):
-            _create(root, tree.prepare_base(root, out, None, say), repo, say)
+            _create(tree.prepare_base(root, out, None, say), repo, say)
     _link_suites(root, repo)
     if not created and "head" in (agreed := _agreed(repo)):
         why = unsaved(repo)
@@ -127,7 +127,7 @@ def git(repo: Path, *args: str, settings: bool = True, date: str = "") -> str:
     return done.output
 
 
-def _create(root: Path, base: tree.Base, repo: Path, say: Say) -> None:
+def _create(base: tree.Base, repo: Path, say: Say) -> None:
     """The pristine source as one commit."""
     part = repo.with_name(repo.name + ".part")
     if part.exists():
