@@ -30,6 +30,7 @@ class CellRun:
     say: Say
     glob: str = ""
     update: bool = False  # write the manifest instead of judging by the old one
+    siblings: tuple[str, ...] = ()  # cells whose finished build can be the start of this one
     seconds: dict[str, float] = field(default_factory=dict)
     commands: dict[str, str] = field(default_factory=dict)
 
@@ -46,7 +47,9 @@ class CellRun:
     def run(self) -> report.Result:
         """Configures, builds, boots and judges. Raises MatrixError when it is not the cell's fault."""
         self.results.mkdir(parents=True)  # main has removed the old one
-        self.build_dir.mkdir(parents=True, exist_ok=True)
+        self.build_dir.parent.mkdir(parents=True, exist_ok=True)
+        build.seed(self.build_dir, [self.build_dir.with_name(name) for name in self.siblings])
+        self.build_dir.mkdir(exist_ok=True)
         wanted = asked(self.cell)
         evidence = Evidence(asked=wanted, got=None, manifest=manifest.load(self.cell.manifest),
                             touched=self.tree.touched, glob=self.glob)  # fmt: skip

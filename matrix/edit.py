@@ -18,7 +18,7 @@ from pathlib import Path
 
 from matrix import proc, source, tree
 from matrix.errors import MachineError, WrongUse
-from matrix.main import _locked as locked
+from matrix.main import locked
 
 Say = Callable[[str], None]
 
@@ -59,6 +59,7 @@ def refresh(root: Path, out: Path, say: Say) -> None:
         raise WrongUse(f"there is no {repo}; make edit makes it")
     if why := _unfinished(repo):
         raise WrongUse(f"{repo}: {why}; settle that first")
+    _link_suites(root, repo)
     if git(repo, "rev-list", "HEAD..base").strip():
         raise WrongUse(f"{repo}: HEAD is not on top of base; git rebase base")
     if git(repo, "rev-list", "--merges", "base..HEAD").strip():
@@ -150,8 +151,10 @@ def _link_suites(root: Path, repo: Path) -> None:
     """Lay kunit/ in, file by file: the suites include "../guest_memfd.h", which has to be that of the repository."""
     folder = repo / tree.KUNIT_DIR
     folder.mkdir(parents=True, exist_ok=True)
-    for link in folder.iterdir():
-        if link.is_symlink() and not link.exists():
+    for link in sorted(folder.iterdir()):
+        if not link.is_symlink():
+            raise WrongUse(f"{link} is in no commit, git does not see the suites; move it to {root / 'kunit'}")
+        if not link.exists():
             link.unlink()
     for path, file in tree.kunit_files(root):
         if not (repo / path).is_symlink():

@@ -103,7 +103,7 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         return _end(out, results)
     _check(options, out, root, chosen)
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
+    with locked(out):
         for name in ("summary.json", "summary.md"):  # nothing old may stand beside what is new
             (out / "results" / name).unlink(missing_ok=True)
         for cell in chosen:
@@ -125,7 +125,9 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
 
         def one(cell: Cell) -> report.Result:
             try:
-                return CellRun(root, out, prepared, cell, share, say, options.filter, options.update_manifests).run()
+                siblings = tuple(other.name for other in known if other.arch == cell.arch)
+                return CellRun(root, out, prepared, cell, share, say, options.filter, options.update_manifests,
+                               siblings).run()  # fmt: skip
             except (MatrixError, OSError):
                 raise
             except Exception as err:  # pylint: disable=broad-exception-caught
@@ -163,7 +165,7 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> Iterator[None]:
     """Holds out/.lock. Children hold it, too: as long as one lives nobody else may build there."""
     descriptor = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:

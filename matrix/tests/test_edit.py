@@ -88,6 +88,14 @@ class Edit(FakeKernel):
         self.assertNotIn("0001-p.patch", self.patches())
         self.assertEqual(len(self.patches()), len(before) + 1)
 
+    def test_new_suite_in_the_repository_is_not_lost(self) -> None:
+        """A file that is no link is in no commit either."""
+        repo = self.edit()
+        write(repo / "virt/kvm/tests/gmem_new_kunit.c", "new\n")
+        for again in (self.edit, self.refresh):
+            with self.assertRaisesRegex(WrongUse, "gmem_new_kunit.c .* move it to"):
+                again()
+
     def test_kunit_is_not_in_the_commits(self) -> None:
         """Edited through the link, it is kunit/ that changes, and git sees nothing."""
         repo = self.edit()
