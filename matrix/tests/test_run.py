@@ -445,6 +445,48 @@ class Stopped(Fake):
         self.assertEqual(status, 0)
 
 
+class Seed(unittest.TestCase):
+    """A new build directory starts as the copy of a finished one."""
+
+    def setUp(self) -> None:
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))  # pylint: disable=consider-using-with
+        self.new, self.old = folder / "new", folder / "old"
+        self.old.mkdir()
+        for name in (".config", "an.o"):
+            (self.old / name).write_text(name)
+        os.utime(self.old / "an.o", (1, 1))
+
+    def test_copied_but_for_the_config(self) -> None:
+        """With its times, which make goes by."""
+        build.mark_clean(self.old)
+        self.assertEqual(build.seed(self.new, [self.new, self.old]), self.old)
+        self.assertEqual((self.new / "an.o").stat().st_mtime, 1)
+        self.assertFalse((self.new / ".config").exists())
+        self.assertEqual(list(self.new.parent.glob(".*.part")), [])
+
+    def test_never_over_an_existing_one(self) -> None:
+        """What has been built stays."""
+        build.mark_clean(self.old)
+        self.new.mkdir()
+        self.assertIsNone(build.seed(self.new, [self.old]))
+        self.assertEqual(list(self.new.iterdir()), [])
+
+    def test_only_from_one_at_rest(self) -> None:
+        """Neither one that failed or is being built, nor one whose build begins while it is copied."""
+        self.assertIsNone(build.seed(self.new, [self.old]))
+        build.mark_clean(self.old)
+        copytree = shutil.copytree
+
+        def overtaken(source: Path, target: Path, symlinks: bool) -> None:
+            copytree(source, target, symlinks=symlinks)
+            (source / build.CLEAN).unlink()
+
+        with mock.patch("shutil.copytree", overtaken):
+            self.assertIsNone(build.seed(self.new, [self.old]))
+        self.assertFalse(self.new.exists())
+        self.assertEqual(list(self.new.parent.glob(".*.part")), [])
+
+
 class Shim(unittest.TestCase):
     """matrix/shim/qemu-system."""
 
