@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from matrix import proc
@@ -84,26 +84,6 @@ def forget_warned(build: Path, touched: frozenset[str]) -> None:
             path.with_name(match[1]).unlink(missing_ok=True)
     if (build / ".config").exists():
         (build / ".config").touch()  # Kconfig speaks again, too
-
-
-def seed(build: Path, siblings: Iterable[Path]) -> Path | None:
-    """Makes a build directory that does not exist yet a copy of a finished one; returns which, None for none.
-
-    Between kernels of one architecture kbuild finds out by itself what a changed option does not concern. The
-    copy does not count if the sibling was not at rest, and appears under its name only when it is complete.
-    """
-    for sibling in siblings:
-        if build.exists() or not (sibling / CLEAN).exists():
-            continue
-        part = build.with_name(f".{build.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(sibling, part, symlinks=True)
-        if (sibling / CLEAN).exists():
-            (part / ".config").unlink()  # its own, from its fragments
-            part.rename(build)
-            return sibling
-        shutil.rmtree(part)
-    return None
 
 
 def mark_clean(build: Path) -> None:

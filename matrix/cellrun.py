@@ -26,11 +26,10 @@ class CellRun:
     out: Path
     tree: PreparedTree
     cell: Cell
-    jobs: Callable[[], int]  # asked when the build begins
+    jobs: int
     say: Say
     glob: str = ""
     update: bool = False  # write the manifest instead of judging by the old one
-    siblings: tuple[str, ...] = ()  # cells whose finished build can be the start of this one
     seconds: dict[str, float] = field(default_factory=dict)
     commands: dict[str, str] = field(default_factory=dict)
 
@@ -47,9 +46,7 @@ class CellRun:
     def run(self) -> report.Result:
         """Configures, builds, boots and judges. Raises MatrixError when it is not the cell's fault."""
         self.results.mkdir(parents=True)  # main has removed the old one
-        self.build_dir.parent.mkdir(parents=True, exist_ok=True)
-        build.seed(self.build_dir, [self.build_dir.with_name(name) for name in self.siblings])
-        self.build_dir.mkdir(exist_ok=True)
+        self.build_dir.mkdir(parents=True, exist_ok=True)
         wanted = asked(self.cell)
         evidence = Evidence(asked=wanted, got=None, manifest=manifest.load(self.cell.manifest),
                             touched=self.tree.touched, glob=self.glob)  # fmt: skip
@@ -74,7 +71,7 @@ class CellRun:
             if name == "configure":
                 argv = build.config_command(tree, cell, folder)
             else:
-                argv = build.build_command(tree, cell, folder, self.jobs())
+                argv = build.build_command(tree, cell, folder, self.jobs)
             self.commands[name] = build.shell(argv)
             done = build.step(argv, log, limit)
             self._time(name, done.seconds)

@@ -161,7 +161,7 @@ class Run(Fake):
         self.assertEqual(call[2:], ["--arch=arm64", f"--qemu_config={self.root}/configs/arm64.py",
                                     f"--kunitconfig={self.root}/configs/base.config",
                                     f"--kunitconfig={self.root}/configs/off.config",
-                                    "--cross_compile=aarch64-linux-gnu-", "--jobs=2"])  # fmt: skip
+                                    "--cross_compile=aarch64-linux-gnu-", "--jobs=4"])  # fmt: skip
 
     def test_environment(self) -> None:
         """Nothing of ours or of make's reaches the kernel build but what it needs."""
@@ -443,48 +443,6 @@ class Stopped(Fake):
         while (status := self.run_main("one")[0]) == 2 and time.monotonic() < end:
             time.sleep(0.1)
         self.assertEqual(status, 0)
-
-
-class Seed(unittest.TestCase):
-    """A new build directory starts as the copy of a finished one."""
-
-    def setUp(self) -> None:
-        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))  # pylint: disable=consider-using-with
-        self.new, self.old = folder / "new", folder / "old"
-        self.old.mkdir()
-        for name in (".config", "an.o"):
-            (self.old / name).write_text(name)
-        os.utime(self.old / "an.o", (1, 1))
-
-    def test_copied_but_for_the_config(self) -> None:
-        """With its times, which make goes by."""
-        build.mark_clean(self.old)
-        self.assertEqual(build.seed(self.new, [self.new, self.old]), self.old)
-        self.assertEqual((self.new / "an.o").stat().st_mtime, 1)
-        self.assertFalse((self.new / ".config").exists())
-        self.assertEqual(list(self.new.parent.glob(".*.part")), [])
-
-    def test_never_over_an_existing_one(self) -> None:
-        """What has been built stays."""
-        build.mark_clean(self.old)
-        self.new.mkdir()
-        self.assertIsNone(build.seed(self.new, [self.old]))
-        self.assertEqual(list(self.new.iterdir()), [])
-
-    def test_only_from_one_at_rest(self) -> None:
-        """Neither one that failed or is being built, nor one whose build begins while it is copied."""
-        self.assertIsNone(build.seed(self.new, [self.old]))
-        build.mark_clean(self.old)
-        copytree = shutil.copytree
-
-        def overtaken(source: Path, target: Path, symlinks: bool) -> None:
-            copytree(source, target, symlinks=symlinks)
-            (source / build.CLEAN).unlink()
-
-        with mock.patch("shutil.copytree", overtaken):
-            self.assertIsNone(build.seed(self.new, [self.old]))
-        self.assertFalse(self.new.exists())
-        self.assertEqual(list(self.new.parent.glob(".*.part")), [])
 
 
 class Shim(unittest.TestCase):
