@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests for whose memory a hugepage is: the cgroup that is charged for it, and
+ * the NUMA node that userspace has chosen (invariant I7).
+ *
+ * The cgroup is a real one with a real limit, made through a mount of cgroup2 that
+ * nobody else sees.
+ */
+#include <kunit/resource.h>
+#include <kunit/test.h>
+#include <linux/cgroup.h>
+#include <linux/fs.h>
+#include <linux/kvm_host.h>
+#include <linux/memcontrol.h>
+#include <linux/mempolicy.h>
+#include <linux/mman.h>
+#include <linux/mount.h>
+#include <linux/namei.h>
+#include <linux/pagemap.h>
+#include <linux/sched/mm.h>
+#include <linux/uaccess.h>
+
+#include "gmem_kunit_helpers.h"
+
+#define N	GMEM_NR
+#define NPAGES	(2 * N)
+
+#ifdef CONFIG_MEMCG
+
+#define GROUP	"gmem_kunit"
+
+/* A cgroup with a limit, in which the test's thread allocates. */
+struct group {
+	struct vfsmount *mnt;
+	struct cgroup *cgrp;
+	struct cgroup_subsys_state *css;
+	struct mem_cgroup *memcg;
+};
+
+static void put_group(void *data)
+{
+	struct group *g = data;
+	struct dentry *dentry;
+
+	if (g->css)
+		css_put(g->css);
+	if (g->cgrp)
+		cgroup_put(g->cgrp);
+
+	dentry = start_removing_noperm(g->mnt->mnt_root, &QSTR(GROUP));
+	if (!IS_ERR(dentry)) {
+		vfs_rmdir(&nop_mnt_idmap, d_inode(g->mnt->mnt_root), dentry, NULL);
+		end_removing(dentry);
+	}
+	kern_unmount(g->mnt);
+}
+
+static void write_knob(struct kunit *test, struct group *g, const char *name,
+		       const char *value)
+{
+	const struct path root = { .mnt = g->mnt, .dentry = g->mnt->mnt_root };
+	struct file *file = file_open_root(&root, name, O_WRONLY, 0);
+	loff_t pos = 0;
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	KUNIT_EXPECT_EQ(test, kernel_write(file, value, strlen(value), &pos), strlen(value));
+	fput(file);
+}
+
+/* Make a cgroup with a limit of @npages. */
+static struct group *make_group(struct kunit *test, unsigned long npages)
+{
+	struct file_system_type *type = get_fs_type("cgroup2");
+	struct dentry *dentry;
+	struct group *g;
+	char value[24];
+
+	KUNIT_ASSERT_NOT_NULL(test, type);
+	g = kunit_kzalloc(test, sizeof(*g), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, g);
+	g->mnt = kern_mount(type);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(g->mnt));
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_group, g), 0);
+
+	write_knob(test, g, "cgroup.subtree_control", "+memory");
+	dentry = start_creating_noperm(g->mnt->mnt_root, &QSTR(GROUP));
+	KUNIT_ASSERT_FALSE(test, IS_ERR(dentry));
+	dentry = vfs_mkdir(&nop_mnt_idmap, d_inode(g->mnt->mnt_root), dentry, 0755, NULL);
+	end_creating(dentry);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(dentry));
+
+	g->cgrp = cgroup_get_from_path("/" GROUP);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(g->cgrp));
+	g->css = cgroup_get_e_css(g->cgrp, &memory_cgrp_subsys);
+	g->memcg = mem_cgroup_from_css(g->css);
+
+	snprintf(value, sizeof(value), "%lu", npages << PAGE_SHIFT);
+	write_knob(test, g, GROUP "/memory.max", value);
+
+	return g;
+}
+
+static unsigned long charged(struct group *g)
+{
+	return page_counter_read(&g->memcg->memory);
+}
+
+/* Do what a thread of the cgroup would. */
+static struct folio *lookup_in_group(struct group *g, struct gmem_kunit_file *f, pgoff_t index)
+{
+	struct mem_cgroup *old = set_active_memcg(g->memcg);
+	struct folio *folio = kvm_gmem_get_folio(f->inode, index);
+
+	set_active_memcg(old);
+	return folio;
+}
+
+/* A hugepage is charged as a whole, and uncharged when it is freed. */
+static void hugepage_is_charged(struct kunit *test)
+{
+	struct gmem_kunit_file *f;
+	struct folio *folio;
+	struct group *g;
+	unsigned long before;
+
+	g = make_group(test, 4 * N);
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
+	before = charged(g);
+
+	folio = lookup_in_group(g, f, 3);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_EXPECT_EQ(test, folio_order(folio), PMD_ORDER);
+	KUNIT_EXPECT_PTR_EQ(test, folio_memcg(folio), g->memcg);
+	KUNIT_EXPECT_GE(test, charged(g), before + N);
+	gmem_kunit_put_folio(folio);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 0, N), 0);
+	KUNIT_EXPECT_LT(test, charged(g), before + N);
+}
+
+/*
+ * I7: a cgroup that may not have a hugepage gets a single page: no error, nobody is
+ * killed, and nothing stays charged for what there was no room for.
+ */
+static void limit_falls_back(struct kunit *test)
+{
+	struct gmem_kunit_file *f;
+	struct folio *folio;
+	struct group *g;
+
+	g = make_group(test, N / 2);
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
+
+	folio = lookup_in_group(g, f, N + 3);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
+	KUNIT_EXPECT_EQ(test, folio->index, N + 3);
+	KUNIT_EXPECT_PTR_EQ(test, folio_memcg(folio), g->memcg);
+	KUNIT_EXPECT_EQ(test, f->inode->i_mapping->nrpages, 1);
+	KUNIT_EXPECT_LE(test, charged(g), N / 2);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&g->memcg->memory_events[MEMCG_OOM_KILL]), 0);
+	gmem_kunit_put_folio(folio);
+
+	/* The hugepages of those who may have them are not affected. */
+	folio = kvm_gmem_get_folio(f->inode, 3);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_EXPECT_EQ(test, folio_order(folio), PMD_ORDER);
+	gmem_kunit_put_folio(folio);
+}
+
+#else /* CONFIG_MEMCG */
+
+static void hugepage_is_charged(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
+
+static void limit_falls_back(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
+
+#endif /* CONFIG_MEMCG */
+
+#if defined(CONFIG_NUMA) && defined(CONFIG_TMPFS) && IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+
+/* Do what mbind() does to the whole mapping of a file. */
+static void bind_to_node(struct kunit *test, struct gmem_kunit_file *f, int node)
+{
+	struct vm_area_struct *vma;
+	struct mempolicy *policy;
+	unsigned long addr;
+	char name[16];
+
+	snprintf(name, sizeof(name), "bind:%d", node);
+	KUNIT_ASSERT_EQ(test, mpol_parse_str(name, &policy), 0);
+	addr = kunit_vm_mmap(test, f->file, 0, (size_t)NPAGES << PAGE_SHIFT,
+			     PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
+
+	mmap_write_lock(current->mm);
+	vma = vma_lookup(current->mm, addr);
+	KUNIT_EXPECT_NOT_NULL(test, vma);
+	if (vma)
+		KUNIT_EXPECT_EQ(test, vma->vm_ops->set_policy(vma, policy), 0);
+	mmap_write_unlock(current->mm);
+	mpol_put(policy);
+}
+
+/* I7: hugepages come from the node of the file's policy, as single pages do. */
+static void numa_policy(struct kunit *test)
+{
+	static const u64 flags[] = { GMEM_HUGE, GMEM_SHARED };
+	int node, i;
+
+	if (num_online_nodes() < 2)
+		kunit_skip(test, "needs two NUMA nodes");
+
+	for_each_online_node(node) {
+		for (i = 0; i < ARRAY_SIZE(flags); i++) {
+			struct gmem_kunit_file *f;
+			struct folio *folio;
+
+			f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags[i]);
+			bind_to_node(test, f, node);
+			folio = kvm_gmem_get_folio(f->inode, N + 1);
+			KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+			KUNIT_EXPECT_EQ(test, folio_order(folio), i ? 0 : PMD_ORDER);
+			KUNIT_EXPECT_EQ(test, folio_nid(folio), node);
+			gmem_kunit_put_folio(folio);
+		}
+	}
+}
+
+#else
+
+static void numa_policy(struct kunit *test)
+{
+	kunit_skip(test, "needs NUMA, TMPFS to parse a policy, and the tests built in");
+}
+
+#endif
+
+static struct kunit_case gmem_resources_cases[] = {
+	KUNIT_CASE(hugepage_is_charged),
+	KUNIT_CASE(limit_falls_back),
+	KUNIT_CASE(numa_policy),
+	{}
+};
+
+static struct kunit_suite gmem_resources_suite = {
+	.name = "kvm_gmem_resources",
+	.init = gmem_kunit_init_huge,
+	.test_cases = gmem_resources_cases,
+};
+
+kunit_test_suite(gmem_resources_suite);
