@@ -26,7 +26,7 @@ class CellRun:
     out: Path
     tree: PreparedTree
     cell: Cell
-    jobs: int
+    jobs: Callable[[], int]  # asked when the build begins
     say: Say
     glob: str = ""
     update: bool = False  # write the manifest instead of judging by the old one
@@ -71,7 +71,7 @@ class CellRun:
             if name == "configure":
                 argv = build.config_command(tree, cell, folder)
             else:
-                argv = build.build_command(tree, cell, folder, self.jobs)
+                argv = build.build_command(tree, cell, folder, self.jobs())
             self.commands[name] = build.shell(argv)
             done = build.step(argv, log, limit)
             self._time(name, done.seconds)

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("cells", nargs="*", metavar="CELL", help="cells to run (default: those of the gate)")
     add("--filter", default="", metavar="GLOB", help="run only tests that match SUITE_GLOB[.CASE_GLOB]")
     add("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
-        help="compile N files at once in each cell: no core idles while the other cell links (default: %(default)s)")  # fmt: skip
+        help="compile N files at once, over all cells (default: %(default)s)")  # fmt: skip
     add("--parallel", type=int, default=2, metavar="N", help="cells side by side (default: %(default)s)")
     add("--ksrc", type=Path, metavar="DIR", help="use this kernel tree; it is never written to")
     add("--out", type=Path, metavar="DIR", help="build folder (default: build/ beside matrix/)")
@@ -119,13 +119,20 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         say(f"kernel: Linux {prepared.version}, {prepared.origin}")
         side: int = max(1, min(options.parallel, jobs, len(chosen)))
 
+        unfinished = set(cell.name for cell in chosen)
+
+        def share() -> int:
+            return jobs if len(unfinished) == 1 else max(1, jobs // side)
+
         def one(cell: Cell) -> report.Result:
             try:
-                return CellRun(root, out, prepared, cell, jobs, say, options.filter, options.update_manifests).run()
+                return CellRun(root, out, prepared, cell, share, say, options.filter, options.update_manifests).run()
             except (MatrixError, OSError):
                 raise
             except Exception as err:  # pylint: disable=broad-exception-caught
                 return failed_check(out, cell, err)
+            finally:
+                unfinished.discard(cell.name)
 
         return _end(out, _pool(one, chosen, side))
 

@@ -161,7 +161,7 @@ class Run(Fake):
         self.assertEqual(call[2:], ["--arch=arm64", f"--qemu_config={self.root}/configs/arm64.py",
                                     f"--kunitconfig={self.root}/configs/base.config",
                                     f"--kunitconfig={self.root}/configs/off.config",
-                                    "--cross_compile=aarch64-linux-gnu-", "--jobs=4"])  # fmt: skip
+                                    "--cross_compile=aarch64-linux-gnu-", "--jobs=2"])  # fmt: skip
 
     def test_environment(self) -> None:
         """Nothing of ours or of make's reaches the kernel build but what it needs."""
