@@ -131,7 +131,7 @@ static void hole_under_pinned_mapping(struct kunit *test)
 /* I8: and without hugepages. */
 static void flag_off(struct kunit *test)
 {
-	const struct hole *h = test->param_value;
+	const struct hole *h = &holes[3];
 	struct mapped m = open_mapped(test, GMEM_SHARED);
 
 	write_pattern(test, &m);
@@ -221,7 +221,7 @@ static void collapse_refused(struct kunit *test)
 static struct kunit_case gmem_mmap_cases[] = {
 	KUNIT_CASE_PARAM(hole_under_mapping, hole_gen_params),
 	KUNIT_CASE_PARAM(hole_under_pinned_mapping, hole_gen_params),
-	KUNIT_CASE_PARAM(flag_off, hole_gen_params),
+	KUNIT_CASE(flag_off),
 	KUNIT_CASE(write_fault_populates),
 	KUNIT_CASE(write_into_hole),
 	KUNIT_CASE(beyond_end_of_file),

@@ -38,7 +38,7 @@ static unsigned int seed = 1;
 module_param(seed, uint, 0444);
 MODULE_PARM_DESC(seed, "Seed of the model test");
 
-static unsigned int ops = 2000;
+static unsigned int ops = 600;
 module_param(ops, uint, 0444);
 MODULE_PARM_DESC(ops, "Number of operations of the model test");
 
@@ -466,7 +466,7 @@ struct toucher {
 
 #define NR_TOUCHERS	2
 
-#define ROUNDS	20
+#define ROUNDS	5
 
 static bool upper_half(pgoff_t index)
 {
