@@ -356,8 +356,8 @@ static void flag_off(struct kunit *test)
 static struct kunit_case gmem_punch_hole_cases[] = {
 	KUNIT_CASE_PARAM(used_memory, hole_gen_params),
 	KUNIT_CASE_PARAM(pinned_memory, hole_gen_params),
-	KUNIT_CASE_PARAM(unused_memory, hole_gen_params),
-	KUNIT_CASE_PARAM(unallocated_memory, hole_gen_params),
+	KUNIT_CASE_PARAM(unused_memory, few_gen_params),
+	KUNIT_CASE_PARAM(unallocated_memory, few_gen_params),
 	KUNIT_CASE_PARAM(punched_twice, few_gen_params),
 	KUNIT_CASE(freed_by_whole_hole),
 	KUNIT_CASE(rest_keeps_pfn),

@@ -38,7 +38,7 @@ static unsigned int seed = 1;
 module_param(seed, uint, 0444);
 MODULE_PARM_DESC(seed, "Seed of the model test");
 
-static unsigned int ops = 600;
+static unsigned int ops = 400;
 module_param(ops, uint, 0444);
 MODULE_PARM_DESC(ops, "Number of operations of the model test");
 
