@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 from ..qemu_config import QemuArchParams
 
-# KVM needs EL2, which the virt machine offers only on request.
+# KVM needs EL2, which the virt machine offers only on request.  The architected
+# algorithm of pointer authentication is most of the work when emulated.
 QEMU_ARCH = QemuArchParams(linux_arch='arm64',
 			   kconfig='''
 CONFIG_SERIAL_AMBA_PL011=y
@@ -10,4 +11,4 @@ CONFIG_SERIAL_AMBA_PL011_CONSOLE=y''',
 			   kernel_path='arch/arm64/boot/Image',
 			   kernel_command_line='console=ttyAMA0 numa=fake=2',
 			   extra_qemu_params=['-machine', 'virt,virtualization=on,gic-version=3',
-					      '-cpu', 'max', '-smp', '2'])
+					      '-cpu', 'max,pauth-impdef=on', '-smp', '2'])
