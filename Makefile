@@ -8,14 +8,15 @@ JOBS ?=
 O ?= build
 SETUP ?= yes
 TESTS ?=
+ONLY ?=
 
 # The kernel's own make must not see this make's flags and variables.
-unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS
+unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS ONLY
 
 run = ./matrix/run --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix cells test edit refresh clean setup-matrix setup-test
+.PHONY: help matrix cells test mutants edit refresh clean setup-matrix setup-test
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -26,6 +27,8 @@ help:
 	@echo 'make cells     list the cells and what each proves'
 	@echo 'make test      the tests of the tools, the linters, the check of the series, and the cells'
 	@echo '               TESTS="unit lint"              only these parts (unit, lint, series, cells)'
+	@echo 'make mutants   put mistakes into the series, one at a time, and see the tests find them'
+	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: x86_64-thp), only these'
 	@echo 'make edit      the series as git commits, to work on; says where'
 	@echo 'make refresh   write these commits back to kernel/'
 	@echo 'make clean     remove the build folder; downloads stay'
@@ -43,6 +46,9 @@ cells:
 
 test: setup-test
 	@ci/test --out '$(O)' $(if $(JOBS),--jobs $(JOBS)) $(TESTS)
+
+mutants: setup-matrix
+	@set -f; tools/mutants $(ONLY) --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS)) $(if $(CELLS),--cells $(CELLS))
 
 edit: setup-matrix
 	@tools/edit --out '$(O)'

@@ -16,16 +16,7 @@
 
 #define N	GMEM_NR
 #define NPAGES	(4 * N)
-#define GFN	(8 * N)
-
-static struct gmem_kunit_file *open_bound(struct kunit *test, u64 flags)
-{
-	struct gmem_kunit_file *f;
-
-	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
-	return f;
-}
+#define GFN	GMEM_GFN
 
 static unsigned long nr_allocated(struct gmem_kunit_file *f)
 {
@@ -40,18 +31,13 @@ static unsigned int order_of(struct kunit *test, struct gmem_kunit_file *f, pgof
 	return folio_order(folio);
 }
 
-static struct folio *alloc_fails(struct inode *inode, pgoff_t index)
-{
-	return NULL;
-}
-
 /* Have the guest write to a single page, which thereby comes into existence. */
 static kvm_pfn_t write_base_page(struct kunit *test, struct gmem_kunit_file *f,
 				 pgoff_t index, u8 byte)
 {
 	struct gmem_kunit_fault fault;
 
-	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_fails);
+	gmem_kunit_no_hugepages(test);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
 	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
 
@@ -80,19 +66,21 @@ KUNIT_ARRAY_PARAM_DESC(range, range_cases, name);
 static void fills_range(struct kunit *test)
 {
 	const struct range_case *c = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, c->start, c->npages), 0);
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), c->allocated);
 	KUNIT_EXPECT_EQ(test, order_of(test, f, c->start), PMD_ORDER);
 	KUNIT_EXPECT_EQ(test, order_of(test, f, c->start + c->npages - 1), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->start), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->start + c->npages - 1), 0);
 }
 
 /* I8: without the flag, exactly the range is allocated, in single pages. */
 static void flag_off(struct kunit *test)
 {
 	const struct range_case *c = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test, GMEM_SHARED);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_SHARED);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, c->start, c->npages), 0);
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), c->npages);
@@ -106,7 +94,7 @@ static void flag_off(struct kunit *test)
  */
 static void mixed_with_base_pages(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault fault;
 	kvm_pfn_t first, last;
 
@@ -132,7 +120,7 @@ static void mixed_with_base_pages(struct kunit *test)
 /* I2: allocating again is a no-op, for memory in use and for memory that is not. */
 static void idempotent(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault before, after;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
@@ -150,7 +138,7 @@ static void idempotent(struct kunit *test)
 /* Memory of a hole is allocated anew, and reads as zeros. */
 static void refills_hole(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault fault;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
@@ -169,9 +157,9 @@ static void refills_hole(struct kunit *test)
 /* I7: no hugepages to be had, no error. */
 static void without_hugepages(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 
-	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_fails);
+	gmem_kunit_no_hugepages(test);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, N - 1, N + 2), 0);
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), N + 2);
 	KUNIT_EXPECT_EQ(test, order_of(test, f, N), 0);
@@ -180,7 +168,7 @@ static void without_hugepages(struct kunit *test)
 /* I3: a pending signal interrupts before anything is allocated. */
 static void interrupted(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 
 	set_tsk_thread_flag(current, TIF_SIGPENDING);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), -EINTR);
@@ -199,7 +187,7 @@ static struct folio *alloc_is_interrupted(struct inode *inode, pgoff_t index)
 /* A signal in the middle: what has been allocated stays, the next call goes on. */
 static void interrupted_half_way(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_is_interrupted);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), -EINTR);
@@ -231,7 +219,7 @@ KUNIT_ARRAY_PARAM_DESC(bad_range, bad_ranges, name);
 static void refused(struct kunit *test)
 {
 	const struct bad_range *c = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 
 	KUNIT_EXPECT_EQ(test, vfs_fallocate(f->file, FALLOC_FL_KEEP_SIZE, c->offset, c->len),
 			-EINVAL);
@@ -241,7 +229,7 @@ static void refused(struct kunit *test)
 /* I3: the size of the file can't change, a call that would is not supported. */
 static void without_keep_size(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 
 	KUNIT_EXPECT_EQ(test, vfs_fallocate(f->file, 0, 0, PMD_SIZE), -EOPNOTSUPP);
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);

@@ -9,7 +9,6 @@
  */
 #include <kunit/test.h>
 #include <linux/kvm_host.h>
-#include <linux/mman.h>
 #include <linux/uaccess.h>
 
 #include "gmem_kunit_helpers.h"
@@ -18,7 +17,7 @@
 #define NPAGES	(4 * N)
 
 /* Where the tests bind a file, unless they are about the address. */
-#define GFN	(8 * N)
+#define GFN	GMEM_GFN
 
 static struct gmem_kunit_file *open_poisoned(struct kunit *test, u64 flags)
 {
@@ -28,10 +27,8 @@ static struct gmem_kunit_file *open_poisoned(struct kunit *test, u64 flags)
 
 static struct gmem_kunit_file *open_bound(struct kunit *test, u64 flags)
 {
-	struct gmem_kunit_file *f = open_poisoned(test, flags);
-
-	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
-	return f;
+	gmem_kunit_poison_hugepages(test);
+	return gmem_kunit_open_bound(test, NPAGES, flags);
 }
 
 static struct gmem_kunit_fault fault_in(struct kunit *test, struct gmem_kunit_file *f,
@@ -68,6 +65,7 @@ static void guest_sees_zeros(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn - c->index % N, N, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 }
 
 /* I5: a second fault, on any page of the hugepage, does not zero again. */
@@ -266,23 +264,12 @@ static void binding_reused(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(after.pfn, N, 0x77), 0);
 }
 
-/* Map the whole file, as the host's userspace would. */
-static unsigned long map_file(struct kunit *test, struct gmem_kunit_file *f)
-{
-	unsigned long addr = kunit_vm_mmap(test, f->file, 0, (size_t)NPAGES << PAGE_SHIFT,
-					   PROT_READ | PROT_WRITE, MAP_SHARED, 0);
-
-	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
-	KUNIT_ASSERT_NE(test, addr, 0);
-	return addr;
-}
-
 /* I5: the host gets every page of a hugepage, no SIGBUS, and sees only zeros. */
 static void host_sees_zeros(struct kunit *test)
 {
 	const struct page_case *c = test->param_value;
 	struct gmem_kunit_file *f = open_poisoned(test, GMEM_HUGE);
-	unsigned long addr = map_file(test, f);
+	unsigned long addr = gmem_kunit_map(test, f);
 	struct folio *folio;
 	u8 byte = 1;
 
@@ -294,6 +281,7 @@ static void host_sees_zeros(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), PMD_ORDER);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(folio_pfn(folio), N, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 }
 
 /* Host and guest mean the same page: what one writes, the other reads. */
@@ -301,7 +289,7 @@ static void host_writes_guest_reads(struct kunit *test)
 {
 	const struct page_case *c = test->param_value;
 	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
-	unsigned long addr = map_file(test, f);
+	unsigned long addr = gmem_kunit_map(test, f);
 	struct gmem_kunit_fault fault;
 	char seen[8] = {};
 	void *p;
@@ -328,7 +316,7 @@ static void host_cannot_map_private(struct kunit *test)
 {
 	u64 flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE;
 	struct gmem_kunit_file *f = open_poisoned(test, flags);
-	unsigned long addr = map_file(test, f);
+	unsigned long addr = gmem_kunit_map(test, f);
 	u8 byte;
 
 	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)addr, 1), 1);

@@ -135,17 +135,12 @@ static void flag_off(struct kunit *test)
 	gmem_kunit_put_folio(folio);
 }
 
-static struct folio *alloc_fails(struct inode *inode, pgoff_t index)
-{
-	return NULL;
-}
-
 /* Add one single page to @f. */
 static void add_base_page(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index)
 {
 	struct folio *folio;
 
-	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_fails);
+	gmem_kunit_no_hugepages(test);
 	folio = kvm_gmem_get_folio(f->inode, index);
 	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
 
@@ -168,6 +163,15 @@ static const struct present_case present_cases[] = {
 
 KUNIT_ARRAY_PARAM_DESC(present, present_cases, name);
 
+/* Counts the attempts to allocate a hugepage. */
+static struct folio *alloc_is_counted(struct inode *inode, pgoff_t index)
+{
+	struct kunit *test = kunit_get_current_test();
+
+	(*(int *)test->priv)++;
+	return NULL;
+}
+
 /*
  * I7: a single page anywhere in the range rules the hugepage out, for each of its
  * pages, while the neighbours are not affected.
@@ -179,13 +183,18 @@ static void base_page_present(struct kunit *test)
 	static const pgoff_t in_range[] = { N, N + N / 2, 2 * N - 1 };
 	static const pgoff_t outside[] = { N - 1, 2 * N };
 	struct folio *folio;
-	int i;
+	int i, attempts = 0;
 
 	add_base_page(test, f, c->present);
 	KUNIT_ASSERT_EQ(test, nr_allocated(f), 1);
 
+	/* Known beforehand, i.e. no hugepage is allocated only to be freed again. */
+	test->priv = &attempts;
+	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_is_counted);
 	for (i = 0; i < ARRAY_SIZE(in_range); i++)
 		KUNIT_EXPECT_NULL(test, gmem_kunit_get_huge_folio(f, in_range[i]));
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+	KUNIT_EXPECT_EQ(test, attempts, 0);
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), 1);
 
 	folio = kvm_gmem_get_folio(f->inode, N + 3);
@@ -210,7 +219,7 @@ static void allocation_fails(struct kunit *test)
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
 	struct folio *folio;
 
-	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_fails);
+	gmem_kunit_no_hugepages(test);
 
 	KUNIT_EXPECT_NULL(test, gmem_kunit_get_huge_folio(f, c->index));
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);

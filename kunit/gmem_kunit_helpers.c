@@ -16,6 +16,7 @@
 #include <linux/gfp.h>
 #include <linux/highmem.h>
 #include <linux/kvm_host.h>
+#include <linux/mman.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/string.h>
@@ -172,6 +173,41 @@ int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
 }
 
 /**
+ * gmem_kunit_open_bound() - create a file, and bind all of it to slot 0 of a new VM
+ * @test: the test case, at the end of which all of it goes away
+ * @npages: size of the file in pages
+ * @flags: as for KVM_CREATE_GUEST_MEMFD
+ *
+ * Return: the file, whose first page is guest frame GMEM_GFN.
+ */
+struct gmem_kunit_file *gmem_kunit_open_bound(struct kunit *test,
+					      unsigned long npages, u64 flags)
+{
+	struct gmem_kunit_file *f;
+
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), npages, flags);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GMEM_GFN, 0, npages), 0);
+	return f;
+}
+
+/**
+ * gmem_kunit_map() - map a file as the host's userspace would
+ * @test: the test case, at the end of which the mapping goes away
+ * @f: the file
+ *
+ * Return: the address of the first page.
+ */
+unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f)
+{
+	unsigned long addr = kunit_vm_mmap(test, f->file, 0, i_size_read(f->inode),
+					   PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
+	KUNIT_ASSERT_NE(test, addr, 0);
+	return addr;
+}
+
+/**
  * gmem_kunit_unbind() - delete a memslot
  * @kvm: the VM
  * @id: id of the memslot
@@ -314,6 +350,43 @@ struct folio *gmem_kunit_peek(struct gmem_kunit_file *f, pgoff_t index)
 	return folio;
 }
 
+/**
+ * gmem_kunit_extra_refs() - see whether somebody has kept a folio
+ * @f: the file
+ * @index: page of the file
+ *
+ * Meant for hugepages, and for what they were split into: single pages can be on
+ * their way to the LRU, which takes a reference for a while.
+ *
+ * Return: the number of references to the folio that belong neither to the page
+ * cache nor to a mapping, 0 if there is no folio.
+ */
+int gmem_kunit_extra_refs(struct gmem_kunit_file *f, pgoff_t index)
+{
+	struct folio *folio = gmem_kunit_peek(f, index);
+
+	if (!folio)
+		return 0;
+
+	return folio_ref_count(folio) - folio_nr_pages(folio) - folio_mapcount(folio);
+}
+
+static struct folio *alloc_fails(struct inode *inode, pgoff_t index)
+{
+	return NULL;
+}
+
+/**
+ * gmem_kunit_no_hugepages() - let the allocation of hugepages fail
+ * @test: the test case
+ *
+ * For this thread, until the end of the case or until the stub is deactivated.
+ */
+void gmem_kunit_no_hugepages(struct kunit *test)
+{
+	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_fails);
+}
+
 static struct folio *alloc_poisoned(struct inode *inode, pgoff_t index)
 {
 	struct folio *folio = folio_alloc(GFP_HIGHUSER, PMD_ORDER);
@@ -359,6 +432,17 @@ void gmem_kunit_fill(kvm_pfn_t pfn, unsigned long npages, u8 byte)
 		memset(p + PAGE_SIZE - FILL, byte, FILL);
 		kunmap_local(p);
 	}
+}
+
+/**
+ * gmem_kunit_pattern() - what to write to a page, so that it can be told from others
+ * @index: page of the file
+ *
+ * Return: a byte, not zero; no two neighbours have the same.
+ */
+u8 gmem_kunit_pattern(pgoff_t index)
+{
+	return 1 + index % 251;
 }
 
 static bool page_contains(const void *p, u8 byte)

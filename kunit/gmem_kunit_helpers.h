@@ -15,6 +15,9 @@
 /* Pages of a hugepage. */
 #define GMEM_NR		BIT(PMD_ORDER)
 
+/* Where gmem_kunit_open_bound() binds a file. */
+#define GMEM_GFN	(8 * GMEM_NR)
+
 /* What a bound file needs on every architecture, see KVM_CREATE_GUEST_MEMFD. */
 #define GMEM_SHARED	(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)
 #define GMEM_HUGE	(GMEM_SHARED | GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE)
@@ -43,11 +46,14 @@ struct kvm *gmem_kunit_vm(struct kunit *test, unsigned long type);
 
 struct gmem_kunit_file *gmem_kunit_open(struct kunit *test, struct kvm *kvm,
 					unsigned long npages, u64 flags);
+struct gmem_kunit_file *gmem_kunit_open_bound(struct kunit *test,
+					      unsigned long npages, u64 flags);
 void gmem_kunit_close(struct kunit *test, struct gmem_kunit_file *f);
 
 int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
 		    pgoff_t pgoff, unsigned long npages);
 int gmem_kunit_unbind(struct kvm *kvm, int id);
+unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f);
 struct kvm_memory_slot *gmem_kunit_slot(struct kvm *kvm, int id);
 
 int gmem_kunit_fault(struct kvm *kvm, int id, gfn_t gfn,
@@ -60,9 +66,12 @@ int gmem_kunit_punch(struct gmem_kunit_file *f, pgoff_t index,
 struct folio *gmem_kunit_get_huge_folio(struct gmem_kunit_file *f, pgoff_t index);
 void gmem_kunit_put_folio(struct folio *folio);
 struct folio *gmem_kunit_peek(struct gmem_kunit_file *f, pgoff_t index);
+int gmem_kunit_extra_refs(struct gmem_kunit_file *f, pgoff_t index);
 
+void gmem_kunit_no_hugepages(struct kunit *test);
 void gmem_kunit_poison_hugepages(struct kunit *test);
 void gmem_kunit_fill(kvm_pfn_t pfn, unsigned long npages, u8 byte);
+u8 gmem_kunit_pattern(pgoff_t index);
 unsigned long gmem_kunit_count_not(kvm_pfn_t pfn, unsigned long npages, u8 byte);
 
 #endif /* __KVM_GMEM_KUNIT_HELPERS_H */

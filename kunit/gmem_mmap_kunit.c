@@ -16,7 +16,7 @@
 
 #define N	GMEM_NR
 #define NPAGES	(3 * N)
-#define GFN	(8 * N)
+#define GFN	GMEM_GFN
 
 /* A file together with a host mapping of all of it. */
 struct mapped {
@@ -30,10 +30,7 @@ static struct mapped open_mapped(struct kunit *test, u64 flags)
 
 	gmem_kunit_poison_hugepages(test);
 	m.f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags);
-	m.addr = kunit_vm_mmap(test, m.f->file, 0, (size_t)NPAGES << PAGE_SHIFT,
-			       PROT_READ | PROT_WRITE, MAP_SHARED, 0);
-	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(m.addr));
-	KUNIT_ASSERT_NE(test, m.addr, 0);
+	m.addr = gmem_kunit_map(test, m.f);
 	return m;
 }
 
@@ -43,18 +40,13 @@ static void __user *last_byte(const struct mapped *m, pgoff_t index)
 	return (void __user *)(m->addr + (index << PAGE_SHIFT) + PAGE_SIZE - 1);
 }
 
-static u8 pattern(pgoff_t index)
-{
-	return 1 + index % 251;
-}
-
 static void write_pattern(struct kunit *test, const struct mapped *m)
 {
 	unsigned long failed = 0;
 	pgoff_t index;
 
 	for (index = 0; index < NPAGES; index++) {
-		u8 byte = pattern(index);
+		u8 byte = gmem_kunit_pattern(index);
 
 		failed += copy_to_user(last_byte(m, index), &byte, 1);
 	}
@@ -90,7 +82,7 @@ static void check_mapping(struct kunit *test, const struct mapped *m, const stru
 		u8 byte = 0xff;
 
 		failed += copy_from_user(&byte, last_byte(m, index), 1);
-		wrong += byte != (hole ? 0 : pattern(index));
+		wrong += byte != (hole ? 0 : gmem_kunit_pattern(index));
 	}
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	KUNIT_EXPECT_EQ(test, wrong, 0);
@@ -163,7 +155,7 @@ static void write_into_hole(struct kunit *test)
 {
 	struct mapped m = open_mapped(test, GMEM_HUGE);
 	struct hole h = { "", N + 4, 8 };
-	u8 byte = pattern(N + 7);
+	u8 byte = gmem_kunit_pattern(N + 7);
 
 	write_pattern(test, &m);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h.start, h.npages), 0);
@@ -173,7 +165,7 @@ static void write_into_hole(struct kunit *test)
 
 	/* The hole is now in two parts. */
 	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, last_byte(&m, N + 7), 1), 0);
-	KUNIT_EXPECT_EQ(test, byte, pattern(N + 7));
+	KUNIT_EXPECT_EQ(test, byte, gmem_kunit_pattern(N + 7));
 	byte = 0;
 	KUNIT_ASSERT_EQ(test, copy_to_user(last_byte(&m, N + 7), &byte, 1), 0);
 	check_mapping(test, &m, &h);
@@ -195,11 +187,6 @@ static void beyond_end_of_file(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, m.f->inode->i_mapping->nrpages, N);
 }
 
-static struct folio *alloc_fails(struct inode *inode, pgoff_t index)
-{
-	return NULL;
-}
-
 /* Single pages stay single pages: guest_memfd's folios can't be moved. */
 static void collapse_refused(struct kunit *test)
 {
@@ -208,7 +195,7 @@ static void collapse_refused(struct kunit *test)
 	unsigned long addr = ALIGN(m.addr, PMD_SIZE);
 	struct hole nothing = {};
 
-	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_fails);
+	gmem_kunit_no_hugepages(test);
 	write_pattern(test, &m);
 	KUNIT_EXPECT_EQ(test, do_madvise(current->mm, addr, PMD_SIZE, MADV_COLLAPSE), -EINVAL);
 	KUNIT_EXPECT_EQ(test, folio_order(gmem_kunit_peek(m.f, N)), 0);

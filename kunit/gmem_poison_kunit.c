@@ -11,7 +11,6 @@
 #include <kunit/test.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
-#include <linux/mman.h>
 #include <linux/pagemap.h>
 #include <linux/uaccess.h>
 
@@ -19,7 +18,7 @@
 
 #define N	GMEM_NR
 #define NPAGES	(2 * N)
-#define GFN	(8 * N)
+#define GFN	GMEM_GFN
 
 static int init(struct kunit *test)
 {
@@ -45,12 +44,8 @@ KUNIT_ARRAY_PARAM_DESC(bad, bad_pages, name);
 
 static struct gmem_kunit_file *open_bound(struct kunit *test)
 {
-	struct gmem_kunit_file *f;
-
 	gmem_kunit_poison_hugepages(test);
-	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
-	return f;
+	return gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 }
 
 static void unmark(void *page)
@@ -122,6 +117,7 @@ static void used_memory(struct kunit *test)
 
 	mark_bad(test, f, c->index);
 	check_guest(test, f, c->index, 0x77);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 }
 
 /* I5: memory goes bad before its first use; zeroing the rest does not touch it. */
@@ -175,10 +171,7 @@ static void host_mapping(struct kunit *test)
 	gmem_kunit_fill(fault.pfn, N, 0x77);
 	mark_bad(test, f, c->index);
 
-	addr = kunit_vm_mmap(test, f->file, 0, (size_t)NPAGES << PAGE_SHIFT,
-			     PROT_READ | PROT_WRITE, MAP_SHARED, 0);
-	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
-
+	addr = gmem_kunit_map(test, f);
 	for (index = 0; index < N; index++) {
 		const void __user *p = (void __user *)(addr + (index << PAGE_SHIFT));
 
@@ -188,6 +181,7 @@ static void host_mapping(struct kunit *test)
 			lost += copy_from_user(&byte, p, 1) || byte != 0x77;
 	}
 	KUNIT_EXPECT_EQ(test, lost, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 }
 
 /* I2: the same with everything that memory_failure() does. */

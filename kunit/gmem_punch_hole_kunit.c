@@ -22,7 +22,7 @@
 
 #define N	GMEM_NR
 #define NPAGES	(4 * N)
-#define GFN	(8 * N)
+#define GFN	GMEM_GFN
 
 struct hole {
 	const char *name;
@@ -89,20 +89,10 @@ static unsigned long nr_in_whole_hugepages(const struct hole *h)
 	return nr;
 }
 
-/* What page @index contains; no two neighbours have the same. */
-static u8 pattern(pgoff_t index)
-{
-	return 1 + index % 251;
-}
-
 static struct gmem_kunit_file *open_bound(struct kunit *test)
 {
-	struct gmem_kunit_file *f;
-
 	gmem_kunit_poison_hugepages(test);
-	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
-	return f;
+	return gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 }
 
 /* Have the guest use all of the file, and write a pattern to it. */
@@ -114,7 +104,7 @@ static void write_pattern(struct kunit *test, struct gmem_kunit_file *f)
 	for (index = 0; index < NPAGES; index += BIT(fault.order)) {
 		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
 		for (i = 0; i < BIT(fault.order); i++)
-			gmem_kunit_fill(fault.pfn + i, 1, pattern(index + i));
+			gmem_kunit_fill(fault.pfn + i, 1, gmem_kunit_pattern(index + i));
 	}
 	KUNIT_ASSERT_EQ(test, f->inode->i_mapping->nrpages, NPAGES);
 }
@@ -133,6 +123,18 @@ static unsigned long nr_odd_orders(struct gmem_kunit_file *f)
 	}
 
 	return odd;
+}
+
+/* Nobody has kept a folio, i.e. all of them can be freed. */
+static unsigned long nr_kept(struct gmem_kunit_file *f)
+{
+	unsigned long kept = 0;
+	pgoff_t index;
+
+	for (index = 0; index < NPAGES; index++)
+		kept += gmem_kunit_extra_refs(f, index) != 0;
+
+	return kept;
 }
 
 /*
@@ -155,7 +157,7 @@ static void check_contents(struct kunit *test, struct gmem_kunit_file *f,
 			if (in_hole(h, i))
 				not_zero += gmem_kunit_count_not(pfn, 1, 0);
 			else
-				lost += gmem_kunit_count_not(pfn, 1, used ? pattern(i) : 0);
+				lost += gmem_kunit_count_not(pfn, 1, used ? gmem_kunit_pattern(i) : 0);
 		}
 	}
 
@@ -180,6 +182,7 @@ static void used_memory(struct kunit *test)
 							  nr_in_whole_hugepages(h);
 	KUNIT_EXPECT_EQ(test, f->inode->i_mapping->nrpages, NPAGES - freed);
 	KUNIT_EXPECT_EQ(test, nr_odd_orders(f), 0);
+	KUNIT_EXPECT_EQ(test, nr_kept(f), 0);
 	check_contents(test, f, h, true);
 }
 
@@ -209,6 +212,7 @@ static void pinned_memory(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, nr_pages, NPAGES - nr_in_whole_hugepages(h));
 	KUNIT_EXPECT_EQ(test, nr_odd_orders(f), 0);
+	KUNIT_EXPECT_EQ(test, nr_kept(f), 0);
 	check_contents(test, f, h, true);
 }
 
@@ -341,10 +345,7 @@ static void failure_changes_nothing(struct kunit *test)
 static void flag_off(struct kunit *test)
 {
 	const struct hole *h = test->param_value;
-	struct gmem_kunit_file *f;
-
-	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_SHARED);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_SHARED);
 
 	write_pattern(test, f);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, h->start, h->npages), 0);

@@ -13,7 +13,6 @@
 #include <linux/kvm_host.h>
 #include <linux/memcontrol.h>
 #include <linux/mempolicy.h>
-#include <linux/mman.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/pagemap.h>
@@ -194,9 +193,7 @@ static void bind_to_node(struct kunit *test, struct gmem_kunit_file *f, int node
 
 	snprintf(name, sizeof(name), "bind:%d", node);
 	KUNIT_ASSERT_EQ(test, mpol_parse_str(name, &policy), 0);
-	addr = kunit_vm_mmap(test, f->file, 0, (size_t)NPAGES << PAGE_SHIFT,
-			     PROT_READ | PROT_WRITE, MAP_SHARED, 0);
-	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
+	addr = gmem_kunit_map(test, f);
 
 	mmap_write_lock(current->mm);
 	vma = vma_lookup(current->mm, addr);

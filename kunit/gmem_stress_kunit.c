@@ -22,7 +22,6 @@
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
-#include <linux/mman.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
 #include <linux/prandom.h>
@@ -420,9 +419,7 @@ static void model(struct kunit *test)
 
 	m->test = test;
 	m->f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
-	m->addr = kunit_vm_mmap(test, m->f->file, 0, (size_t)NPAGES << PAGE_SHIFT,
-				PROT_READ | PROT_WRITE, MAP_SHARED, 0);
-	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(m->addr));
+	m->addr = gmem_kunit_map(test, m->f);
 
 	test->priv = m;
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_sometimes);

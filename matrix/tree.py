@@ -171,10 +171,12 @@ def patched_files(patch: Path) -> list[str]:
 
 
 def kunit_files(root: Path) -> Iterator[tuple[str, Path]]:
-    """What kunit/ lays into the tree: (path in the tree, file). README.md and editors' leavings stay out."""
+    """What kunit/ lays into the tree: (path in the tree, file). README.md, mutants/ and editors' leavings stay out."""
     for path in sorted((root / "kunit").rglob("*")):
-        if path.is_file() and path.name != "README.md" and not re.search(r"~$|\.sw.$|\.orig$|\.rej$|^#", path.name):
-            yield f"{KUNIT_DIR}/{path.relative_to(root / 'kunit')}", path
+        name = path.relative_to(root / "kunit")
+        ours = name.parts[0] in ("README.md", "mutants") or re.search(r"~$|\.sw.$|\.orig$|\.rej$|^#", path.name)
+        if path.is_file() and not ours:
+            yield f"{KUNIT_DIR}/{name}", path
 
 
 def overlay(root: Path, base: Base, patches: Sequence[Path] | None = None) -> Overlay:

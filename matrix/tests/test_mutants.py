@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What counts as killing a mutant, and that the mutants we have say what they have to."""
+
+import tempfile
+import unittest
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matrix import cells, manifest, mutants
+from matrix.errors import WrongUse
+from matrix.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
+from matrix.tests.consoles import CLEAN
+
+ROOT = Path(__file__).resolve().parents[2]
+MUTANT = Mutant("m", Path("m.patch"), "a mistake.", ("alpha.two",), ())
+RED = [{"code": "test", "text": "alpha.two failed"}]
+
+
+class Header(unittest.TestCase):
+    """The lines in front of the patch."""
+
+    def parse(self, text: str) -> Mutant:
+        """A mutant with this header."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "some-name.patch"
+            path.write_text(text + "\n\n--- a/x\n+++ b/x\n")
+            return mutants.parse(path)
+
+    def test_all_of_it(self) -> None:
+        """A line can go on."""
+        got = self.parse("Mistake: one\n two.\nKilled-by: a.b\n c.d\nCells: x y")
+        self.assertEqual((got.name, got.mistake, got.killed_by, got.cells), ("some-name", "one two.", ("a.b", "c.d"), ("x", "y")))
+
+    def test_wrong(self) -> None:
+        """Each of them is named."""
+        for text, error in {
+            "Mistake: one": "needs Mistake: and Killed-by:",
+            "Killed-by: a.b": "needs Mistake: and Killed-by:",
+            "Mistake: one\nKilled-by: ab": "ab is no suite.case",
+            "Mistake: one\nKiled-by: a.b": "not a header line: 'Kiled-by: a.b'",
+            " Mistake: one": "not a header line",
+        }.items():
+            with self.subTest(text), self.assertRaisesRegex(WrongUse, error):
+                self.parse(text)
+
+    def test_select(self) -> None:
+        """By glob; nothing found is an error."""
+        known = [Mutant(name, Path(), "", (), ()) for name in ("huge-a", "huge-b", "zero")]
+        self.assertEqual(mutants.select(known, []), known)
+        self.assertEqual(mutants.select(known, ["huge-*", "zero"]), known)
+        self.assertEqual(mutants.select(known, ["*-b"]), known[1:2])
+        with self.assertRaisesRegex(WrongUse, "no mutant is called nix"):
+            mutants.select(known, ["nix"])
+
+
+class Judge(unittest.TestCase):
+    """One mutant in one cell."""
+
+    def judge(self, reasons: list[dict[str, str]], console: str | None, mutant: Mutant = MUTANT) -> Outcome:
+        """The outcome of a run that was red for these reasons, or green."""
+        result: dict[str, Any] = {"verdict": "red" if reasons else "green", "reasons": reasons}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "console.log"
+            if console is not None:
+                path.write_text(console)
+            return mutants.judge(mutant, result, path)
+
+    def test_killed(self) -> None:
+        """By the case that the header names; the other killers are told, too."""
+        console = CLEAN.replace("    ok 2 two", "    not ok 2 two").replace("        ok 2 second row", "        not ok 2 second row")
+        got = self.judge(RED, console)
+        self.assertEqual((got.kind, got.killers), (KILLED, ("alpha.table", "alpha.two")))
+
+    def test_killed_by_splat(self) -> None:
+        """The case passes, but the kernel complains in it."""
+        console = CLEAN.replace("        ok 1 first row", "WARNING: mm/x.c:1 at y\n        ok 1 first row")
+        got = self.judge([{"code": "splat", "text": ""}], console, Mutant("m", Path(), "", ("alpha.table",), ()))
+        self.assertEqual((got.kind, got.killers), (KILLED, ("alpha.table",)))
+
+    def test_killed_by_hang(self) -> None:
+        """The console ends in the case."""
+        console = CLEAN[: CLEAN.index("        ok 2 second row")]
+        got = self.judge([{"code": "hang", "text": ""}], console, Mutant("m", Path(), "", ("alpha.table",), ()))
+        self.assertEqual((got.kind, got.killers), (KILLED, ("alpha.table",)))
+
+    def test_red_elsewhere(self) -> None:
+        """Another case failed, or none: not what the header says."""
+        got = self.judge(RED, CLEAN.replace("ok 1 one", "not ok 1 one"))
+        self.assertEqual((got.kind, got.killers, got.missed), (OTHER, ("alpha.one",), ("alpha.two",)))
+        self.assertEqual(self.judge([{"code": "warning", "text": "x.c"}], CLEAN).kind, OTHER)
+        self.assertEqual(self.judge([{"code": "boot", "text": ""}], None).kind, OTHER)
+
+    def test_survived(self) -> None:
+        """Green."""
+        self.assertEqual(self.judge([], CLEAN).kind, SURVIVED)
+
+    def test_does_not_build(self) -> None:
+        """Never a kill."""
+        got = self.judge([{"code": "build", "text": "x.c:1: error: y"}], None)
+        self.assertEqual((got.kind, got.why), (BROKEN, "x.c:1: error: y"))
+
+    def test_passed(self) -> None:
+        """Killed wherever it was tried."""
+        def verdict(**kinds: str) -> bool:
+            outcomes: Mapping[str, Mapping[str, Outcome]] = {"m": {cell: Outcome(kind) for cell, kind in kinds.items()}}
+            return mutants.passed([MUTANT], outcomes)
+
+        self.assertTrue(verdict(a=KILLED, b=KILLED))
+        self.assertFalse(verdict(a=KILLED, b=SURVIVED))
+        self.assertFalse(verdict(a=BROKEN))
+        self.assertFalse(verdict())
+
+    def test_markdown(self) -> None:
+        """A row per mutant, a column per cell."""
+        text = mutants.markdown([MUTANT], {"m": {"b": Outcome(KILLED, ("alpha.two", "x.y"))}}, ["a", "b"], "H.")
+        self.assertIn("| **m**: a mistake. | `alpha.two` |  | 2 cases |\n", text)
+
+
+class Ours(unittest.TestCase):
+    """kunit/mutants/."""
+
+    def test_headers(self) -> None:
+        """Each names cases that are in the manifest of a cell where it can be told."""
+        known = {cell.name: cell for cell in cells.load(ROOT)}
+        found = mutants.load(ROOT)
+        self.assertGreaterEqual(len(found), 40)
+        for mutant in found:
+            names = mutant.cells or tuple(cell.name for cell in known.values() if cell.gate)
+            for name in names:
+                expected = manifest.load(known[name].manifest)
+                assert expected
+                cases = {test.partition("/")[0] for test, skip in expected.tests.items() if skip is None}
+                with self.subTest(mutant=mutant.name, cell=name):
+                    self.assertLessEqual(set(mutant.killed_by), cases)
+
+
+if __name__ == "__main__":
+    unittest.main()
