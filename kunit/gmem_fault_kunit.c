@@ -198,6 +198,37 @@ static void order_of_slot(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fault.pfn, folio_pfn(folio) + c->index % N);
 }
 
+/*
+ * I6: looking without a fault gives the same answer as a fault, once there was one,
+ * and otherwise allocates nothing.
+ */
+static void lookup_without_fault(struct kunit *test)
+{
+	const struct slot_case *c = test->param_value;
+	struct gmem_kunit_file *f = open_poisoned(test, GMEM_HUGE);
+	gfn_t gfn = c->base_gfn + c->index - c->pgoff;
+	struct gmem_kunit_fault fault;
+	struct kvm_memory_slot *slot;
+	kvm_pfn_t pfn;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, c->base_gfn, c->pgoff, c->npages), 0);
+	slot = gmem_kunit_slot(f->kvm, 0);
+
+	KUNIT_EXPECT_EQ(test, kvm_gmem_lookup_pfn(slot, gfn, &pfn), 0);
+	KUNIT_EXPECT_EQ(test, pfn, KVM_PFN_ERR_FAULT);
+	KUNIT_EXPECT_EQ(test, f->inode->i_mapping->nrpages, 0);
+
+	fault = fault_in(test, f, gfn);
+	KUNIT_EXPECT_EQ(test, kvm_gmem_lookup_pfn(slot, gfn, &pfn), fault.order);
+	KUNIT_EXPECT_EQ(test, pfn, fault.pfn);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
+
+	/* A memslot outlives its file. */
+	gmem_kunit_close(test, f);
+	KUNIT_EXPECT_EQ(test, kvm_gmem_lookup_pfn(slot, gfn, &pfn), 0);
+	KUNIT_EXPECT_EQ(test, pfn, KVM_PFN_ERR_FAULT);
+}
+
 /* I6: two slots that share a hugepage get at the same memory, page by page. */
 static void folio_shared_by_two_slots(struct kunit *test)
 {
@@ -331,6 +362,7 @@ static struct kunit_case gmem_fault_cases[] = {
 	KUNIT_CASE_PARAM(guest_sees_zeros_in_base_pages, page_gen_params),
 	KUNIT_CASE_PARAM(pfn_congruent_to_gfn, page_gen_params),
 	KUNIT_CASE_PARAM(order_of_slot, slot_gen_params),
+	KUNIT_CASE_PARAM(lookup_without_fault, slot_gen_params),
 	KUNIT_CASE(folio_shared_by_two_slots),
 	KUNIT_CASE(unbound_gfn),
 	KUNIT_CASE(closed_file),

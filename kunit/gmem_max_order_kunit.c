@@ -214,7 +214,7 @@ static void intermediate_orders(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, max_order(N, PMD_ORDER, &b), PMD_ORDER);
 }
 
-/* arm64 passes a NULL max_order, and gets the same pfn. */
+/* Whoever populates page by page passes a NULL max_order, and gets the same pfn. */
 static void null_max_order(struct kunit *test)
 {
 	struct gmem_kunit_fault fault;

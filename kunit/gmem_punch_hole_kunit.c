@@ -305,6 +305,29 @@ static void guest_is_zapped(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_seq, seq);
 }
 
+/*
+ * I1: x86 compares a fault with nothing but its gfn with the range that is being
+ * invalidated.  All of a hugepage has to be in there, otherwise a fault next to the
+ * hole maps what is about to be freed.  Single pages are nobody else's business.
+ */
+static void holds_off_faults(struct kunit *test)
+{
+	const struct hole *h = test->param_value;
+	struct gmem_kunit_file *f = open_bound(test);
+	pgoff_t end = min(h->start + h->npages, NPAGES);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, h->start, h->npages), 0);
+	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_start, GFN + h->start / N * N);
+	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_end, GFN + DIV_ROUND_UP(end, N) * N);
+
+	f = gmem_kunit_open_bound(test, NPAGES, GMEM_SHARED);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, h->start, h->npages), 0);
+	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_start, GFN + h->start);
+	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_end, GFN + end);
+}
+
 struct bad_call {
 	const char *name;
 	int mode;
@@ -363,6 +386,7 @@ static struct kunit_case gmem_punch_hole_cases[] = {
 	KUNIT_CASE(freed_by_whole_hole),
 	KUNIT_CASE(rest_keeps_pfn),
 	KUNIT_CASE(guest_is_zapped),
+	KUNIT_CASE_PARAM(holds_off_faults, few_gen_params),
 	KUNIT_CASE_PARAM(failure_changes_nothing, bad_call_gen_params),
 	KUNIT_CASE_PARAM(flag_off, few_gen_params),
 	{}

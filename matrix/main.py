@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 from matrix import build, cells, manifest, proc, report, tree
 from matrix.cellrun import CellRun, failed_check
@@ -25,6 +26,7 @@ from matrix.errors import DISK_FULL, MatrixError, WrongUse
 from matrix.verdict import matches
 
 Prepare = Callable[[Path, Path, Path | None, Callable[[str], None]], tree.PreparedTree]
+Done = TypeVar("Done")
 
 EXAMPLES = """examples:
   ./matrix/run                                 the cells of the gate
@@ -61,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str], root: Path, prepare: Prepare = tree.prepare) -> int:
     """Runs what argv asks for, in the project at root; returns the exit status."""
+    return guarded("matrix", lambda: _main(argv, root, prepare))
+
+
+def guarded(name: str, body: Callable[[], int]) -> int:
+    """Runs body to its exit status; an error or a signal becomes one line that begins with name, and a status."""
     caught = [signal.SIGINT]
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
@@ -70,20 +77,20 @@ def main(argv: Sequence[str], root: Path, prepare: Prepare = tree.prepare) -> in
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, interrupt)
     try:
-        return _main(argv, root, prepare)
+        return body()
     except MatrixError as err:
-        return _fail(str(err), err.status)
+        return _fail(name, str(err), err.status)
     except KeyboardInterrupt:
-        return _fail("interrupted; the next run picks up from what is whole", 128 + caught[0])
+        return _fail(name, "interrupted; the next run picks up from what is whole", 128 + caught[0])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
     except OSError as err:
-        return _fail(DISK_FULL if err.errno == errno.ENOSPC else str(err), 3)
+        return _fail(name, DISK_FULL if err.errno == errno.ENOSPC else str(err), 3)
 
 
-def _fail(text: str, status: int) -> int:
-    print(f"matrix: {text}", file=sys.stderr, flush=True)
+def _fail(name: str, text: str, status: int) -> int:
+    print(f"{name}: {text}", file=sys.stderr, flush=True)
     return status
 
 
@@ -134,7 +141,7 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
             finally:
                 unfinished.discard(cell.name)
 
-        return _end(out, _pool(one, chosen, side))
+        return _end(out, pool(one, chosen, side))
 
 
 def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[Cell]) -> None:
@@ -182,17 +189,17 @@ def locked(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _pool(one: Callable[[Cell], report.Result], chosen: Sequence[Cell], side: int) -> list[report.Result]:
+def pool(one: Callable[[Cell], Done], chosen: Sequence[Cell], side: int) -> list[Done]:
     """Runs the cells, side of them at a time; the first error ends all of them."""
-    with ThreadPoolExecutor(side) as pool:
+    with ThreadPoolExecutor(side) as threads:
         try:
-            futures = {pool.submit(one, cell): cell.name for cell in chosen}
+            futures = {threads.submit(one, cell): cell.name for cell in chosen}
             done = {futures[future]: future.result() for future in as_completed(futures)}
         except BaseException:
             for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(signum, signal.SIG_IGN)
             proc.stop_all()
-            pool.shutdown(cancel_futures=True)
+            threads.shutdown(cancel_futures=True)
             raise
     return [done[cell.name] for cell in chosen]
 

@@ -15,7 +15,6 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 from matrix import cellrun, ktap, report, tree
 from matrix.cells import Cell
 from matrix.errors import WrongUse
+from matrix.main import pool
 from matrix.verdict import Console
 
 BOOT_SECONDS = 60  # a mutant may hang
@@ -73,13 +73,10 @@ class Run:
 
     def mutant(self, mutant: Mutant, cells: Sequence[Cell]) -> Mapping[str, Outcome]:
         """Builds and boots one mutant in these cells, side by side."""
-        with tree.patched(self.prepared, [mutant.path]) as prepared, ThreadPoolExecutor(2) as pool:
-            share = max(1, self.jobs // min(2, len(cells)))
-
-            def one(cell: Cell) -> Outcome:
-                return self._cell(mutant, cell, prepared, lambda: share)
-
-            found = dict(zip((cell.name for cell in cells), pool.map(one, cells)))
+        side = min(2, len(cells))
+        with tree.patched(self.prepared, [mutant.path]) as prepared:
+            found = dict(zip((cell.name for cell in cells),
+                             pool(lambda cell: self._cell(mutant, cell, prepared, lambda: max(1, self.jobs // side)), cells, side)))
         self.outcomes[mutant.name] = found
         for name, outcome in found.items():
             self.say(f"{mutant.name}: {name}: {outcome.kind}{': ' if outcome.why else ''}{outcome.why}")

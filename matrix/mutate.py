@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Generated mutants: each line of C that the series adds, with one small thing changed.
+
+What is changed is what one gets wrong: a comparison, a sign, a constant, a negation, a forgotten statement. A mutant
+that cannot be told from the original stands in kunit/mutants/equivalent.txt, with the reason. Lines are named by their
+text, not by their number, so that the list survives edits elsewhere.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from matrix import tree
+from matrix.errors import WrongUse
+
+# what, pattern, replacements. Spaces around the operators are the kernel's style, and keep pointers and casts out.
+SWAPS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
+    ("relation", r" (<=|>=|==|!=|<|>) ", {"<=": ("<", ">"), ">=": (">", "<"), "<": ("<=", ">="), ">": (">=", "<="),
+                                          "==": ("!=",), "!=": ("==",)}),
+    ("arithmetic", r" (\+|-|<<|>>|%|\^) ", {"+": ("-",), "-": ("+",), "<<": (">>",), ">>": ("<<",), "%": ("/",), "^": ("&",)}),
+    ("assignment", r" (\+=|-=|\|=) ", {"+=": ("-=",), "-=": ("+=",), "|=": ("=",)}),
+    ("logic", r" (&&|\|\|) ", {"&&": ("||",), "||": ("&&",)}),
+    ("bits", r" (&|\|) ", {"&": ("|",), "|": ("&",)}),
+    ("constant", r"\b(true|false|PMD_ORDER|PMD_SIZE|NULL|0|1)\b", {
+        "true": ("false",), "false": ("true",), "PMD_ORDER": ("(PMD_ORDER - 1)",), "PMD_SIZE": ("(2 * PMD_SIZE)",),
+        "0": ("1",), "1": ("0", "2")}),
+    ("rounding", r"\b(round_down|round_up|ALIGN_DOWN|min|max)\(", {
+        "round_down": ("round_up",), "round_up": ("round_down",), "ALIGN_DOWN": ("ALIGN",), "min": ("max",), "max": ("min",)}),
+)  # fmt: skip
+CONDITION = re.compile(r"^(\s*(?:\} else )?if )\((.*)\)( \{)?$")
+STATEMENT = re.compile(r"^\s+(?!return\b|goto\b|break;|continue;|struct |unsigned |const |static |pgoff_t |loff_t |gfn_t |int |bool |long "
+                       r"|kvm_pfn_t |enum |lockdep_|vm_fault_t |u64 |void )[\w>.*-]+(?:\(.*\)| [-+|&]?= .*)?;$")
+CONTROL = re.compile(r"^\s+(return|goto|break|continue)\b.*;$")
+COMMENT = re.compile(r"^\s*(/\*|\*|//)|^\s*$|^\s*#|^EXPORT_|^\s*KUNIT_|\bBUILD_BUG_ON")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of a file of the tree, and what becomes of it."""
+
+    file: str
+    line: int  # from 1
+    what: str
+    old: str
+    new: str
+
+    @property
+    def name(self) -> str:
+        """Unique among the changes of a tree."""
+        digest = format(abs(hash_text(self.new)) % 0xFFFF, "04x")
+        return f"{Path(self.file).stem}-{self.line}-{self.what}-{digest}"
+
+    def key(self) -> str:
+        """How equivalent.txt names it."""
+        return f"{self.file}: {self.old.strip()} => {self.new.strip()}"
+
+
+def hash_text(text: str) -> int:
+    """The same in every run, other than hash()."""
+    value = 5381
+    for char in text:
+        value = (value * 33 + ord(char)) & 0xFFFFFFFF
+    return value
+
+
+def added(base: Path, prepared: tree.PreparedTree) -> Iterator[tuple[str, list[str], list[int]]]:
+    """(file, its lines, numbers from 0 of those that the series adds) of each C file outside of the suites."""
+    for name in sorted(prepared.touched):
+        path = prepared.path / name
+        if not name.endswith((".c", ".h")) or name.startswith((tree.KUNIT_DIR, "tools/")) or not path.is_file():
+            continue
+        new = path.read_text("utf-8").splitlines()
+        old = (base / name).read_text("utf-8").splitlines() if (base / name).is_file() else []
+        blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+        yield name, new, [at for tag, _, _, start, end in blocks if tag in ("insert", "replace") for at in range(start, end)]
+
+
+def changes(base: Path, prepared: tree.PreparedTree) -> list[Change]:
+    """All changes to the lines that the series adds."""
+    return [Change(name, at + 1, what, lines[at], new) for name, lines, numbers in added(base, prepared)
+            for at in numbers for what, new in mutate(lines, at)]
+
+
+def mutate(lines: list[str], at: int) -> Iterator[tuple[str, str]]:
+    """(what, new line) for one line of C."""
+    line = lines[at]
+    if COMMENT.search(line) or not line.startswith("\t"):
+        return
+    code = re.sub(r'"[^"]*"|/\*.*?\*/', lambda match: " " * len(match[0]), line)
+    for what, pattern, swaps in SWAPS:
+        for match in re.finditer(pattern, code):
+            for other in swaps.get(match[1], ()):
+                yield what, line[: match.start(1)] + other + line[match.end(1) :]
+    if condition := CONDITION.match(line):
+        yield "negation", f"{condition[1]}(!({condition[2]})){condition[3] or ''}"
+    before = lines[at - 1] if at else ""
+    whole = before.endswith((";", "{", "}", ":", "*/")) or not before.strip()
+    if STATEMENT.match(code) and whole:
+        yield "statement", "\t;"
+    elif CONTROL.match(code) and re.search(r"^\s*(if|else)\b", before) and before.endswith((")", "else")):
+        yield "statement", "\t\t;"
+
+
+def patch(change: Change, lines: list[str]) -> str:
+    """A patch for patch(1), with the header that kunit/mutants/ has."""
+    new = [*lines]
+    new[change.line - 1] = change.new
+    diff = difflib.unified_diff(lines, new, f"a/{change.file}", f"b/{change.file}", n=2, lineterm="")
+    return f"Mistake: {change.what}: {change.old.strip()} => {change.new.strip()}\nKilled-by: *\n\n" + "\n".join(diff) + "\n"
+
+
+def equivalents(root: Path) -> dict[str, str]:
+    """kunit/mutants/equivalent.txt: key -> reason. An entry is a line with the key and an indented one with the reason."""
+    path = root / "kunit/mutants/equivalent.txt"
+    found: dict[str, str] = {}
+    key = ""
+    for number, line in enumerate(path.read_text("utf-8").splitlines() if path.exists() else (), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if not line[0].isspace():
+            key = line.strip()
+        elif key:
+            found[key] = f"{found[key]} {line.strip()}" if key in found else line.strip()
+        else:
+            raise WrongUse(f"{path}:{number}: a reason without a mutant")
+    return found
