@@ -4,7 +4,7 @@
 kunit/mutants/<name>.patch: header lines "Mistake:", "Killed-by:" (cases, as suite.case) and, where not every cell can
 tell, "Cells:"; a line that starts with a space goes on with the one before. An empty line, and a patch on top of series
 and suites. A mutant is killed in a cell if every case that its header names fails there, or is where the kernel
-complains. Being red in any other way does not count.
+complains. Being red in any other way does not count, unless the header says "*", as those that are generated do.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from matrix.verdict import Console
 BOOT_SECONDS = 60  # a mutant may hang
 HEADER = re.compile(r"(Mistake|Killed-by|Cells): *(.*)")
 CASE = re.compile(r"\w+\.\w+")
+ANYTHING = ("*",)
 IN_CASE = re.compile(r" in (\w+\.\w+)")  # of what Console says about a splat
 
 KILLED, SURVIVED, BROKEN, OTHER = "killed", "survived", "does not build", "red elsewhere"
@@ -113,7 +114,7 @@ def parse(path: Path) -> Mutant:
     if not found.get("Mistake") or not killed_by:
         raise WrongUse(f"{path}: the header needs Mistake: and Killed-by:")
     for name in killed_by:
-        if not CASE.fullmatch(name):
+        if killed_by != ANYTHING and not CASE.fullmatch(name):
             raise WrongUse(f"{path}: Killed-by: {name} is no suite.case")
     return Mutant(path.stem, path, found["Mistake"], killed_by, tuple(found.get("Cells", "").split()))
 
@@ -139,6 +140,8 @@ def judge(mutant: Mutant, result: report.Result, console: Path) -> Outcome:
     missed = tuple(name for name in mutant.killed_by if name not in killers)
     if result["verdict"] == "green":
         return Outcome(SURVIVED, (), mutant.killed_by)
+    if mutant.killed_by == ANYTHING:
+        return Outcome(KILLED, killers, (), f"by {killers[0] if killers else next(iter(codes.values()))}")
     if missed:
         return Outcome(OTHER, killers, missed, f"{', '.join(missed)} did not fail")
     return Outcome(KILLED, killers, (), f"by {len(killers)} cases")

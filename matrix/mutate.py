@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +112,20 @@ def patch(change: Change, lines: list[str]) -> str:
     new[change.line - 1] = change.new
     diff = difflib.unified_diff(lines, new, f"a/{change.file}", f"b/{change.file}", n=2, lineterm="")
     return f"Mistake: {change.what}: {change.old.strip()} => {change.new.strip()}\nKilled-by: *\n\n" + "\n".join(diff) + "\n"
+
+
+def write(base: Path, prepared: tree.PreparedTree, folder: Path, known: Mapping[str, str]) -> list[Path]:
+    """Writes all generated mutants but those that are known to be equivalent as patches into folder, a new one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    paths = []
+    for change in changes(base, prepared):
+        if change.key() in known:
+            continue
+        lines = (prepared.path / change.file).read_text("utf-8").splitlines()
+        paths.append(folder / f"{change.name}.patch")
+        paths[-1].write_text(patch(change, lines), "utf-8")
+    return paths
 
 
 def equivalents(root: Path) -> dict[str, str]:

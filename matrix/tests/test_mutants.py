@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matrix import cells, manifest, mutants
+from matrix import cells, manifest, mutants, mutate
 from matrix.errors import WrongUse
 from matrix.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
@@ -91,6 +91,13 @@ class Judge(unittest.TestCase):
         self.assertEqual(self.judge([{"code": "warning", "text": "x.c"}], CLEAN).kind, OTHER)
         self.assertEqual(self.judge([{"code": "boot", "text": ""}], None).kind, OTHER)
 
+    def test_killed_by_anything(self) -> None:
+        """Generated mutants: by whatever makes the cell red, but not by failing to build."""
+        mutant = Mutant("m", Path(), "", mutants.ANYTHING, ())
+        self.assertEqual(self.judge([{"code": "hang", "text": "boot"}], None, mutant).kind, KILLED)
+        self.assertEqual(self.judge([{"code": "build", "text": "error"}], None, mutant).kind, BROKEN)
+        self.assertEqual(self.judge([], CLEAN, mutant).kind, SURVIVED)
+
     def test_survived(self) -> None:
         """Green."""
         self.assertEqual(self.judge([], CLEAN).kind, SURVIVED)
@@ -115,6 +122,50 @@ class Judge(unittest.TestCase):
         """A row per mutant, a column per cell."""
         text = mutants.markdown([MUTANT], {"m": {"b": Outcome(KILLED, ("alpha.two", "x.y"))}}, ["a", "b"], "H.")
         self.assertIn("| **m**: a mistake. | `alpha.two` |  | 2 cases |\n", text)
+
+
+class Mutate(unittest.TestCase):
+    """What is made of a line."""
+
+    def mutate(self, line: str, before: str = "\tx = y;") -> dict[str, str]:
+        """New line -> what."""
+        return {new: what for what, new in mutate.mutate([before, line], 1)}
+
+    def test_lines(self) -> None:
+        """Conditions, comparisons, constants, statements; declarations and comments are left alone."""
+        self.assertEqual(self.mutate("\tif (a < b)"), {
+            "\tif (a <= b)": "relation", "\tif (a >= b)": "relation", "\tif (!(a < b))": "negation"})
+        self.assertEqual(self.mutate("\tfolio_put(folio);"), {"\t;": "statement"})
+        self.assertEqual(self.mutate("\t\treturn NULL;", "\tif (x)"), {"\t\t;": "statement"})
+        self.assertEqual(self.mutate("\treturn true;"), {"\treturn false;": "constant"})
+        self.assertEqual(self.mutate("\tx = a + 1;"), {
+            "\tx = a - 1;": "arithmetic", "\tx = a + 0;": "constant", "\tx = a + 2;": "constant", "\t;": "statement"})
+        for line in ("\t/* a < b */", "\tstruct folio *folio;", "EXPORT_SYMBOL_IF_KUNIT(x);", "#define X 1", "\tsecond, line);",
+                     '\tpr_info("a < b");'.replace("pr_info", "return pr_info")):
+            self.assertEqual(self.mutate(line, "\tcall(first,"), {}, line)
+
+    def test_patch(self) -> None:
+        """It is one of our patches, and its name says where and what."""
+        change = mutate.Change("virt/kvm/x.c", 2, "relation", "\tif (a < b)", "\tif (a <= b)")
+        text = mutate.patch(change, ["int x;", "\tif (a < b)", "\t\treturn;"])
+        self.assertIn("\n\n--- a/virt/kvm/x.c\n+++ b/virt/kvm/x.c\n@@ -1,3 +1,3 @@\n int x;\n-\tif (a < b)\n+\tif (a <= b)\n", text)
+        self.assertRegex(change.name, "^x-2-relation-[0-9a-f]{4}$")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "x.patch"
+            path.write_text(text)
+            self.assertEqual(mutants.parse(path).killed_by, mutants.ANYTHING)
+
+    def test_equivalents(self) -> None:
+        """A key, and the reason indented; a reason alone is an error."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "kunit/mutants/equivalent.txt"
+            path.parent.mkdir(parents=True)
+            self.assertEqual(mutate.equivalents(Path(folder)), {})
+            path.write_text("# comment\na.c: x => y\n\tbecause\n\tof it\n")
+            self.assertEqual(mutate.equivalents(Path(folder)), {"a.c: x => y": "because of it"})
+            path.write_text("\tbecause\n")
+            with self.assertRaisesRegex(WrongUse, "equivalent.txt:1: a reason without a mutant"):
+                mutate.equivalents(Path(folder))
 
 
 class Ours(unittest.TestCase):
