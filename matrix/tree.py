@@ -19,13 +19,16 @@ import re
 import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matrix import proc, source
 from matrix.errors import DISK_FULL, MachineError, WrongUse
 
 Say = Callable[[str], None]
+
+Item = tuple[bytes, int]  # content and mode of a file
 
 KUNIT_DIR = "virt/kvm/tests"
 PATCH_SECONDS = 60.0
@@ -62,7 +65,7 @@ class Base:
 class Overlay:
     """What the series and kunit/ make of the base: content and mode per path; None: the file goes away."""
 
-    files: Mapping[str, tuple[bytes, int] | None]
+    files: Mapping[str, Item | None]
 
     def digest(self) -> str:
         """sha256 over paths, modes and contents."""
@@ -181,30 +184,67 @@ def overlay(root: Path, base: Base, patches: Sequence[Path] | None = None) -> Ov
     """
     suites = patches is None or any(KUNIT_DIR in patch.read_text(errors="replace") for patch in patches)
     patches = series(root, base.kernel) if patches is None else patches
-    stage = base.path.with_name("stage")
+    files = _apply(patches, base.path, f"{base.version} ({base.origin})")
+    for name, path in kunit_files(root) if suites else ():
+        files[name] = path.read_bytes(), 0o644
+    return Overlay(files)
+
+
+@contextmanager
+def patched(prepared: PreparedTree, patches: Sequence[Path]) -> Iterator[PreparedTree]:
+    """The prepared tree with these patches on top of series and suites; without them again afterwards.
+
+    Only what they change is written, with fresh mtimes each way: the cells' build directories stay warm. After a kill
+    in between, prepare() puts the tree right. The caller holds the lock of out and builds nothing else meanwhile.
+    Raises WrongUse when a patch does not apply; the tree is then as it was.
+    """
+    old: dict[str, Item | None] = {}
+    new = _apply(patches, prepared.path, f"{prepared.version} with the series")
+    for name in new:
+        path = prepared.path / name
+        old[name] = (path.read_bytes(), path.stat().st_mode & 0o777) if path.is_file() else None
+    over = Overlay(new)
+    try:
+        _lay(prepared.path, new)
+        yield replace(prepared, touched=prepared.touched | frozenset(new),
+                      series=hashlib.sha256(f"{prepared.series} {over.digest()}".encode()).hexdigest())
+    finally:
+        _lay(prepared.path, old)
+
+
+def _lay(tree: Path, files: Mapping[str, Item | None]) -> None:
+    """Write or remove the files that differ."""
+    for name, item in files.items():
+        if item is None:
+            _remove(tree / name)
+        elif not _same(tree / name, *item):
+            _write(tree / name, *item)
+
+
+def _apply(patches: Sequence[Path], top: Path, what: str) -> dict[str, Item | None]:
+    """What the files that these patches touch in top become; top itself stays as it is."""
+    stage = top.with_name("stage")
     _remove(stage)
     stage.mkdir()
     names = sorted({name for patch in patches for name in patched_files(patch)})
     for name in names:
-        if (base.path / name).is_file():
+        if (top / name).is_file():
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(base.path / name, stage / name)
+            shutil.copy2(top / name, stage / name)
     for patch in patches:
-        _apply_patch(patch, stage, base)
-    files: dict[str, tuple[bytes, int] | None] = {}
+        _apply_patch(patch, stage, what)
+    files: dict[str, Item | None] = {}
     for name in names:
         path = stage / name
         if path.is_file():
             files[name] = path.read_bytes(), path.stat().st_mode & 0o777
-        elif (base.path / name).exists():
+        elif (top / name).exists():
             files[name] = None
-    for name, path in kunit_files(root) if suites else ():
-        files[name] = path.read_bytes(), 0o644
     _remove(stage)
-    return Overlay(files)
+    return files
 
 
-def _apply_patch(patch: Path, stage: Path, base: Base) -> None:
+def _apply_patch(patch: Path, stage: Path, what: str) -> None:
     """Apply one patch in stage with fuzz 0 (offsets are fine); WrongUse names file and hunk and where the rejects are."""
     if not shutil.which("patch"):
         raise MachineError("there is no patch(1) here; tools/setup installs it")
@@ -225,8 +265,8 @@ def _apply_patch(patch: Path, stage: Path, base: Base) -> None:
             where.append(f"{file or 'one file'} has it already" if "Reversed" in line else line)
     rejects = sorted(str(path) for path in stage.rglob("*.rej"))
     see = f"\nSee what was refused: less {' '.join(rejects)}" if rejects else ""
-    raise WrongUse(f"{patch.parent.parent.name}/{patch.parent.name}/{patch.name} does not apply to {base.version} "
-                   f"({base.origin}): {'; '.join(where) or done.output.strip()}{see}")
+    raise WrongUse(f"{patch.parent.parent.name}/{patch.parent.name}/{patch.name} does not apply to {what}: "
+                   f"{'; '.join(where) or done.output.strip()}{see}")
 
 
 # The mirror
@@ -281,9 +321,7 @@ def mirror(base: Base, tree: Path, over: Overlay, say: Say) -> None:
     seen = folder("")
     if "files" in data and seen != int(data["files"]):
         raise _Damaged(f"{base.path} has {seen} files, not {data['files']}")
-    for name, item in over.files.items():
-        if item and not _same(target / name, *item):
-            _write(target / name, *item)
+    _lay(target, over.files)
     if new:
         target.rename(tree)
 

@@ -12,6 +12,28 @@ from matrix import source, tree
 from matrix.errors import MachineError, WrongUse
 from matrix.tests.fake_kernel import FIRST, MAKEFILE, NUMBERS, OLD, SECOND, FakeKernel, snapshot, write
 
+# Patches on top of the series.
+ON_TOP = FIRST.replace("-line 10\n+line ten", "-line ten\n+line TEN")
+OTHERS = """diff --git a/virt/kvm/tests/gmem_kunit.c b/virt/kvm/tests/gmem_kunit.c
+--- a/virt/kvm/tests/gmem_kunit.c
++++ b/virt/kvm/tests/gmem_kunit.c
+@@ -1 +1 @@
+-test
++broken test
+diff --git a/lib/fresh.c b/lib/fresh.c
+new file mode 100644
+--- /dev/null
++++ b/lib/fresh.c
+@@ -0,0 +1 @@
++fresh
+diff --git a/virt/kvm/kvm_main.c b/virt/kvm/kvm_main.c
+deleted file mode 100644
+--- a/virt/kvm/kvm_main.c
++++ /dev/null
+@@ -1 +0,0 @@
+-main
+"""
+
 
 class Prepared(FakeKernel):
     """From the tarball."""
@@ -207,6 +229,68 @@ class Prepared(FakeKernel):
         (self.root / "kernel/7.3/0002-p.patch").unlink()
         with self.assertRaisesRegex(WrongUse, "names 0002-p.patch, which is not there"):
             self.prepare()
+
+    def extra(self, *patches: str) -> list[Path]:
+        """Patches to go on top of the series."""
+        paths = [self.top / "mutants" / f"{n}.patch" for n, _ in enumerate(patches)]
+        for path, text in zip(paths, patches):
+            write(path, text)
+        return paths
+
+    def test_patched(self) -> None:
+        """Patches on top, of a file of the series, a suite and a file of the source, one new and one gone; then all is as before."""
+        got = self.prepare()
+        base = snapshot(self.out / "linux-7.3.4/base")
+        before = snapshot(got.path)
+        start = time.time_ns()
+        time.sleep(0.02)
+        again = ON_TOP.replace("-line ten\n+line TEN", "-line TEN\n+line 10+")
+        with tree.patched(got, self.extra(ON_TOP, again, OTHERS)) as on_top:
+            inside = snapshot(got.path)
+            self.assertIn("line 10+\n", self.text("virt/kvm/guest_memfd.c"))
+            self.assertEqual(self.text("virt/kvm/tests/gmem_kunit.c"), "broken test\n")
+            self.assertEqual(self.text("lib/fresh.c"), "fresh\n")
+            self.assertFalse((got.path / "virt/kvm/kvm_main.c").exists())
+            changed = {"virt/kvm/guest_memfd.c", "virt/kvm/tests/gmem_kunit.c", "lib/fresh.c", "virt/kvm/kvm_main.c"}
+            self.assertEqual({name for name in before | inside if before.get(name) != inside.get(name)} - {"lib"}, changed)
+            self.assertEqual(on_top.touched, got.touched | changed)
+            self.assertNotEqual(on_top.series, got.series)
+            self.assertEqual((on_top.path, on_top.version, on_top.origin), (got.path, got.version, got.origin))
+            middle = time.time_ns()
+            time.sleep(0.02)
+        after = snapshot(got.path)
+        self.assertEqual({name: item[:2] for name, item in after.items() if name != "lib"},
+                         {name: item[:2] for name, item in before.items()})
+        for name in changed - {"lib/fresh.c", "virt/kvm/kvm_main.c"}:
+            self.assertGreater(inside[name][2], start)
+            self.assertGreater(after[name][2], middle)
+        self.assertEqual({name for name in before if before[name] != after[name]}, changed - {"lib/fresh.c"})
+        self.assertEqual(snapshot(self.out / "linux-7.3.4/base"), base)
+        self.assertEqual(self.prepare(), got)
+        self.assertFalse((got.path / "lib").exists())
+
+    def test_patched_and_then(self) -> None:
+        """An exception inside puts the tree right; so does the next run after a kill."""
+        got = self.prepare()
+        with self.assertRaises(KeyboardInterrupt), tree.patched(got, self.extra(ON_TOP)):
+            raise KeyboardInterrupt
+        self.assertIn("line ten\n", self.text("virt/kvm/guest_memfd.c"))
+        killed = tree.patched(got, self.extra(ON_TOP, OTHERS))
+        killed.__enter__()  # pylint: disable=unnecessary-dunder-call
+        self.assertIn("line TEN\n", self.text("virt/kvm/guest_memfd.c"))
+        self.assertEqual(self.prepare(), got)
+        self.assertIn("line ten\n", self.text("virt/kvm/guest_memfd.c"))
+        self.assertFalse((got.path / "lib").exists())
+        self.assertEqual(self.text("virt/kvm/kvm_main.c"), "main\n")
+
+    def test_patched_does_not_apply(self) -> None:
+        """The patch is named, nothing has changed."""
+        got = self.prepare()
+        before = snapshot(got.path)
+        with self.assertRaisesRegex(WrongUse, r"mutants/1.patch does not apply to 7.3.4 with the series: .*guest_memfd.c, hunk 1"):
+            with tree.patched(got, self.extra(ON_TOP, FIRST)):
+                self.fail("it must not come here")
+        self.assertEqual(snapshot(got.path), before)
 
     def test_disk_full(self) -> None:
         """One line, and no half tree."""
