@@ -284,6 +284,19 @@ class Clean(unittest.TestCase):
                 self.check_green(text)
         self.check_green(b"\xff\xfe\x80 noise\n" + CLEAN.encode() + b"\xc3(\n")
 
+    def test_chunks(self) -> None:
+        """Wherever the reader's chunks begin: CR/LF, escape sequences and long lines stay what they are."""
+        text = "\x1bc\x1b[2J\x1b[0mSeaBIOS\r\n" + "".join(f"\x1b[1;37m{line}\r\n" for line in CLEAN.splitlines())
+        line = text.count("\n") + 1
+        for size in (1, 2, 3, 7, 64):
+            with self.subTest(size), mock.patch.object(module, "CHUNK", size):
+                self.check_green(text)
+                found = verdict(text + "BUG: KASAN: x")
+                self.assertEqual([str(reason) for reason in found.reasons], [f"splat: KASAN after the tests (line {line}): BUG: KASAN: x"])
+        with mock.patch.object(module, "LONG", 300), mock.patch.object(module, "CHUNK", 1000):
+            for at in range(250, 350):
+                self.assertFalse(verdict(CLEAN + "x" * at + " BUG: KASAN: y\n").green, at)
+
     def test_expected_warning(self) -> None:
         """A WARN that a test suppresses (lib/kunit/bug.c) prints nothing, the test may well mention it."""
         self.check_green(spoil("    ok 2 two", "    # two: WARNING: this one is expected\n    ok 2 two"))
@@ -452,14 +465,15 @@ class Spoiled(unittest.TestCase):
                 return (self.text * (size // len(self.text) + 1))[:size]
 
         loop = b"KTAP version 1\n1..9\n" + b"ok 1 x\n" * 100_000
+        nest = b"".join(b" " * 4 * depth + b"KTAP version 1\n" for depth in range(200))
         small: dict[str, Any] = {"LARGEST": 1 << 19, "CHUNK": 1 << 16, "LINES": 20_000}
         with mock.patch.multiple(module, **small), mock.patch.object(ktap, "MAX_LEAVES", 1000):
-            for text in (b"[    1.234567] a message\n", b"x", b"\x1b", b"BUG: y\n", loop):
+            for text in (b"[    1.234567] a message\n", b"x", b"\x1b", b"BUG: y\n", b"\xff\xfe", b"INFO: task ", b"\r", loop, nest):
                 tracemalloc.start()
                 start = time.monotonic()
                 found = judge(Evidence({}, {}, None, frozenset(), console=Endless(text)))  # type: ignore[arg-type]
                 self.assertLess(time.monotonic() - start, 10)
-                self.assertLess(tracemalloc.get_traced_memory()[1], 4 << 20)
+                self.assertLess(tracemalloc.get_traced_memory()[1], 4 << 20, text[:20])
                 tracemalloc.stop()
                 self.assertIn("console", [reason.code for reason in found.reasons])
 
