@@ -132,6 +132,8 @@ class Reader:
         if block:
             if block.name or not indent:
                 self._problem(f"a second header: {name} {self.where()}")
+            elif block.plan is not None or block.results:
+                self._problem(f"a late header: {name}")
             block.name = name
 
     def _plan(self, indent: int, count: int) -> None:

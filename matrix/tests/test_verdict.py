@@ -171,6 +171,7 @@ STREAMS = {
     "an expectation that fails too late": ("kvm: exiting", "    # late: EXPECTATION FAILED at a.c:7\nkvm: exiting",
                                            "ktap", "no result after 'EXPECTATION FAILED at a.c:7'"),
     "a second header": ("    # Subtest: beta\n", "    # Subtest: beta\n    # Subtest: beta\n", "ktap", "a second header: beta"),
+    "a late header": ("    # Subtest: beta\n    1..2\n", "    1..2\n    # Subtest: beta\n", "ktap", "a late header: beta"),
     "a result without a name": ("    ok 2 two", "    ok 2", "ktap", "result 2 has no name"),
     "no reboot": ("reboot: Restarting system\n", "", "end", "no 'reboot: Restarting system' after"),
     "a power off instead": ("reboot: Restarting system\n", "reboot: Power down\n", "end", "no 'reboot: Restarting"),
@@ -387,6 +388,18 @@ class Spoiled(unittest.TestCase):
         for at in range(first, len(lines)):
             green = verdict("".join(lines[:at] + lines[at + 1 :])).green
             self.assertEqual(green, lines[at].startswith(spare), lines[at])
+
+    def test_a_character_changed(self) -> None:
+        """Each character of the stream counts, but for those of the lines that may go (see above) and of a skip's reason."""
+        lines = CLEAN.splitlines(keepends=True)
+        spare = ("        1..2", "    # module", "    # two", "kvm:", "reboot: machine", "[12:00:02]")
+        for at in range(lines.index("KTAP version 1\n"), len(lines)):
+            line = lines[at]
+            for column in range(0 if line.startswith(spare) else len(line.rstrip("\n").partition(" no such hardware")[0])):
+                for new in {"", "x", "7"} - {line[column]}:
+                    changed = line[:column] + new + line[column + 1 :]
+                    if verdict("".join([*lines[:at], changed, *lines[at + 1 :]])).green:
+                        self.fail(f"{line!r} is green as {changed!r}")
 
     def test_no_output(self) -> None:
         """Nothing, or no KTAP: the last line tells what there was."""
