@@ -279,7 +279,10 @@ def check_warnings(evidence: Evidence) -> list[Reason]:
         fresh = False
         if match := SOURCE.match(line):
             if match["kind"].endswith(bad_kinds):
-                warning, counted, paths = line, False, [*chain, match["path"]]
+                counted, paths = False, [*chain, match["path"]]
+                path = posixpath.normpath(match["path"])
+                name = next((name for name in evidence.touched if path.endswith("/" + name)), path)
+                warning = name + line[match.end("path"):]
             elif match["kind"] == "note":
                 paths = [match["path"]]
             else:

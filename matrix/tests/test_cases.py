@@ -105,6 +105,8 @@ class Cases(unittest.TestCase):
                         console = clean[:start] + splat + clean[start:]
                     found = verdict(into, console.encode(), {})
                     self.check(found, expected, reasons)
+                    for label in (text for code, text in reasons if code == "splat"):
+                        self.assertTrue(any(reason.text.startswith(f"{label} ") for reason in found.reasons), label)
                     self.assertIn(where, found.reasons[0].text)
 
     def test_200_megabytes(self) -> None:

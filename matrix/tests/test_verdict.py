@@ -371,7 +371,10 @@ class Spoiled(unittest.TestCase):
         """Each form of a warning that concerns us."""
         for name, log in WARNINGS.items():
             with self.subTest(name):
-                self.check_red("warning", log.splitlines()[-1 if "note" not in log else 0][:40], build_log=log)
+                line = log.splitlines()[-1 if "note" not in log else 0]
+                self.check_red("warning", line.partition(": ")[2][:60], build_log=log)
+        for name in ("plain", "absolute", "through x86", "through a test"):  # the name in the tree, wherever that is
+            self.assertTrue(verdict(build_log=WARNINGS[name]).reasons[0].text.startswith("virt/kvm/guest_memfd.c:"))
 
     def test_cut_anywhere(self) -> None:
         """A console that ends after any byte before the reboot is red."""
