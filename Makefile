@@ -16,7 +16,7 @@ unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS ONLY
 run = ./matrix/run --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix cells test mutants edit refresh clean setup-matrix setup-test
+.PHONY: help matrix cells canary test mutants edit refresh clean setup-matrix setup-test
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -25,8 +25,9 @@ help:
 	@echo '               KSRC=dir                       your own kernel tree, which is only read'
 	@echo '               JOBS=n                         compile jobs (default: one per core)'
 	@echo 'make cells     list the cells and what each proves'
-	@echo 'make test      the tests of the tools, the linters, the check of the series, and the cells'
-	@echo '               TESTS="unit lint"              only these parts (unit, lint, series, cells)'
+	@echo 'make canary    kernels that must come out red, each for the right reason'
+	@echo 'make test      the tests of the tools, the linters, the check of the series, the cells, the canaries'
+	@echo '               TESTS="unit lint"              only these parts (unit, lint, series, cells, canaries)'
 	@echo 'make mutants   put mistakes into the series, one at a time, and see the tests find them'
 	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: x86_64-thp), only these'
 	@echo 'make edit      the series as git commits, to work on; says where'
@@ -43,6 +44,9 @@ matrix: setup-matrix
 
 cells:
 	@./matrix/run --list
+
+canary: setup-matrix
+	@$(run) --canaries
 
 test: setup-test
 	@ci/test --out '$(O)' $(if $(JOBS),--jobs $(JOBS)) $(TESTS)

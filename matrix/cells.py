@@ -5,7 +5,7 @@ import difflib
 import platform
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,19 +58,10 @@ def load(root: Path) -> list[Cell]:
 def _cell(root: Path, data: dict[str, Any], entry: dict[str, Any]) -> Cell:
     where = f"matrix/cells.toml: cell {entry.get('name', '?')}"
     entry = {**data.get("defaults", {}), **entry}
-    for key, value in entry.items():
-        if key not in KEYS:
-            raise WrongUse(f"{where}: unknown key {key!r}{_near(key, KEYS)}")
-        if not isinstance(value, KEYS[key]) or isinstance(value, bool) != (KEYS[key] is bool):
-            raise WrongUse(f"{where}: {key} must be of type {KEYS[key].__name__}")
-    for key in NEEDED + ("boot_seconds", "build_seconds"):
-        if key not in entry:
-            raise WrongUse(f"{where}: {key} is missing")
+    check_keys(where, entry, KEYS, (*NEEDED, "boot_seconds", "build_seconds"))
     arch = data.get("arch", {}).get(entry["arch"])
     if not arch:
         raise WrongUse(f"{where}: there is no [arch.{entry['arch']}]")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", entry["name"]):
-        raise WrongUse(f"{where}: a name is letters, digits, '_', '-' and '.'")
     native = HOSTS.get(platform.machine()) == entry["arch"]
     return Cell(
         name=entry["name"],
@@ -86,6 +77,20 @@ def _cell(root: Path, data: dict[str, Any], entry: dict[str, Any]) -> Cell:
         boot_seconds=entry["boot_seconds"],
         build_seconds=entry["build_seconds"],
     )
+
+
+def check_keys(where: str, entry: Mapping[str, Any], keys: Mapping[str, type], needed: Iterable[str]) -> None:
+    """Raises WrongUse for a key that is unknown, missing or of another type, or a name that is no name for a folder."""
+    for key, value in entry.items():
+        if key not in keys:
+            raise WrongUse(f"{where}: unknown key {key!r}{_near(key, keys)}")
+        if not isinstance(value, keys[key]) or isinstance(value, bool) != (keys[key] is bool):
+            raise WrongUse(f"{where}: {key} must be of type {keys[key].__name__}")
+    for key in needed:
+        if key not in entry:
+            raise WrongUse(f"{where}: {key} is missing")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", entry["name"]):
+        raise WrongUse(f"{where}: a name is letters, digits, '_', '-' and '.'")
 
 
 def select(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:

@@ -16,9 +16,11 @@ PLAN = re.compile(r"( *)1\.\.(\d+)")
 RESULT = re.compile(r"( *)(ok|not ok) (\d+)(?: -)?(?: (.*?))?(?: # SKIP ?(.*))?")
 TOTALS = re.compile(r"( *)# (.+): pass:(\d+) fail:(\d+) skip:(\d+) total:(\d+)")
 FAILED = re.compile(r" *# .+: ((?:EXPECTATION|ASSERTION) FAILED at .*)")
-DIAGNOSTIC = re.compile(r" *# ")
-MAX_LEAVES = 200_000  # more results than that are a loop, not a test run
+# kunit_log(): "# test: …", "# test.speed: slow". A report of the kernel that somebody indented is neither.
+DIAGNOSTIC = re.compile(r" *# (?!(?:BUG|WARNING|INFO|UBSAN|PANIC|Oops|Internal error): )[\w.-]+: ")
+MAX_LEAVES = 20_000  # more results than that are a loop, not a test run
 MAX_PROBLEMS = 20
+DEPTH = 3  # blocks in one another: suites, cases, parameters
 
 OK, FAIL, SKIP = "ok", "not ok", "skip"
 
@@ -118,9 +120,9 @@ class Reader:
         if self.ended or (self.started and not self._stack):
             self._problem("a second KTAP stream: did the kernel boot twice?")
             return
-        if indent != (self._stack[-1].indent + 4 if self._stack else 0):
+        if indent != (self._stack[-1].indent + 4 if self._stack else 0) or len(self._stack) == DEPTH:
             self._problem(f"KTAP header at column {indent} {self.where()}")
-            if not self._stack:
+            if len(self._stack) in (0, DEPTH):
                 return
         self.started = True
         self._stack.append(_Block(indent))
@@ -130,6 +132,8 @@ class Reader:
         if block:
             if block.name or not indent:
                 self._problem(f"a second header: {name} {self.where()}")
+            elif block.plan is not None or block.results:
+                self._problem(f"a late header: {name}")
             block.name = name
 
     def _plan(self, indent: int, count: int) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from matrix import build, cells, manifest, proc, report, tree
+from matrix import build, canary, cells, manifest, proc, report, tree
 from matrix.cellrun import CellRun, failed_check
 from matrix.cells import Cell
 from matrix.errors import DISK_FULL, MatrixError, WrongUse
@@ -35,6 +35,7 @@ EXAMPLES = """examples:
   ./matrix/run --ksrc ~/src/linux x86_64-thp   with your own tree, which stays as it is
   ./matrix/run --filter 'kvm_gmem_*.huge*'     some tests only, as kunit.py's filter
   ./matrix/run --update-manifests x86_64-thp   write down which tests have to run
+  ./matrix/run --canaries                      kernels that must come out red; exit status 0 if they do
   ./matrix/run --merge results-a results-b     one summary over the results of several jobs
 
 exit status: 0 all green, 1 a cell is red, 2 wrong use, 3 the machine cannot do it, 130 interrupted"""
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     add("--ksrc", type=Path, metavar="DIR", help="use this kernel tree; it is never written to")
     add("--out", type=Path, metavar="DIR", help="build folder (default: build/ beside matrix/)")
     add("--update-manifests", action="store_true", help="write the tests that ran into the manifests")
+    add("--canaries", action="store_true", help="run the canaries (CELL: names of canaries, default: all) and end")
     add("--list", action="store_true", help="list the cells and end")
     add("--gate-json", action="store_true", help="print the names of the gate's cells as JSON and end")
     add("--merge", nargs="+", type=Path, metavar="DIR", help="summarise the result.json files below DIR and end")
@@ -104,6 +106,8 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         print(json.dumps([cell.name for cell in known if cell.gate]))
         return 0
     out = (options.out or root / "build").absolute()
+    if options.canaries:
+        return _canaries(options, root, out, canary.select(canary.load(root, known), options.cells), prepare)
     chosen = cells.select(known, options.cells)
     if options.merge:
         results = report.merge(options.merge, [cell.name for cell in chosen])
@@ -115,13 +119,7 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
             (out / "results" / name).unlink(missing_ok=True)
         for cell in chosen:
             shutil.rmtree(out / "results" / cell.name, ignore_errors=True)
-        start = time.monotonic()
-        lock = threading.Lock()
-
-        def say(text: str) -> None:
-            with lock:
-                print(f"[{time.monotonic() - start:6.1f} s] {text}", flush=True)
-
+        say = _sayer()
         prepared = prepare(root, out, options.ksrc, say)
         say(f"kernel: Linux {prepared.version}, {prepared.origin}")
         side: int = max(1, min(options.parallel, jobs, len(chosen)))
@@ -142,6 +140,30 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
                 unfinished.discard(cell.name)
 
         return _end(out, pool(one, chosen, side))
+
+
+def _canaries(options: argparse.Namespace, root: Path, out: Path, chosen: Sequence[canary.Canary], prepare: Prepare) -> int:
+    """Runs the canaries: 0 when each is red for the right reasons."""
+    if options.filter or options.update_manifests:
+        raise WrongUse("--canaries goes with neither --filter nor --update-manifests")
+    _check(options, out, root, [one.cell for one in chosen])
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        say = _sayer()
+        prepared = prepare(root, out, options.ksrc, say)
+        return 0 if canary.run_all(chosen, root, out, prepared, options.jobs, say) else 1
+
+
+def _sayer() -> Callable[[str], None]:
+    """Prints progress with the time since now; any thread may call it."""
+    start = time.monotonic()
+    lock = threading.Lock()
+
+    def say(text: str) -> None:
+        with lock:
+            print(f"[{time.monotonic() - start:6.1f} s] {text}", flush=True)
+
+    return say
 
 
 def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[Cell]) -> None:

@@ -28,11 +28,14 @@ class Manifest:
 
 
 def load(path: Path) -> Manifest | None:
-    """Reads a manifest; None when there is no such file. Raises WrongUse when a test stands there twice."""
+    """Reads a manifest; None when there is no such file. Raises WrongUse when a line is malformed or a test stands there twice."""
     try:
-        text = path.read_text("utf-8")
+        return _parse(path, path.read_text("utf-8"))
     except FileNotFoundError:
         return None
+
+
+def _parse(path: Path, text: str) -> Manifest:
     tests: dict[str, str | None] = {}
     head: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -40,26 +43,28 @@ def load(path: Path) -> Manifest | None:
             if not tests:
                 head.append(line)
             continue
-        name, separator, reason = line.strip().partition(SKIP)
+        name, separator, reason = (part.strip() for part in line.partition(SKIP))
         if name in tests:
             raise WrongUse(f"{path}:{number}: {name} stands there twice")
-        if "." not in name or (separator and not reason.strip()):
+        if "." not in name or (separator and not reason):
             raise WrongUse(f"{path}:{number}: want 'suite.case' or 'suite.case skip: reason', got {line!r}")
-        tests[name] = reason.strip() if separator else None
+        tests[name] = reason or None
     return Manifest(tests, tuple(head))
 
 
 def update(path: Path, names: Iterable[str]) -> str:
     """Writes these tests, keeping the leave to skip of those that had it. Returns the diff, "" when equal."""
     old = load(path) or Manifest({}, (f"# Tests that must run in {path.stem}.",))
-    lines = list(old.head)
-    for name in names:
-        if SKIP in name or name != name.strip() or name.startswith("#"):
+    tests = {name: old.tests.get(name) for name in names}
+    after = "\n".join([*old.head, *(name + (SKIP + reason if reason else "") for name, reason in tests.items())]) + "\n"
+    for name in tests:  # what a line of its own does not give back would be looked for under another name
+        try:
+            same = list(_parse(path, name).tests) == [name]
+        except WrongUse:
+            same = False
+        if not same:
             raise WrongUse(f"{path}: a test cannot be called {name!r} in a manifest")
-        reason = old.tests.get(name)
-        lines.append(name + (SKIP + reason if reason else ""))
     before = path.read_text("utf-8") if path.exists() else ""
-    after = "\n".join(lines) + "\n"
     if before != after:
         path.parent.mkdir(exist_ok=True)
         part = path.with_name(path.name + ".part")

@@ -19,35 +19,39 @@ SPLATS = (
     ("KMSAN", r"BUG: KMSAN"),
     ("UBSAN", r"UBSAN: "),
     ("panic", r"Kernel panic|PANIC: "),
-    ("kmemleak", r"new suspected memory leaks|unreferenced object 0x|Kernel memory leak detector disabled"),
+    ("kmemleak", r"new suspected memory leaks|unreferenced object\b|Kernel memory leak detector disabled"),
     ("lockdep", r"possible (?:recursive|circular) locking|irq lock inversion|inconsistent lock state"
                 r"|unsafe lock order|Invalid wait context|suspicious RCU usage|bad (?:unlock balance|contention)"
                 r"|held lock freed|still has locks held|lock held when returning|Nested lock was not taken"
                 r"|INFO: lockdep is turned off|INFO: trying to register non-static key|DEBUG_LOCKS_WARN_ON"
-                r"|turning off the locking correctness|Disabling lock debugging"),
-    ("RCU stall", r"self-detected stall|detected (?:expedited )?stalls|\bkthread starved for"
+                r"|turning off the locking correctness|Disabling lock debugging"
+                r"|Increase LOCKDEP_|CPU \d+ left hardirqs enabled|lockdep:\S{1,80} bad path"),
+    ("RCU stall", r"self-detected stall|detected (?:expedited )?stalls?\b|\bkthread starved for"
                   r"|kthread timer wakeup didn't happen"),
     ("lockup", r"soft lockup|hard LOCKUP|workqueue lockup|non-responsive CSD lock"),
-    ("hung task", r"INFO: task .* blocked|blocked for more than \d+ seconds"),
-    ("OOM", r"Out of memory|out of memory:|invoked oom-killer|oom-kill:|Killed process \d"),
+    ("hung task", r"INFO: task .{1,80} blocked|blocked for more than \d+ seconds"),
+    ("OOM", r"Out of memory|out of memory:|invoked oom-killer|oom-kill:|Killed process \d|VM_FAULT_OOM leaked"),
     ("allocation failure", r"page allocation (?:failure|stall)|SLUB: Unable to allocate"),
     ("atomic sleep", r"scheduling while atomic|sleeping function called from invalid context"),
     ("bad page", r"Bad page|Bad rss-counter|page dumped because|page:[0-9a-f]+ is uninitialized"),
     ("refcount", r"refcount_t: "),
     ("corruption", r"list_(?:add|del) corruption|detected buffer overflow|Kernel memory (?:exposure|overwrite)"
                    r"|stack is corrupted|overran stack|Insufficient stack space|ODEBUG: |CFI failure"
-                   r"|^ *BUG \S+ \(|Padding overwritten|Redzone overwritten|Poison overwritten|pagealloc: memory corruption|bit error"),
+                   r"|^ *BUG .{1,80} \((?:Not t|T)ainted|(?:Padding|Redzone|Poison) overwritten"
+                   r"|pagealloc: memory corruption|bit error|Busy inodes after unmount"),
     ("Oops", r"\bOops\b|Internal error: |Unable to handle kernel|unable to handle|NULL pointer dereference"
              r"|general protection fault|Unhandled (?:fault|\d+-bit|prefetch|exception)|SError|Bad mode in"
              r"|double fault|divide error:|invalid opcode:|stack segment:|segfault at|^traps: |kernel tried to execute"
-             r"|Fixing recursive fault|Asynchronous fault"),
+             r"|Fixing recursive fault|Asynchronous fault|Corrupted page table|unchecked MSR access"
+             r"|unhandled exception: |exited with (?:irqs disabled|preempt_count)|\[Hardware Error\]"),
     ("BUG", r"\bBUG:|kernel BUG at"),
     ("WARNING", rf"^(?!(?:{MITIGATIONS}) *: ).*\bWARNING: "),
     ("irq", r"irq \d+: nobody cared|Reboot failed"),
     ("lost messages", r"\*\* \d+ (?:printk )?messages dropped"),
     ("KUnit", r"^kunit: test interrupted|^kunit (?:executor|module): |^kunit: unknown action"),
     ("QEMU", r"^qemu-system-\S+: (?!.*[Ww]arning: )|^qemu: (?!.*[Ww]arning: )"),
-    ("trace", r"Call [Tt]race:|\[ cut here \]|---\[ end trace|^RIP: \d{4}:|^ *Modules linked in:"),
+    ("trace", r"Call [Tt]race:|\[ cut here \]|---\[ end trace|^RIP: \d{4}:|^ *Modules linked in:"
+              r"|^CPU: \d+ (?:UID: \d+ )?PID: \d+ Comm: |^Tainted: \["),
 )  # fmt: skip
 ANY = re.compile("|".join(f"(?:{pattern})" for _, pattern in SPLATS))
 EACH = tuple((label, re.compile(pattern)) for label, pattern in SPLATS)

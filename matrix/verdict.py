@@ -4,7 +4,7 @@
 import fnmatch
 import posixpath
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -12,20 +12,22 @@ from matrix import ktap, splat
 from matrix.manifest import Manifest
 
 CHUNK = 1 << 20  # bytes read at once
-LARGEST = 64 << 20  # bytes, and
-LINES = 1_000_000  # lines: no healthy boot prints as much, and the scan stays bounded
+LARGEST = 16 << 20  # bytes, and
+LINES = 250_000  # lines: no healthy boot prints as much, and the scan stays bounded
 LONG = 1 << 16  # bytes; a longer line is looked at in pieces of this size
 MOST = 20  # reasons of one kind that are written out
 WIDTH = 200  # characters of a quoted line
 
 ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_c])")
+# The same, but a capital stays: half a sequence may be followed by the B of BUG.
+CAUTIOUS = re.compile(rb"\x1b+(?:\[[0-?]*(?:[ -/]*[@a-z{|}~])?|[\\-_c])?")
 CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n") + b"\x7f"
 # kernel/printk/printk.c, info_print_prefix(): "<6>[    1.234567][    T1] "
 PREFIX = re.compile(r"(?:<\d+>)?(?:\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])?|\[ *[TC]\d+\]|(?<=>)) ?")
 INSIDE = re.compile(r"(?<!^)(?=\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? )")
 RESTART = re.compile(r"reboot: Restarting system")
 # tools/testing/kunit/kunit_kernel.py prints the TimeoutExpired of its QEMU and goes on
-KUNIT_TIMEOUT = re.compile(r"Command .*qemu-system.* timed out after [\d.]+ seconds")
+KUNIT_TIMEOUT = re.compile(r"Command '\['[^']*qemu-system-.* timed out after [\d.]+ seconds")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,14 @@ class Reason:
 
     def __str__(self) -> str:
         return f"{self.code}: {self.text}"
+
+
+def differences(found: Sequence[Reason], expected: Sequence[Sequence[str]]) -> list[str]:
+    """What is not as expected, a pair of code and part of the text each: pairs that are not met, codes that nobody expects."""
+    wrong = [f"no {code}: …{part}…" for code, part in expected
+             if not any(reason.code == code and part in reason.text for reason in found)]  # fmt: skip
+    codes = {code for code, _ in expected}
+    return wrong + [f"not expected: {reason}" for reason in found if reason.code not in codes]
 
 
 @dataclass(frozen=True)
@@ -84,11 +94,14 @@ class Console:
         self.restarted = False
         self.timeout = False
         self.last = ""
-        for number, line in enumerate(lines(stream, LARGEST), 1):
+        for number, raw in enumerate(lines(stream, LARGEST), 1):
             if number > LINES:
                 break
-            for text in INSIDE.split(line):
-                self._line(number, PREFIX.sub("", text, count=1) if PREFIX.match(text) else text)
+            seen = False
+            for text in INSIDE.split(_text(ESCAPE.sub(b"", raw))):
+                seen |= self._line(number, PREFIX.sub("", text, count=1) if PREFIX.match(text) else text)
+            if not seen and b"\x1b" in raw:
+                self._splat(number, _text(CAUTIOUS.sub(b"", raw)))
         self.whole = not stream.read(1)
         self.ktap.finish()
         self.tests: dict[str, ktap.Node] = {}
@@ -99,40 +112,52 @@ class Console:
                     self.twice.append(name)
                 self.tests[name] = node
 
-    def _line(self, number: int, text: str) -> None:
+    def _line(self, number: int, text: str) -> bool:
+        """Takes a line; True when it was part of the stream or a splat."""
         if text.strip():
             self.last = text
         if self.ktap.feed(text):
-            return
+            return True
         if RESTART.match(text):
             self.restarted = self.ktap.ended
         elif KUNIT_TIMEOUT.match(text):
             self.timeout = True
-        elif label := splat.label(text):
+        return self._splat(number, text)
+
+    def _splat(self, number: int, text: str) -> bool:
+        label = splat.label(text)
+        if label:
             self.count += 1
             kept = self.traces if label == "trace" else self.splats
             if len(kept) < MOST // 2:
                 kept.append(f"{label} {self.ktap.where()} (line {number}): {text.strip()[:WIDTH]}")
+        return bool(label)
 
 
-def lines(stream: BinaryIO, most: int) -> Iterator[str]:
-    """The lines in the first most bytes of a console.
-
-    CR ends one too, control bytes are dropped, bad UTF-8 is escaped.
-    """
+def lines(stream: BinaryIO, most: int) -> Iterator[bytes]:
+    """The lines in the first most bytes of a console. CR ends one, too, and a long one comes in pieces that overlap."""
     rest = b""
     while chunk := stream.read(min(CHUNK, most)):
         most -= len(chunk)
-        data = ESCAPE.sub(b"", rest + chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).translate(None, CONTROL)
+        data = rest + chunk
+        held = data.endswith(b"\r")  # a LF may follow
+        data = data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *whole, rest = data.split(b"\n")
         if len(rest) > LONG:
             whole.append(rest)
             rest = b""
+        if held:
+            rest += b"\r"
         for line in whole:
             for start in range(0, len(line) or 1, LONG):
-                yield line[max(0, start - WIDTH) : start + LONG].decode(errors="backslashreplace").rstrip()
+                yield line[max(0, start - WIDTH) : start + LONG]
     if rest:
-        yield rest.decode(errors="backslashreplace").rstrip()
+        yield rest
+
+
+def _text(line: bytes) -> str:
+    """Without control bytes; bad UTF-8 is replaced."""
+    return line.translate(None, CONTROL).decode(errors="replace").rstrip()
 
 
 def matches(glob: str, name: str) -> bool:
@@ -254,7 +279,10 @@ def check_warnings(evidence: Evidence) -> list[Reason]:
         fresh = False
         if match := SOURCE.match(line):
             if match["kind"].endswith(bad_kinds):
-                warning, counted, paths = line, False, [*chain, match["path"]]
+                counted, paths = False, [*chain, match["path"]]
+                path = posixpath.normpath(match["path"])
+                name = next((name for name in evidence.touched if path.endswith("/" + name)), path)
+                warning = name + line[match.end("path"):]
             elif match["kind"] == "note":
                 paths = [match["path"]]
             else:

@@ -95,8 +95,9 @@ class Workflow(unittest.TestCase):
 
     def test_all_steps_are_known(self) -> None:
         """A step that is added needs a test here; and the reader above misses none."""
-        self.assertEqual({job: len(found) for job, found in self.steps.items()}, {"cells": 1, "cell": 1, "tools": 1, "summary": 1})
-        self.assertEqual(len(re.findall(r"\brun:", self.text)), 4)
+        self.assertEqual({job: len(found) for job, found in self.steps.items()},
+                         {"cells": 1, "cell": 1, "canary": 1, "tools": 1, "summary": 1})
+        self.assertEqual(len(re.findall(r"\brun:", self.text)), 5)
 
     def test_cells(self) -> None:
         """The matrix is the gate of cells.toml, as JSON on one line."""
@@ -120,6 +121,15 @@ class Workflow(unittest.TestCase):
             self.assertEqual(bool(done.returncode), status != "0", done.stdout)
             self.assertEqual((self.temp / "seen").read_text(), "['--out', 'build', 'arm64-nothp']")
         self.assertIn("CELL: ${{ matrix.cell }}", self.text)
+
+    def test_canary(self) -> None:
+        """Set-up and the canaries; one that is not red as it should be fails the job, and its logs are kept."""
+        self.stand_in("matrix/run")
+        for status in ("0", "1", "3"):
+            done = self.run_step("canary", STATUS=status)
+            self.assertEqual(bool(done.returncode), status != "0", done.stdout)
+            self.assertEqual((self.temp / "seen").read_text(), "['--out', 'build', '--canaries']")
+        self.assertRegex(self.text, r"if: failure\(\)\n.*\n +name: canaries\n +path: build/canaries/\n")
 
     def test_tools(self) -> None:
         """The tests of the tools, without the cells, which have jobs of their own."""

@@ -1,15 +1,54 @@
 # SPDX-License-Identifier: GPL-2.0
 """The golden cases: a folder each in matrix/cases, see matrix/README.md."""
 
+import io
 import json
+import re
+import subprocess
+import sys
 import unittest
 from pathlib import Path
+from typing import Any
 
 from matrix import manifest
 from matrix.cells import options
-from matrix.verdict import Evidence, judge
+from matrix.verdict import Evidence, Verdict, differences, judge
 
 CASES = Path(__file__).resolve().parents[1] / "cases"
+# Where a splat.txt is put into a clean console: in front of the match, which reasons it then gets if the console ends
+# with it, and where the verdict has to see it.
+PLACES = {
+    "first line": (r"\A", "before", "before the tests"),
+    "before the tests": (r"^KTAP version 1\n", "before", "before the tests"),
+    "in a suite": (r"^    ok 2 ", "inside", " in kvm_gmem_"),
+    "among parameters": (r"^        ok 2 ", "inside", " in kvm_gmem_"),
+    "between suites": (r"^    KTAP version 1\n    # Subtest: (?!kvm_gmem_create)", "inside", "between suites, after kvm_gmem_create"),
+    "after the tests": (r"^kvm: exiting", "after", "after the tests"),
+    "after the reboot": (r"(?<=^reboot: Restarting system\n)", "late", "after the tests"),
+    "last line": (r"\Z", "late", "after the tests"),
+}
+
+# Prints the reasons for the console of a case with 200 MB of messages behind it, and the peak of memory in KB.
+LOOP = """
+import io, pathlib, resource, sys
+from matrix import manifest
+from matrix.verdict import Evidence, judge
+folder = pathlib.Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
+class Loop(io.RawIOBase):
+    left = 200 << 20
+    data = (folder / "console.log").read_bytes()
+    def read(self, size=-1):
+        size = min(size, self.left)
+        self.left -= size
+        while len(self.data) < size:
+            self.data += b"[    7.654321] clocksource: Long readout interval, skipping watchdog check: 1 2\\n" * 10000
+        data, self.data = self.data[:size], self.data[size:]
+        return data
+found = judge(Evidence({}, {}, manifest.load(folder / "manifest.txt"), frozenset(), console=Loop()))
+print(*found.reasons, sep="; ")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
 def text(path: Path) -> str:
@@ -17,27 +56,66 @@ def text(path: Path) -> str:
     return path.read_text("utf-8") if path.exists() else ""
 
 
+def verdict(folder: Path, console: bytes | None, given: dict[str, Any]) -> Verdict:
+    """The verdict on what is in a folder, with this console."""
+    fields: dict[str, Any] = {
+        "asked": options(text(folder / "asked.config")), "got": options(text(folder / ".config")),
+        "manifest": manifest.load(folder / "manifest.txt"), "build_log": text(folder / "build.log"),
+        "touched": frozenset(given.get("touched", ())),
+    }  # fmt: skip
+    fields |= {key: value for key, value in given.items() if key != "touched"}
+    return judge(Evidence(**fields, console=None if console is None else io.BytesIO(console)))
+
+
 class Cases(unittest.TestCase):
     """Each folder comes out as its expected.json says."""
 
-    def test_cases(self) -> None:
+    def check(self, found: Verdict, expected: dict[str, Any], reasons: list[list[str]]) -> None:
         """Verdict, every expected reason, and no reason of another kind."""
-        folders = sorted(path for path in CASES.iterdir() if path.is_dir())
-        self.assertTrue(folders)
+        self.assertEqual("green" if found.green else "red", expected["verdict"], list(map(str, found.reasons)))
+        self.assertEqual(differences(found.reasons, reasons), [])
+
+    def test_consoles(self) -> None:
+        """Those with a console of their own, or with none."""
+        folders = [path for path in sorted(CASES.iterdir()) if path.is_dir() and not (path / "splat.txt").exists()]
+        self.assertGreater(len(folders), 40)
         for folder in folders:
-            with self.subTest(folder.name), open(folder / "console.log", "rb") as console:
+            with self.subTest(folder.name):
                 expected = json.loads(text(folder / "expected.json"))
-                given = expected.get("given", {})
-                found = judge(Evidence(
-                    asked=options(text(folder / "asked.config")), got=options(text(folder / ".config")),
-                    manifest=manifest.load(folder / "manifest.txt"), build_log=text(folder / "build.log"),
-                    touched=frozenset(given.pop("touched", ())), console=console, **given,
-                ))  # fmt: skip
-                reasons = [str(reason) for reason in found.reasons]
-                self.assertEqual("green" if found.green else "red", expected["verdict"], reasons)
-                self.assertEqual({reason.code for reason in found.reasons}, {code for code, _ in expected["reasons"]}, reasons)
-                for code, part in expected["reasons"]:
-                    self.assertTrue(any(line.startswith(code + ": ") and part in line for line in reasons), reasons)
+                path = folder / "console.log"
+                found = verdict(folder, path.read_bytes() if path.exists() else None, expected.get("given", {}))
+                self.check(found, expected, expected["reasons"])
+
+    def test_splats(self) -> None:
+        """Those with a splat, which is red in each place of a clean console, and seen there."""
+        folders = [path.parent for path in sorted(CASES.glob("*/splat.txt"))]
+        self.assertGreater(len(folders), 30)
+        for folder in folders:
+            expected = json.loads(text(folder / "expected.json"))
+            splat, into = text(folder / "splat.txt"), CASES / expected["into"]
+            clean = text(into / "console.log")
+            for place, (pattern, group, where) in PLACES.items():
+                with self.subTest(folder.name, place=place):
+                    match = re.search(pattern, clean, re.MULTILINE)
+                    assert match
+                    start = match.start()
+                    if isinstance(reasons := expected["reasons"], dict):
+                        console, reasons = clean[:start] + splat, reasons[group]
+                    else:
+                        console = clean[:start] + splat + clean[start:]
+                    found = verdict(into, console.encode(), {})
+                    self.check(found, expected, reasons)
+                    for label in (text for code, text in reasons if code == "splat"):
+                        self.assertTrue(any(reason.text.startswith(f"{label} ") for reason in found.reasons), label)
+                    self.assertIn(where, found.reasons[0].text)
+
+    def test_200_megabytes(self) -> None:
+        """A kernel that prints for ever, generated: seconds, little memory, and red although all that was read is clean."""
+        done = subprocess.run([sys.executable, "-c", LOOP, str(CASES / "clean-x86_64-thp")], cwd=CASES.parents[1],
+                              check=True, capture_output=True, text=True, timeout=120)  # fmt: skip
+        reasons, peak = done.stdout.splitlines()
+        self.assertIn("console: more than 16 MB or 250000 lines: the rest was not looked at", reasons)
+        self.assertLess(int(peak), 100 << 10)
 
 
 if __name__ == "__main__":

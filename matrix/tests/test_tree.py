@@ -264,7 +264,7 @@ class Prepared(FakeKernel):
         for name in changed - {"lib/fresh.c", "virt/kvm/kvm_main.c"}:
             self.assertGreater(inside[name][2], start)
             self.assertGreater(after[name][2], middle)
-        self.assertEqual({name for name in before if before[name] != after[name]}, changed - {"lib/fresh.c"})
+        self.assertEqual({name for name, item in before.items() if item != after[name]}, changed - {"lib/fresh.c"})
         self.assertEqual(snapshot(self.out / "linux-7.3.4/base"), base)
         self.assertEqual(self.prepare(), got)
         self.assertFalse((got.path / "lib").exists())

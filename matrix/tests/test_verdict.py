@@ -171,6 +171,7 @@ STREAMS = {
     "an expectation that fails too late": ("kvm: exiting", "    # late: EXPECTATION FAILED at a.c:7\nkvm: exiting",
                                            "ktap", "no result after 'EXPECTATION FAILED at a.c:7'"),
     "a second header": ("    # Subtest: beta\n", "    # Subtest: beta\n    # Subtest: beta\n", "ktap", "a second header: beta"),
+    "a late header": ("    # Subtest: beta\n    1..2\n", "    1..2\n    # Subtest: beta\n", "ktap", "a late header: beta"),
     "a result without a name": ("    ok 2 two", "    ok 2", "ktap", "result 2 has no name"),
     "no reboot": ("reboot: Restarting system\n", "", "end", "no 'reboot: Restarting system' after"),
     "a power off instead": ("reboot: Restarting system\n", "reboot: Power down\n", "end", "no 'reboot: Restarting"),
@@ -284,6 +285,19 @@ class Clean(unittest.TestCase):
                 self.check_green(text)
         self.check_green(b"\xff\xfe\x80 noise\n" + CLEAN.encode() + b"\xc3(\n")
 
+    def test_chunks(self) -> None:
+        """Wherever the reader's chunks begin: CR/LF, escape sequences and long lines stay what they are."""
+        text = "\x1bc\x1b[2J\x1b[0mSeaBIOS\r\n" + "".join(f"\x1b[1;37m{line}\r\n" for line in CLEAN.splitlines())
+        line = text.count("\n") + 1
+        for size in (1, 2, 3, 7, 64):
+            with self.subTest(size), mock.patch.object(module, "CHUNK", size):
+                self.check_green(text)
+                found = verdict(text + "BUG: KASAN: x")
+                self.assertEqual([str(reason) for reason in found.reasons], [f"splat: KASAN after the tests (line {line}): BUG: KASAN: x"])
+        with mock.patch.object(module, "LONG", 300), mock.patch.object(module, "CHUNK", 1000):
+            for at in range(250, 350):
+                self.assertFalse(verdict(CLEAN + "x" * at + " BUG: KASAN: y\n").green, at)
+
     def test_expected_warning(self) -> None:
         """A WARN that a test suppresses (lib/kunit/bug.c) prints nothing, the test may well mention it."""
         self.check_green(spoil("    ok 2 two", "    # two: WARNING: this one is expected\n    ok 2 two"))
@@ -357,7 +371,10 @@ class Spoiled(unittest.TestCase):
         """Each form of a warning that concerns us."""
         for name, log in WARNINGS.items():
             with self.subTest(name):
-                self.check_red("warning", log.splitlines()[-1 if "note" not in log else 0][:40], build_log=log)
+                line = log.splitlines()[-1 if "note" not in log else 0]
+                self.check_red("warning", line.partition(": ")[2][:60], build_log=log)
+        for name in ("plain", "absolute", "through x86", "through a test"):  # the name in the tree, wherever that is
+            self.assertTrue(verdict(build_log=WARNINGS[name]).reasons[0].text.startswith("virt/kvm/guest_memfd.c:"))
 
     def test_cut_anywhere(self) -> None:
         """A console that ends after any byte before the reboot is red."""
@@ -374,6 +391,18 @@ class Spoiled(unittest.TestCase):
         for at in range(first, len(lines)):
             green = verdict("".join(lines[:at] + lines[at + 1 :])).green
             self.assertEqual(green, lines[at].startswith(spare), lines[at])
+
+    def test_a_character_changed(self) -> None:
+        """Each character of the stream counts, but for those of the lines that may go (see above) and of a skip's reason."""
+        lines = CLEAN.splitlines(keepends=True)
+        spare = ("        1..2", "    # module", "    # two", "kvm:", "reboot: machine", "[12:00:02]")
+        for at in range(lines.index("KTAP version 1\n"), len(lines)):
+            line = lines[at]
+            for column in range(0 if line.startswith(spare) else len(line.rstrip("\n").partition(" no such hardware")[0])):
+                for new in {"", "x", "7"} - {line[column]}:
+                    changed = line[:column] + new + line[column + 1 :]
+                    if verdict("".join([*lines[:at], changed, *lines[at + 1 :]])).green:
+                        self.fail(f"{line!r} is green as {changed!r}")
 
     def test_no_output(self) -> None:
         """Nothing, or no KTAP: the last line tells what there was."""
@@ -452,14 +481,15 @@ class Spoiled(unittest.TestCase):
                 return (self.text * (size // len(self.text) + 1))[:size]
 
         loop = b"KTAP version 1\n1..9\n" + b"ok 1 x\n" * 100_000
+        nest = b"".join(b" " * 4 * depth + b"KTAP version 1\n" for depth in range(200))
         small: dict[str, Any] = {"LARGEST": 1 << 19, "CHUNK": 1 << 16, "LINES": 20_000}
         with mock.patch.multiple(module, **small), mock.patch.object(ktap, "MAX_LEAVES", 1000):
-            for text in (b"[    1.234567] a message\n", b"x", b"\x1b", b"BUG: y\n", loop):
+            for text in (b"[    1.234567] a message\n", b"x", b"\x1b", b"BUG: y\n", b"\xff\xfe", b"INFO: task ", b"\r", loop, nest):
                 tracemalloc.start()
                 start = time.monotonic()
                 found = judge(Evidence({}, {}, None, frozenset(), console=Endless(text)))  # type: ignore[arg-type]
                 self.assertLess(time.monotonic() - start, 10)
-                self.assertLess(tracemalloc.get_traced_memory()[1], 4 << 20)
+                self.assertLess(tracemalloc.get_traced_memory()[1], 4 << 20, text[:20])
                 tracemalloc.stop()
                 self.assertIn("console", [reason.code for reason in found.reasons])
 

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0
+"""./matrix/run --canaries, on the fake tree of test_run: each canary's patch changes what its fake kunit.py does."""
+
+import json
+import unittest
+from pathlib import Path
+from typing import Any
+
+from matrix import canary, cells
+from matrix.errors import WrongUse
+from matrix.tests.consoles import CLEAN, spoil
+from matrix.tests.test_run import Fake
+
+CANARY = """
+[[canary]]
+name = "{0}"
+about = "{0}"
+cell = "one"
+patch = "{0}.patch"
+reasons = {1}
+"""
+END = ["end", "no 'reboot: Restarting system'"]
+
+
+class Canaries(Fake):
+    """A project with canaries."""
+
+    def write(self, **canaries: tuple[dict[str, Any], list[list[str]], str]) -> None:
+        """name: what the kunit.py of this canary plays, the reasons that are expected, more keys."""
+        folder = self.root / "matrix/canaries"
+        folder.mkdir(exist_ok=True)
+        old = (self.root / "scenario.json").read_text()
+        text = ""
+        for name, (scenario, reasons, more) in canaries.items():
+            new = json.dumps({"exec": {"text": CLEAN}, **scenario})
+            (folder / f"{name}.patch").write_text(
+                f"Because.\n\n--- a/scenario.json\n+++ b/scenario.json\n@@ -1 +1 @@\n-{old}\n\\ No newline at end of file\n"
+                f"+{new}\n\\ No newline at end of file\n")  # fmt: skip
+            text += CANARY.format(name, json.dumps(reasons)) + more + "\n"
+        (self.root / "matrix/canaries.toml").write_text(text)
+
+    def test_right_reasons(self) -> None:
+        """Red for the reasons that stand there is good; then the tree is as it was, and no cell's result was touched."""
+        self.run_main("one")
+        before = (self.out / "results/one/result.json").read_text()
+        cut = {"exec": {"text": spoil("reboot: Restarting system\n", "")}}
+        fails = {"exec": {"text": spoil("    ok 1 one", "    not ok 1 one")}}
+        self.write(cut=(cut, [END], ""), fails=(fails, [["test", "alpha.one failed"], ["ktap", "does not follow"], ["ktap", "add up"]], ""))
+        status, text = self.run_main("--canaries")
+        self.assertEqual(status, 0, text)
+        self.assertRegex(text, r"(?m)^ok canary cut: red as it should be \(end\), \d+ s$")
+        self.assertRegex(text, r"(?m)^ok canary fails: red as it should be \(test, ktap\), \d+ s$")
+        self.assertIn("cut: one: red, ", text)
+        self.assertEqual(json.loads((self.out / "canaries/cut/results/one/result.json").read_text())["verdict"], "red")
+        self.assertEqual((self.out / "results/one/result.json").read_text(), before)
+        self.assertEqual((self.out / "linux-7.3.4/tree/scenario.json").read_text(), (self.root / "scenario.json").read_text())
+        self.assertEqual({word for call in self.calls() for word in call if word.startswith("--build_dir")},
+                         {f"--build_dir={self.out}/linux-7.3.4/cells/one"})  # fmt: skip
+        self.assertEqual(self.run_main("one")[0], 0)
+
+    def test_wrong_reasons(self) -> None:
+        """Green, red for another reason, red for one reason more or less: each is bad, and said; the others run all the same."""
+        cut = {"exec": {"text": spoil("reboot: Restarting system\n", "")}}
+        both = {"exec": {"text": spoil("reboot: Restarting system\n", "BUG: KASAN: x\n")}}
+        self.write(green=({"note": {}}, [END], ""), other=(cut, [["hang", "boot did"]], ""), more=(both, [END], ""),
+                   less=(cut, [END, ["splat", "KASAN"]], ""), text=(cut, [["end", "something else"]], ""),
+                   good=(cut, [END], ""))  # fmt: skip
+        status, text = self.run_main("--canaries")
+        self.assertEqual(status, 1)
+        for line in (
+            "not ok canary green: no end: …no 'reboot: Restarting system'…; logs: ",
+            "not ok canary other: no hang: …boot did…; not expected: end: no 'reboot: Restarting system' after the last result; logs: ",
+            "not ok canary more: not expected: splat: KASAN after the tests",
+            "not ok canary less: no splat: …KASAN…; logs: ",
+            "not ok canary text: no end: …something else…; logs: ",
+            "ok canary good: ",
+        ):
+            self.assertIn("\n" + line, text)
+        self.assertEqual(self.run_main("--canaries", "good")[0], 0)
+
+    def test_more_keys(self) -> None:
+        """Fragment, kernel arguments, filter and time limit reach kunit.py; an option that is lost is seen."""
+        (self.root / "matrix/canaries").mkdir()
+        (self.root / "matrix/canaries/swap.config").write_text("CONFIG_SWAP=y\n")
+        text = ("KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one\nok 1 alpha\n"
+                "reboot: Restarting system")  # fmt: skip
+        lost = {"config": {"config": "CONFIG_KUNIT=y\nCONFIG_THP=y\n"}, "exec": {"text": text}}
+        self.write(lost=(lost, [["config", "CONFIG_SWAP is n, asked for y"]],
+                         'fragment = "swap.config"\nfilter = "alpha.one"\nkernel_args = ["panic=-1"]\nboot_seconds = 7'))  # fmt: skip
+        status, said = self.run_main("--canaries", "lost")
+        self.assertEqual(status, 0, said)
+        call = next(call for call in self.calls() if call[0] == "exec")
+        for word in (f"--kunitconfig={self.root}/matrix/canaries/swap.config", "--kernel_args=panic=-1", "--timeout=7", "alpha.one"):
+            self.assertIn(word, call)
+
+    def test_refused(self) -> None:
+        """Each with one line that says what is wrong, before anything is built."""
+        self.write(one=({}, [END], ""))
+        path = self.root / "matrix/canaries.toml"
+        good = path.read_text()
+        for old, new, text in (
+            ('cell = "one"', 'cell = "on"', "unknown cell 'on', did you mean one"),
+            ('name = "one"', 'name = "../x"', "a name is letters"),
+            ('about = "one"', '', "canary one: about is missing"),
+            ('about', 'abuot', "unknown key 'abuot', did you mean about"),
+            ('"one.patch"', '"two.patch"', "two.patch: no such file"),
+            ('reasons = [[', 'reasons = []\nx = [[', "unknown key 'x'"),
+            ('[["end", ', '[[', "reasons are pairs of code and text"),
+            (good[good.index("reasons"):], "reasons = []", "there is at least one"),
+            ('[[canary]]', '[[canary', "canaries.toml: "),
+        ):
+            path.write_text(good.replace(old, new))
+            status, said = self.run_main("--canaries")
+            self.assertEqual(status, 2, said)
+            self.assertIn(text, said)
+        path.write_text(good)
+        self.assertIn("unknown canary 'two'; there are one", self.run_main("--canaries", "two")[1])
+        self.assertIn("--canaries goes with neither", self.run_main("--canaries", "--filter", "alpha")[1])
+        (self.root / "matrix/canaries/one.patch").write_text("--- a/none.c\n+++ b/none.c\n@@ -1 +1 @@\n-a\n+b\n")
+        status, said = self.run_main("--canaries")
+        self.assertEqual(status, 2)
+        self.assertIn("canaries/one.patch does not apply", said)
+
+
+class Project(unittest.TestCase):
+    """The project's own canaries.toml."""
+
+    def test_complete(self) -> None:
+        """It loads; the four that every such matrix needs are there, and no patch stands about unused."""
+        root = Path(__file__).resolve().parents[2]
+        found = canary.load(root, cells.load(root))
+        codes = {code for one in found for code, _ in one.reasons}
+        self.assertLessEqual({"test", "missing", "splat", "end", "hang", "config"}, codes)
+        used = {one.patch.name for one in found}
+        self.assertEqual(used, {path.name for path in (root / "matrix/canaries").glob("*.patch")})
+        for one in found:
+            try:
+                cells.asked(one.cell)
+            except WrongUse as err:
+                self.fail(str(err))
+
+
+if __name__ == "__main__":
+    unittest.main()
