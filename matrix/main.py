@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from matrix import build, cells, manifest, proc, report, tree
-from matrix.cellrun import CellRun, failed_check
+from matrix import build, cells, manifest, proc, report, selftests, tree
+from matrix.cellrun import E2E, KUNIT, CellRun, failed_check, manifest_path, result_name
 from matrix.cells import Cell
 from matrix.errors import DISK_FULL, MatrixError, WrongUse
 from matrix.verdict import matches
@@ -33,6 +33,8 @@ EXAMPLES = """examples:
   ./matrix/run --ksrc ~/src/linux x86_64-thp   with your own tree, which stays as it is
   ./matrix/run --filter 'kvm_gmem_*.huge*'     some tests only, as kunit.py's filter
   ./matrix/run --update-manifests x86_64-thp   write down which tests have to run
+  ./matrix/run --e2e arm64-thp                 boot it for the KVM selftests, not for KUnit
+  ./matrix/run --e2e --base arm64-thp          the same on the kernel without the series
   ./matrix/run --merge results-a results-b     one summary over the results of several jobs
 
 exit status: 0 all green, 1 a cell is red, 2 wrong use, 3 the machine cannot do it, 130 interrupted"""
@@ -42,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
     """The options; argparse itself ends a wrong use with status 2."""
     options = argparse.ArgumentParser(
         prog="./matrix/run", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Build one kernel per cell, boot it in QEMU, run its KUnit tests and judge the whole console.",
+        description="Build one kernel per cell, boot it in QEMU, run its KUnit tests or the KVM selftests and judge the "
+                    "whole console.",
     )  # fmt: skip
     add = options.add_argument
     add("cells", nargs="*", metavar="CELL", help="cells to run (default: those of the gate)")
@@ -52,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     add("--parallel", type=int, default=2, metavar="N", help="cells side by side (default: %(default)s)")
     add("--ksrc", type=Path, metavar="DIR", help="use this kernel tree; it is never written to")
     add("--out", type=Path, metavar="DIR", help="build folder (default: build/ beside matrix/)")
+    add("--e2e", action="store_true", help="boot for the KVM selftests, not for KUnit")
+    add("--all", action="store_true", help="boot for both, one after the other")
+    add("--base", action="store_true", help="with --e2e: the kernel without the series, to tell what fails there, too")
     add("--update-manifests", action="store_true", help="write the tests that ran into the manifests")
     add("--list", action="store_true", help="list the cells and end")
     add("--gate-json", action="store_true", help="print the names of the gate's cells as JSON and end")
@@ -98,16 +104,20 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         return 0
     out = (options.out or root / "build").absolute()
     chosen = cells.select(known, options.cells)
+    kinds = [KUNIT, E2E] if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
+    names = {cell.name: [result_name(cell, kind, options.base) for kind in kinds] for cell in chosen}
     if options.merge:
-        results = report.merge(options.merge, [cell.name for cell in chosen])
-        return _end(out, results)
-    _check(options, out, root, chosen)
+        return _end(out, report.merge(options.merge, sum(names.values(), [])))
+    if options.base:
+        chosen = [cells.on_base(cell) for cell in chosen]
+    _check(options, out, root, chosen, kinds)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         for name in ("summary.json", "summary.md"):  # nothing old may stand beside what is new
             (out / "results" / name).unlink(missing_ok=True)
         for cell in chosen:
-            shutil.rmtree(out / "results" / cell.name, ignore_errors=True)
+            for name in names[cell.name]:
+                shutil.rmtree(out / "results" / name, ignore_errors=True)
         start = time.monotonic()
         lock = threading.Lock()
 
@@ -115,7 +125,7 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
             with lock:
                 print(f"[{time.monotonic() - start:6.1f} s] {text}", flush=True)
 
-        prepared = prepare(root, out, options.ksrc, say)
+        prepared = (tree.pristine if options.base else prepare)(root, out, options.ksrc, say)
         say(f"kernel: Linux {prepared.version}, {prepared.origin}")
         side: int = max(1, min(options.parallel, jobs, len(chosen)))
 
@@ -124,23 +134,26 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         def share() -> int:
             return jobs if len(unfinished) == 1 else max(1, jobs // side)
 
-        def one(cell: Cell) -> report.Result:
+        def one(cell: Cell) -> list[report.Result]:
             try:
-                return CellRun(root, out, prepared, cell, share, say, options.filter, options.update_manifests).run()
+                run = CellRun(root, out, prepared, cell, share, say, options.filter, options.update_manifests, base=options.base)
+                return run.run(kinds)
             except (MatrixError, OSError):
                 raise
             except Exception as err:  # pylint: disable=broad-exception-caught
-                return failed_check(out, cell, err)
+                return [failed_check(out, name, err) for name in names[cell.name]]
             finally:
                 unfinished.discard(cell.name)
 
         return _end(out, _pool(one, chosen, side))
 
 
-def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[Cell]) -> None:
+def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[Cell], kinds: Sequence[str]) -> None:
     """Everything that can be wrong before the first minute is spent."""
     if options.jobs < 1 or options.parallel < 1:
         raise WrongUse("--jobs and --parallel want a number above 0")
+    if options.base and (kinds != [E2E] or options.update_manifests):
+        raise WrongUse("--base wants --e2e, and neither --all nor --update-manifests")
     for path in (out, root):
         if re.search(r"[\s:]", str(path)):
             raise WrongUse(f"{path}: the kernel does not build below a path with a space or a colon")
@@ -150,17 +163,26 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
         if re.search(r"[\s\"']", options.filter):
             raise WrongUse(f"--filter {options.filter!r}: no spaces and quotes, it goes on the kernel command line")
     for cell in chosen:
-        expected = manifest.load(cell.manifest)
-        if options.filter:
-            if not expected:
-                raise WrongUse(f"cell {cell.name} has no manifest: run it once with --update-manifests")
-            if not any(matches(options.filter, name) for name in expected.tests):
-                raise WrongUse(f"--filter {options.filter!r} selects no test of {cell.name}; "
-                               f"suites: {', '.join(expected.near(options.filter))}")  # fmt: skip
+        for kind in () if options.base else kinds:
+            _check_manifest(options.filter, cell, kind)
         cells.asked(cell)
         if not cell.qemu_config.is_file():
             raise WrongUse(f"cell {cell.name}: {cell.qemu_config}: no such file")
         build.need_tools(cell)
+        if E2E in kinds:
+            selftests.load(root, cell)
+            build.need_static_libc(cell)
+
+
+def _check_manifest(glob: str, cell: Cell, kind: str) -> None:
+    """It can be read, and glob selects something of it."""
+    expected = manifest.load(manifest_path(cell, kind))
+    if glob:
+        name = result_name(cell, kind)
+        if not expected:
+            raise WrongUse(f"cell {name} has no manifest: run it once with --update-manifests")
+        if not any(matches(glob, test) for test in expected.tests):
+            raise WrongUse(f"--filter {glob!r} selects no test of {name}; suites: {', '.join(expected.near(glob))}")
 
 
 @contextmanager
@@ -182,7 +204,7 @@ def locked(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _pool(one: Callable[[Cell], report.Result], chosen: Sequence[Cell], side: int) -> list[report.Result]:
+def _pool(one: Callable[[Cell], list[report.Result]], chosen: Sequence[Cell], side: int) -> list[report.Result]:
     """Runs the cells, side of them at a time; the first error ends all of them."""
     with ThreadPoolExecutor(side) as pool:
         try:
@@ -194,7 +216,7 @@ def _pool(one: Callable[[Cell], report.Result], chosen: Sequence[Cell], side: in
             proc.stop_all()
             pool.shutdown(cancel_futures=True)
             raise
-    return [done[cell.name] for cell in chosen]
+    return [result for cell in chosen for result in done[cell.name]]
 
 
 def _end(out: Path, results: Sequence[report.Result]) -> int:
