@@ -16,7 +16,7 @@ unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS ONLY
 run = ./matrix/run --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix cells canary test mutants edit refresh clean setup-matrix setup-test
+.PHONY: help matrix e2e e2e-base cells canary test mutants edit refresh clean setup-matrix setup-test
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -24,9 +24,11 @@ help:
 	@echo '               FILTER=kvm_gmem_fault.*        only these tests, as for kunit.py'
 	@echo '               KSRC=dir                       your own kernel tree, which is only read'
 	@echo '               JOBS=n                         compile jobs (default: one per core)'
+	@echo 'make e2e       the same, but boot for the KVM selftests: guests that run in the kernel under test'
+	@echo 'make e2e-base  these selftests on the kernel without the series, to tell what fails there, too'
 	@echo 'make cells     list the cells and what each proves'
 	@echo 'make canary    kernels that must come out red, each for the right reason'
-	@echo 'make test      the tests of the tools, the linters, the check of the series, the cells, the canaries'
+	@echo 'make test      the tests of the tools, the linters, the check of the series, the cells with their selftests, the canaries'
 	@echo '               TESTS="unit lint"              only these parts (unit, lint, series, cells, canaries)'
 	@echo 'make mutants   put mistakes into the series, one at a time, and see the tests find them'
 	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: x86_64-thp), only these'
@@ -41,6 +43,12 @@ setup-matrix setup-test: setup-%:
 
 matrix: setup-matrix
 	@$(run) $(CELLS)
+
+e2e: setup-matrix
+	@$(run) --e2e $(CELLS)
+
+e2e-base: setup-matrix
+	@$(run) --e2e --base $(CELLS)
 
 cells:
 	@./matrix/run --list

@@ -17,6 +17,7 @@ from matrix.errors import MachineError
 PASSED = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "CCACHE_DIR", "CCACHE_CONFIGPATH")
 FIXED = {"LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 CONFIG_SECONDS = 600.0
+PROBE_SECONDS = 60.0
 CLEAN = ".matrix-clean"  # in a build directory: the last build ended, without a warning of ours
 DEPENDENCIES = re.compile(r"\.(.+)\.cmd")
 
@@ -51,6 +52,14 @@ def need_tools(cell: Cell) -> None:
     missing = [name for name in names if not shutil.which(name)]
     if missing:
         raise MachineError(f"cell {cell.name} needs {', '.join(missing)}; run tools/setup")
+
+
+def need_static_libc(cell: Cell) -> None:
+    """Raises MachineError when programs for this cell's architecture cannot be linked statically."""
+    compiler = cell.cross_compile + "gcc"
+    done = proc.run([compiler, "-print-file-name=libc.a"], env=environment(), limit=PROBE_SECONDS)
+    if done.output.strip() == "libc.a":  # gcc's answer when there is none
+        raise MachineError(f"cell {cell.name} needs a static libc for {compiler}; run tools/setup")
 
 
 def config_command(tree: Path, cell: Cell, build: Path) -> list[str]:

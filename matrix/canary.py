@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matrix import cells, tree
-from matrix.cellrun import CellRun
+from matrix.cellrun import KUNIT, CellRun
 from matrix.cells import Cell
 from matrix.errors import WrongUse
 from matrix.verdict import Reason, differences
@@ -76,7 +76,7 @@ def run(canary: Canary, root: Path, out: Path, prepared: tree.PreparedTree, jobs
     folder = out / "canaries" / canary.name
     shutil.rmtree(folder, ignore_errors=True)
     with tree.patched(prepared, [canary.patch]) as wrong:
-        result = CellRun(root, folder, wrong, canary.cell, lambda: jobs, lambda text: say(f"{canary.name}: {text}"), canary.glob).run()
+        result = CellRun(root, folder, wrong, canary.cell, lambda: jobs, lambda text: say(f"{canary.name}: {text}"), canary.glob).run([KUNIT])[0]
     return differences([Reason(**reason) for reason in result["reasons"]], canary.reasons)
 
 

@@ -6,7 +6,7 @@ import platform
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "manifest": str, "gate": bool,
     "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
 }  # fmt: skip
+SERIES = "series"  # the fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
 OPTION = re.compile(r'CONFIG_(\w+)=(\S+|".*")')
 NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
@@ -102,6 +103,11 @@ def select(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
         if name not in known:
             raise WrongUse(f"unknown cell {name!r}{_near(name, known)}; --list shows all")
     return [known[name] for name in dict.fromkeys(names)]
+
+
+def on_base(cell: Cell) -> Cell:
+    """The cell for a kernel without the series, which knows nothing of what configs/series.config asks for."""
+    return replace(cell, fragments=tuple(path for path in cell.fragments if path.stem != SERIES))
 
 
 def _near(word: str, words: Iterable[str]) -> str:

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
-from matrix import build, canary, cells, manifest, proc, report, tree
-from matrix.cellrun import CellRun, failed_check
+from matrix import build, canary, cells, manifest, proc, report, selftests, tree
+from matrix.cellrun import E2E, KUNIT, CellRun, failed_check, manifest_path, result_name
 from matrix.cells import Cell
 from matrix.errors import DISK_FULL, MatrixError, WrongUse
 from matrix.verdict import matches
@@ -36,6 +36,8 @@ EXAMPLES = """examples:
   ./matrix/run --filter 'kvm_gmem_*.huge*'     some tests only, as kunit.py's filter
   ./matrix/run --update-manifests x86_64-thp   write down which tests have to run
   ./matrix/run --canaries                      kernels that must come out red; exit status 0 if they do
+  ./matrix/run --e2e arm64-thp                 boot it for the KVM selftests, not for KUnit
+  ./matrix/run --e2e --base arm64-thp          the same on the kernel without the series
   ./matrix/run --merge results-a results-b     one summary over the results of several jobs
 
 exit status: 0 all green, 1 a cell is red, 2 wrong use, 3 the machine cannot do it, 130 interrupted"""
@@ -45,7 +47,8 @@ def parser() -> argparse.ArgumentParser:
     """The options; argparse itself ends a wrong use with status 2."""
     options = argparse.ArgumentParser(
         prog="./matrix/run", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Build one kernel per cell, boot it in QEMU, run its KUnit tests and judge the whole console.",
+        description="Build one kernel per cell, boot it in QEMU, run its KUnit tests or the KVM selftests and judge the "
+                    "whole console.",
     )  # fmt: skip
     add = options.add_argument
     add("cells", nargs="*", metavar="CELL", help="cells to run (default: those of the gate)")
@@ -55,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
     add("--parallel", type=int, default=2, metavar="N", help="cells side by side (default: %(default)s)")
     add("--ksrc", type=Path, metavar="DIR", help="use this kernel tree; it is never written to")
     add("--out", type=Path, metavar="DIR", help="build folder (default: build/ beside matrix/)")
+    add("--e2e", action="store_true", help="boot for the KVM selftests, not for KUnit")
+    add("--all", action="store_true", help="boot for both, one after the other")
+    add("--base", action="store_true", help="with --e2e: the kernel without the series, to tell what fails there, too")
     add("--update-manifests", action="store_true", help="write the tests that ran into the manifests")
     add("--canaries", action="store_true", help="run the canaries (CELL: names of canaries, default: all) and end")
     add("--list", action="store_true", help="list the cells and end")
@@ -109,18 +115,22 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
     if options.canaries:
         return _canaries(options, root, out, canary.select(canary.load(root, known), options.cells), prepare)
     chosen = cells.select(known, options.cells)
+    kinds = [KUNIT, E2E] if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
+    names = {cell.name: [result_name(cell, kind, options.base) for kind in kinds] for cell in chosen}
     if options.merge:
-        results = report.merge(options.merge, [cell.name for cell in chosen])
-        return _end(out, results)
-    _check(options, out, root, chosen)
+        return _end(out, report.merge(options.merge, sum(names.values(), [])))
+    if options.base:
+        chosen = [cells.on_base(cell) for cell in chosen]
+    _check(options, out, root, chosen, kinds)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         for name in ("summary.json", "summary.md"):  # nothing old may stand beside what is new
             (out / "results" / name).unlink(missing_ok=True)
         for cell in chosen:
-            shutil.rmtree(out / "results" / cell.name, ignore_errors=True)
+            for name in names[cell.name]:
+                shutil.rmtree(out / "results" / name, ignore_errors=True)
         say = _sayer()
-        prepared = prepare(root, out, options.ksrc, say)
+        prepared = (tree.pristine if options.base else prepare)(root, out, options.ksrc, say)
         say(f"kernel: Linux {prepared.version}, {prepared.origin}")
         side: int = max(1, min(options.parallel, jobs, len(chosen)))
 
@@ -129,24 +139,25 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         def share() -> int:
             return jobs if len(unfinished) == 1 else max(1, jobs // side)
 
-        def one(cell: Cell) -> report.Result:
+        def one(cell: Cell) -> list[report.Result]:
             try:
-                return CellRun(root, out, prepared, cell, share, say, options.filter, options.update_manifests).run()
+                run = CellRun(root, out, prepared, cell, share, say, options.filter, options.update_manifests, base=options.base)
+                return run.run(kinds)
             except (MatrixError, OSError):
                 raise
             except Exception as err:  # pylint: disable=broad-exception-caught
-                return failed_check(out, cell, err)
+                return [failed_check(out, name, err) for name in names[cell.name]]
             finally:
                 unfinished.discard(cell.name)
 
-        return _end(out, pool(one, chosen, side))
+        return _end(out, sum(pool(one, chosen, side), []))
 
 
 def _canaries(options: argparse.Namespace, root: Path, out: Path, chosen: Sequence[canary.Canary], prepare: Prepare) -> int:
     """Runs the canaries: 0 when each is red for the right reasons."""
     if options.filter or options.update_manifests:
         raise WrongUse("--canaries goes with neither --filter nor --update-manifests")
-    _check(options, out, root, [one.cell for one in chosen])
+    _check(options, out, root, [one.cell for one in chosen], [KUNIT])
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         say = _sayer()
@@ -166,10 +177,12 @@ def _sayer() -> Callable[[str], None]:
     return say
 
 
-def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[Cell]) -> None:
+def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[Cell], kinds: Sequence[str]) -> None:
     """Everything that can be wrong before the first minute is spent."""
     if options.jobs < 1 or options.parallel < 1:
         raise WrongUse("--jobs and --parallel want a number above 0")
+    if options.base and (kinds != [E2E] or options.update_manifests):
+        raise WrongUse("--base wants --e2e, and neither --all nor --update-manifests")
     for path in (out, root):
         if re.search(r"[\s:]", str(path)):
             raise WrongUse(f"{path}: the kernel does not build below a path with a space or a colon")
@@ -179,17 +192,26 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
         if re.search(r"[\s\"']", options.filter):
             raise WrongUse(f"--filter {options.filter!r}: no spaces and quotes, it goes on the kernel command line")
     for cell in chosen:
-        expected = manifest.load(cell.manifest)
-        if options.filter:
-            if not expected:
-                raise WrongUse(f"cell {cell.name} has no manifest: run it once with --update-manifests")
-            if not any(matches(options.filter, name) for name in expected.tests):
-                raise WrongUse(f"--filter {options.filter!r} selects no test of {cell.name}; "
-                               f"suites: {', '.join(expected.near(options.filter))}")  # fmt: skip
+        for kind in () if options.base else kinds:
+            _check_manifest(options.filter, cell, kind)
         cells.asked(cell)
         if not cell.qemu_config.is_file():
             raise WrongUse(f"cell {cell.name}: {cell.qemu_config}: no such file")
         build.need_tools(cell)
+        if E2E in kinds:
+            selftests.load(root, cell)
+            build.need_static_libc(cell)
+
+
+def _check_manifest(glob: str, cell: Cell, kind: str) -> None:
+    """It can be read, and glob selects something of it."""
+    expected = manifest.load(manifest_path(cell, kind))
+    if glob:
+        name = result_name(cell, kind)
+        if not expected:
+            raise WrongUse(f"cell {name} has no manifest: run it once with --update-manifests")
+        if not any(matches(glob, test) for test in expected.tests):
+            raise WrongUse(f"--filter {glob!r} selects no test of {name}; suites: {', '.join(expected.near(glob))}")
 
 
 @contextmanager

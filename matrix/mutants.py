@@ -89,7 +89,7 @@ class Run:
         cell = dataclasses.replace(cell, boot_seconds=min(cell.boot_seconds, BOOT_SECONDS))
         shutil.rmtree(out / "results" / cell.name, ignore_errors=True)
         run = cellrun.CellRun(self.root, out, prepared, cell, share, lambda text: None)
-        result = run.run()
+        result = run.run([cellrun.KUNIT])[0]
         return dataclasses.replace(judge(mutant, result, run.results / "console.log"), seconds=round(time.monotonic() - start, 1))
 
 

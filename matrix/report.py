@@ -11,7 +11,7 @@ from matrix.errors import WrongUse
 from matrix.verdict import Reason, Verdict
 
 Result = dict[str, Any]  # the content of a result.json
-STEPS = ("configure", "build", "boot")
+STEPS = ("configure", "build", "selftests", "boot")
 SHOWN = 5  # reasons of a cell in the table
 
 
@@ -56,7 +56,7 @@ def _row(result: Result) -> list[str]:
     return [result["cell"], result["verdict"], *(str(count[key]) for key in ("passed", "failed", "skipped")), *seconds]
 
 
-HEAD = ["cell", "verdict", "passed", "failed", "skipped", "configure s", "build s", "boot s"]
+HEAD = ["cell", "verdict", "passed", "failed", "skipped", *(f"{step} s" for step in STEPS)]
 
 
 def table(results: Sequence[Result]) -> str:
@@ -121,6 +121,15 @@ def red(cell: str, code: str, text: str) -> Result:
     counts, suites = tests(Verdict())
     return {"cell": cell, "verdict": "red", "reasons": reasons([Reason(code, text)]), "tests": counts,
             "suites": suites, "skips": {}, "seconds": {}}  # fmt: skip
+
+
+def cases(folder: Path, suite: str) -> dict[str, str]:
+    """Case -> status ("passed", …) of a suite in the result.json of folder; empty when there is none that can be read."""
+    try:
+        found = json.loads((folder / "result.json").read_text("utf-8"))["suites"][suite]["cases"]
+        return {name: str(case["status"]) for name, case in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def merge(folders: Sequence[Path], expected: Sequence[str]) -> list[Result]:

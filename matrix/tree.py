@@ -107,6 +107,12 @@ def prepare(root: Path, out: Path, ksrc: Path | None, say: Say) -> PreparedTree:
     return PreparedTree(tree, base.version, base.origin, frozenset(over.files), over.digest())
 
 
+def pristine(root: Path, out: Path, ksrc: Path | None, say: Say) -> PreparedTree:
+    """As prepare(), but the source as it came: without series and suites. It lies beside the tree and is as little written to."""
+    base = prepare_base(root, out, ksrc, say)
+    return PreparedTree(base.path, base.version, f"{base.origin}, without the series", frozenset(), "")
+
+
 def prepare_base(root: Path, out: Path, ksrc: Path | None, say: Say) -> Base:
     """Make sure that the pristine source is there, from ksrc or as kernel/<base>/source.toml says."""
     root, out = root.resolve(), out.resolve()
@@ -286,7 +292,8 @@ def mirror(base: Base, tree: Path, over: Overlay, say: Say) -> None:
     target = tree.with_name(tree.name + ".part") if new else tree
     if new:
         say("tree: laying out the source")
-        _remove(tree.with_name("cells"))
+        for made in ("cells", "selftests"):
+            _remove(tree.with_name(made))
         _remove(target)
     target.mkdir(parents=True, exist_ok=True)
     parents = {str(parent) for path, item in over.files.items() if item for parent in Path(path).parents}

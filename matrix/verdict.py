@@ -62,6 +62,7 @@ class Evidence:
     glob: str = ""  # kunit.py's filter_glob
     config_status: int = 0  # exit statuses of kunit.py's steps
     build_status: int = 0
+    selftests_status: int = 0  # of make in tools/testing/selftests/kvm
     exec_status: int = 0
     parse_status: int = 0
     timed_out: str = ""  # the step that hit its limit
@@ -216,6 +217,8 @@ def check_steps(evidence: Evidence) -> list[Reason]:
         return [Reason("config", f"kunit.py config fails: {_complaint(log)}")]
     if evidence.build_status:
         return [Reason("build", f"kunit.py build fails: {_complaint(log)}")]
+    if evidence.selftests_status:
+        return [Reason("build", f"the selftests do not build: {_complaint(log)}")]
     if evidence.console is None:
         return [Reason("boot", "the kernel was not booted")]
     return []
@@ -268,7 +271,7 @@ def check_warnings(evidence: Evidence) -> list[Reason]:
             names, path = frozenset(objects), stem
         return any(path == name or path.endswith("/" + name) for name in names)
 
-    bad_kinds = ("warning",) if evidence.build_status else ("warning", "error")  # sparse's do not stop make
+    bad_kinds = ("warning",) if evidence.build_status or evidence.selftests_status else ("warning", "error")  # sparse's do not stop make
     warning, chain, counted, fresh = "", list[str](), False, False
     for line in evidence.build_log.splitlines():
         paths: list[str] = []

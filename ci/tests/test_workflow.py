@@ -67,9 +67,9 @@ class Workflow(unittest.TestCase):
         self.steps = steps(self.text)
         self.cells = json.loads(subprocess.run([ROOT / "matrix/run", "--gate-json"], check=True, stdout=subprocess.PIPE).stdout)
 
-    def run_step(self, job: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run the step of a job as a runner does."""
-        (step,) = self.steps[job]
+    def run_step(self, job: str, at: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run a step of a job as a runner does."""
+        step = self.steps[job][at]
         for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"):
             (self.temp / name).write_text("")
         env = {"PATH": os.environ["PATH"], "HOME": str(self.temp), "CI": "true", "GITHUB_ACTIONS": "true",
@@ -96,7 +96,7 @@ class Workflow(unittest.TestCase):
     def test_all_steps_are_known(self) -> None:
         """A step that is added needs a test here; and the reader above misses none."""
         self.assertEqual({job: len(found) for job, found in self.steps.items()},
-                         {"cells": 1, "cell": 1, "canary": 1, "tools": 1, "summary": 1})
+                         {"cells": 1, "cell": 2, "canary": 1, "tools": 1, "summary": 1})
         self.assertEqual(len(re.findall(r"\brun:", self.text)), 5)
 
     def test_cells(self) -> None:
@@ -114,12 +114,14 @@ class Workflow(unittest.TestCase):
         self.assertNotEqual(self.run_step("cells").returncode, 0)
 
     def test_cell(self) -> None:
-        """Set-up and matrix/run for this one cell; red is red."""
+        """Set-up and matrix/run for this one cell, KUnit and selftests; red is red, and the second step runs all the same."""
         self.stand_in("matrix/run")
-        for status in ("0", "1", "3"):
-            done = self.run_step("cell", CELL="arm64-nothp", STATUS=status)
-            self.assertEqual(bool(done.returncode), status != "0", done.stdout)
-            self.assertEqual((self.temp / "seen").read_text(), "['--out', 'build', 'arm64-nothp']")
+        for at, more in enumerate(("", "'--e2e', ")):
+            for status in ("0", "1", "3"):
+                done = self.run_step("cell", at, CELL="arm64-nothp", STATUS=status)
+                self.assertEqual(bool(done.returncode), status != "0", done.stdout)
+                self.assertEqual((self.temp / "seen").read_text(), f"['--out', 'build', {more}'arm64-nothp']")
+        self.assertRegex(self.text, r"run: make e2e .*\n +if: \$\{\{ !cancelled\(\) \}\}\n")
         self.assertIn("CELL: ${{ matrix.cell }}", self.text)
 
     def test_canary(self) -> None:
@@ -145,14 +147,16 @@ class Workflow(unittest.TestCase):
             with self.subTest(case):
                 shutil.rmtree(self.copy / "results", ignore_errors=True)
                 shutil.rmtree(self.copy / "build", ignore_errors=True)
-                for number, cell in enumerate(self.cells if case != "none" else []):
+                names = [name for cell in self.cells for name in (f"{cell}-e2e", cell)]
+                for number, name in enumerate(names if case != "none" else []):
                     if number or case != "missing":
-                        self.result(cell, bool(number) or case != "red", self.copy / "results" / f"results-{cell}")
+                        folder = self.copy / "results" / f"results-{name.removesuffix('-e2e')}"
+                        self.result(name, bool(number) or case != "red", folder)
                 done = self.run_step("summary")
                 self.assertEqual(done.returncode, 0 if case == "green" else 1, done.stdout)
                 summary = (self.temp / "GITHUB_STEP_SUMMARY").read_text()
-                for cell in self.cells:
-                    self.assertIn(cell, summary)
+                for name in names:
+                    self.assertIn(f"| {name} |", summary)
 
     def test_results_travel(self) -> None:
         """What the cell's job uploads is what the summary's job finds: the names of paths and artifacts agree."""

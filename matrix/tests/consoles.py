@@ -74,6 +74,44 @@ TESTS: dict[str, str | None] = {
     "gamma.no_plan/param-1": None,
 }
 
+# The same of matrix/e2e/init.c.
+E2E = """\
+kvm: Nested Paging enabled
+kunit: disabled
+Run /init as init process
+KTAP version 1
+1..1
+    KTAP version 1
+    # Subtest: kvm_selftests
+    1..3
+    # plain_test: Random seed: 0x6b8b4567
+    # plain_test: took 1.2 s
+    ok 1 plain_test
+    # skip_test: 1..0 # SKIP - Requirement not met: kvm_has_cap(KVM_CAP_X)
+    # skip_test: took 0.1 s
+    ok 2 skip_test # SKIP Requirement not met: kvm_has_cap(KVM_CAP_X)
+    # tap_test: TAP version 13
+    # tap_test: took 9.9 s
+        KTAP version 1
+        # Subtest: tap_test
+        1..2
+        ok 1 first
+        ok 2 second
+    # tap_test: pass:2 fail:0 skip:0 total:2
+    ok 3 tap_test
+# kvm_selftests: pass:2 fail:0 skip:1 total:3
+# Totals: pass:3 fail:0 skip:1 total:4
+ok 1 kvm_selftests
+reboot: Restarting system
+"""
+
+E2E_TESTS: dict[str, str | None] = {
+    "kvm_selftests.plain_test": None,
+    "kvm_selftests.skip_test": "no such capability",
+    "kvm_selftests.tap_test/first": None,
+    "kvm_selftests.tap_test/second": None,
+}
+
 FULL = Evidence(
     asked={"KUNIT": "y", "TRANSPARENT_HUGEPAGE": "n"},
     got={"KUNIT": "y"},
@@ -89,7 +127,7 @@ def verdict(console: str | bytes = CLEAN, **change: Any) -> Verdict:
     return judge(replace(FULL, console=io.BytesIO(data), **change))
 
 
-def spoil(old: str, new: str) -> str:
-    """CLEAN with one place changed, which has to be there."""
-    assert CLEAN.count(old) == 1, (CLEAN.count(old), old)
-    return CLEAN.replace(old, new)
+def spoil(old: str, new: str, text: str = CLEAN) -> str:
+    """A text with one place changed, which has to be there."""
+    assert text.count(old) == 1, (text.count(old), old)
+    return text.replace(old, new)

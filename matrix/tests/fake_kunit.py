@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """Stands in for tools/testing/kunit/kunit.py in a fake tree.
 
-What it does is in scenario.json beside the tree's root: verb -> {status, text, seconds, config}.
+What it does is in scenario.json beside the tree's root: verb -> {status, text, seconds, config}. The verb of a boot for
+the selftests is "e2e".
 """
 
 import json
@@ -16,7 +17,8 @@ def main() -> int:
     verb, options = sys.argv[1], sys.argv[2:]
     folder = next((Path(word.partition("=")[2]) for word in options if word.startswith("--build_dir=")), tree)
     scenario = json.loads((tree / "scenario.json").read_text("utf-8"))
-    play = {**scenario.get(verb, {}), **scenario.get(f"{verb} {folder.name}", {})}
+    key = "e2e" if verb == "exec" and any(word.endswith("/e2e.py") for word in options) else verb
+    play = {**scenario.get(key, {}), **scenario.get(f"{key} {folder.name}", {})}
     with open(tree / "calls", "a", encoding="utf-8") as calls:
         calls.write(json.dumps([verb, *options]) + "\n")
     if verb == "config":

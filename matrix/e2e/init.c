@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The first process of a guest that runs KVM selftests: mounts what they need,
+ * runs those listed in /tests one after the other, each within its time limit,
+ * reports as KTAP, one suite with a case per selftest, and reboots.
+ *
+ * A line of /tests is "<seconds> <hugepages> <program> [<argument>...]".
+ *
+ * All output goes through /dev/kmsg: there a line is a record, which no message
+ * of the kernel can cut in two.
+ */
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SUITE		"kvm_selftests"
+#define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
+
+#define LINE_SIZE	800	/* a record of printk has room for 1000 bytes */
+#define NAME_SIZE	120
+#define MAX_TESTS	64
+#define MAX_ARGS	16
+#define MAX_RESULTS	256	/* of one selftest's own TAP */
+#define MAX_LINES	2000	/* of one selftest's output */
+#define TICK_MS		100
+#define KILL_MS		10000	/* until a killed selftest must be gone */
+#define KSFT_SKIP	4	/* tools/testing/selftests/kselftest.h */
+
+enum status { PASS, FAIL, SKIP, NR_STATUS };
+
+struct result {
+	char name[NAME_SIZE];
+	char reason[NAME_SIZE];		/* of a skip */
+	enum status status;
+};
+
+struct test {
+	const char *name;
+	char *argv[MAX_ARGS + 1];
+	int seconds;
+	char *hugepages;
+};
+
+/* What a running selftest has printed so far. */
+struct output {
+	const char *name;
+	char line[LINE_SIZE];
+	size_t length;
+	unsigned int lines;
+	char why[LINE_SIZE];		/* the assertion that failed */
+	bool why_is_next;
+	char skip[NAME_SIZE];
+	bool tap;
+	int plan;
+	int count;
+	struct result results[MAX_RESULTS];
+};
+
+static int kmsg = -1;
+
+static void __attribute__((format(printf, 1, 2))) say(const char *format, ...)
+{
+	char text[LINE_SIZE + NAME_SIZE + 64];
+	va_list args;
+	int length;
+
+	va_start(args, format);
+	length = vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	if (length >= (int)sizeof(text))
+		length = sizeof(text) - 1;
+	if (write(kmsg, text, length) != length)
+		exit(1);
+}
+
+/* The kernel panics when its first process exits. */
+static void __attribute__((noreturn)) give_up(const char *what)
+{
+	if (kmsg >= 0)
+		say("init: %s: %s", what, strerror(errno));
+	exit(1);
+}
+
+static long long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+static bool set(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY);
+	ssize_t length = strlen(value);
+	bool done;
+
+	if (fd < 0)
+		return false;
+	done = write(fd, value, length) == length;
+	return !close(fd) && done;
+}
+
+static void mount_all(void)
+{
+	static const struct {
+		const char *type, *path;
+		bool needed;
+	} mounts[] = {
+		{ "devtmpfs", "/dev", true },
+		{ "proc", "/proc", true },
+		{ "sysfs", "/sys", true },
+		{ "tmpfs", "/tmp", true },
+		{ "debugfs", "/sys/kernel/debug", false },
+	};
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(mounts); i++) {
+		mkdir(mounts[i].path, 0755);
+		if (mount("none", mounts[i].path, mounts[i].type, 0, NULL) && mounts[i].needed)
+			give_up(mounts[i].path);
+		if (!i)
+			kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	}
+	if (kmsg < 0)
+		give_up("/dev/kmsg");
+	/* Otherwise all but ten lines in five seconds are dropped. */
+	if (!set("/proc/sys/kernel/printk_devkmsg", "on\n"))
+		give_up("printk_devkmsg");
+}
+
+static int read_tests(struct test *tests)
+{
+	FILE *file = fopen("/tests", "re");
+	char line[LINE_SIZE];
+	int count = 0;
+
+	if (!file)
+		give_up("/tests");
+	while (fgets(line, sizeof(line), file)) {
+		struct test *test = &tests[count];
+		char *rest = strdup(line), *word;
+		int argc = 0;
+
+		word = strtok(rest, " \n");
+		if (!word)
+			continue;
+		if (count++ == MAX_TESTS)
+			break;
+		test->seconds = atoi(word);
+		test->hugepages = strtok(NULL, " \n");
+		while ((word = strtok(NULL, " \n")) && argc < MAX_ARGS)
+			test->argv[argc++] = word;
+		if (word || !argc || test->seconds <= 0) {
+			argc = 0;
+			break;
+		}
+		word = strrchr(test->argv[0], '/');
+		test->name = word ? word + 1 : test->argv[0];
+	}
+	fclose(file);
+	if (!count || count > MAX_TESTS || !tests[count - 1].name) {
+		errno = EINVAL;
+		give_up("/tests");
+	}
+	return count;
+}
+
+/* Copies a name or a reason up to the next " # ". */
+static void copy_text(char *to, const char *from)
+{
+	const char *end = strstr(from, " # ");
+
+	if (!strncmp(from, "- ", 2))
+		from += 2;
+	snprintf(to, NAME_SIZE, "%.*s", end && end > from ? (int)(end - from) : NAME_SIZE, from);
+}
+
+static void take_result(struct output *out, const char *text, enum status status)
+{
+	struct result *result = &out->results[out->count % MAX_RESULTS];
+	const char *skip = strstr(text, "# SKIP");
+	char *end;
+
+	if (strtol(text, &end, 10) != ++out->count || end == text) {
+		out->plan = -1;		/* can't be met any more */
+		return;
+	}
+	while (*end == ' ')
+		end++;
+	copy_text(result->name, *end == '#' || !*end ? "unnamed" : end);
+	result->reason[0] = '\0';
+	if (skip && status == PASS) {
+		status = SKIP;
+		skip += strlen("# SKIP");
+		copy_text(result->reason, skip + strspn(skip, " "));
+	}
+	result->status = status;
+}
+
+/* One line of a selftest; its results are remembered, all of it is passed on. */
+static void take_line(struct output *out)
+{
+	const char *line = out->line;
+	size_t i;
+
+	for (i = 0; i < out->length; i++)
+		if (!isprint((unsigned char)out->line[i]))
+			out->line[i] = out->line[i] == '\t' ? ' ' : '?';
+	out->line[out->length] = '\0';
+	out->length = 0;
+	if (!line[strspn(line, " ")])
+		return;
+	if (out->why_is_next && !out->why[0])
+		strcpy(out->why, line + strspn(line, " "));
+	out->why_is_next = strstr(line, "Test Assertion Failure");
+
+	if (!strncmp(line, "TAP version 13", 14) || !strncmp(line, "KTAP version 1", 14))
+		out->tap = true;
+	else if (!strncmp(line, "1..0 # SKIP", 11))
+		copy_text(out->skip, line + 11 + strspn(line + 11, " "));
+	else if (out->tap && !strncmp(line, "1..", 3) && !out->plan)
+		out->plan = atoi(line + 3);
+	else if (out->tap && !strncmp(line, "ok ", 3))
+		take_result(out, line + 3, PASS);
+	else if (out->tap && !strncmp(line, "not ok ", 7))
+		take_result(out, line + 7, FAIL);
+
+	if (++out->lines < MAX_LINES)
+		say("    # %s: %s", out->name, line);
+	else if (out->lines == MAX_LINES)
+		say("    # %s: (no more of its output than %d lines)", out->name, MAX_LINES);
+}
+
+/* False at the end of the output. */
+static bool take_output(struct output *out, int fd)
+{
+	char bytes[4096];
+	ssize_t i, count = read(fd, bytes, sizeof(bytes));
+
+	if (count < 0)
+		return errno == EINTR;
+	for (i = 0; i < count; i++) {
+		if (bytes[i] == '\n' || out->length == sizeof(out->line) - 1)
+			take_line(out);
+		if (bytes[i] != '\n')
+			out->line[out->length++] = bytes[i];
+	}
+	return count;
+}
+
+static pid_t start(const struct test *test, int fd)
+{
+	static char * const environment[] = { "HOME=/tmp", "TMPDIR=/tmp", NULL };
+	pid_t pid = fork();
+	int null;
+
+	if (pid)
+		return pid;
+	null = open("/dev/null", O_RDONLY);
+	if (null < 0 || dup2(null, 0) < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0 ||
+	    setsid() < 0 || chdir("/tmp"))
+		_exit(126);
+	execve(test->argv[0], test->argv, environment);
+	dprintf(1, "%s: %s\n", test->argv[0], strerror(errno));
+	_exit(127);
+}
+
+/* Runs a selftest to its end; false when it had to be killed. */
+static bool watch(pid_t pid, int fd, long long limit, struct output *out, int *status)
+{
+	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
+	long long end = now_ms() + limit;
+	bool killed = false;
+
+	*status = -1;
+	while (waitpid(pid, status, WNOHANG) != pid) {
+		if (poll(&pollfd, 1, TICK_MS) > 0 && !take_output(out, fd))
+			pollfd.fd = -1;
+		if (now_ms() < end)
+			continue;
+		if (killed)
+			break;
+		killed = true;
+		kill(-1, SIGKILL);
+		end = now_ms() + KILL_MS;
+	}
+	/* Whatever it has started goes with it. */
+	kill(-1, SIGKILL);
+	while (pollfd.fd >= 0 && poll(&pollfd, 1, TICK_MS) > 0 && take_output(out, fd))
+		;
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
+	if (out->length)
+		take_line(out);
+	return !killed;
+}
+
+static enum status sum(const struct result *results, int count)
+{
+	enum status status = SKIP;
+	int i;
+
+	for (i = 0; i < count; i++) {
+		if (results[i].status == FAIL)
+			return FAIL;
+		if (results[i].status == PASS)
+			status = PASS;
+	}
+	return status;
+}
+
+static void say_result(const char *indent, int number, const struct result *result)
+{
+	const char *word = result->status == FAIL ? "not ok" : "ok";
+
+	if (result->status == SKIP)
+		say("%s%s %d %s # SKIP %s", indent, word, number, result->name, result->reason);
+	else
+		say("%s%s %d %s", indent, word, number, result->name);
+}
+
+static void say_totals(const char *indent, const char *name, const int *counts)
+{
+	say("%s# %s: pass:%d fail:%d skip:%d total:%d", indent, name, counts[PASS], counts[FAIL],
+	    counts[SKIP], counts[PASS] + counts[FAIL] + counts[SKIP]);
+}
+
+/* The results in a selftest's own TAP, one level below its own. */
+static void say_subtests(const struct output *out, int *counts)
+{
+	int i, own[NR_STATUS] = {};
+
+	say("        KTAP version 1");
+	say("        # Subtest: %s", out->name);
+	say("        1..%d", out->count);
+	for (i = 0; i < out->count; i++) {
+		say_result("        ", i + 1, &out->results[i]);
+		own[out->results[i].status]++;
+	}
+	say_totals("    ", out->name, own);
+	for (i = 0; i < NR_STATUS; i++)
+		counts[i] += own[i];
+}
+
+/*
+ * How the selftest came out. Its exit status counts, and where it prints TAP
+ * that has to be whole and to agree.
+ */
+static enum status judge(struct output *out, const struct test *test, bool ended, int status)
+{
+	bool whole = out->count == out->plan && out->count <= MAX_RESULTS;
+	int code = ended && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+	enum status tap = out->tap && whole ? sum(out->results, out->count) : FAIL;
+
+	if (code == KSFT_SKIP)
+		return SKIP;
+	if (!code && (!out->tap || tap != FAIL))
+		return out->tap ? tap : PASS;
+
+	if (!ended)
+		snprintf(out->why, sizeof(out->why), "its time limit of %d s", test->seconds);
+	else if (code < 0)
+		snprintf(out->why, sizeof(out->why), "signal %d", WTERMSIG(status));
+	else if (!code && !whole)
+		snprintf(out->why, sizeof(out->why), "the end of its TAP, which is not whole");
+	else if (!out->why[0])
+		snprintf(out->why, sizeof(out->why), "exit status %d", code);
+	return FAIL;
+}
+
+static enum status run(const struct test *test, int number, int *counts)
+{
+	static struct output out;
+	long long begin = now_ms();
+	struct result result = {};
+	int pipes[2], status;
+	bool ended;
+	pid_t pid;
+
+	memset(&out, 0, sizeof(out));
+	out.name = test->name;
+	if (strcmp(test->hugepages, "0") && !set("/proc/sys/vm/nr_hugepages", test->hugepages))
+		say("    # %s: no hugetlb pages: %s", test->name, strerror(errno));
+	if (pipe2(pipes, O_CLOEXEC | O_NONBLOCK))
+		give_up("pipe");
+	/* The other end blocks, as a selftest expects. */
+	fcntl(pipes[1], F_SETFL, 0);
+	pid = start(test, pipes[1]);
+	if (pid < 0)
+		give_up("fork");
+	close(pipes[1]);
+	ended = watch(pid, pipes[0], test->seconds * 1000LL, &out, &status);
+	close(pipes[0]);
+	if (strcmp(test->hugepages, "0"))
+		set("/proc/sys/vm/nr_hugepages", "0");
+
+	snprintf(result.name, sizeof(result.name), "%s", test->name);
+	result.status = judge(&out, test, ended, status);
+	snprintf(result.reason, sizeof(result.reason), "%s",
+		 out.skip[0] ? out.skip : out.results[0].reason);
+	say("    # %s: took %.1f s", test->name, (now_ms() - begin) / 1000.0);
+	if (out.count && out.count == out.plan && out.count <= MAX_RESULTS &&
+	    sum(out.results, out.count) == result.status)
+		say_subtests(&out, counts);
+	else
+		counts[result.status]++;
+	/* The words by which KUnit tells where an assertion failed. */
+	if (result.status == FAIL)
+		say("    # %s: ASSERTION FAILED at %s", test->name, out.why);
+	say_result("    ", number, &result);
+	return result.status;
+}
+
+int main(void)
+{
+	static struct test tests[MAX_TESTS + 1];
+	int i, count, cases[NR_STATUS] = {}, leaves[NR_STATUS] = {};
+	struct result suite = { .name = SUITE, .reason = "all of it" };
+
+	mount_all();
+	count = read_tests(tests);
+	say("KTAP version 1");
+	say("1..1");
+	say("    KTAP version 1");
+	say("    # Subtest: " SUITE);
+	say("    1..%d", count);
+	for (i = 0; i < count; i++)
+		cases[run(&tests[i], i + 1, leaves)]++;
+	say_totals("", SUITE, cases);
+	say_totals("", "Totals", leaves);
+	if (cases[FAIL])
+		suite.status = FAIL;
+	else if (!cases[PASS])
+		suite.status = SKIP;
+	say_result("", 1, &suite);
+	reboot(RB_AUTOBOOT);
+	give_up("reboot");
+}

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The list of selftests, the commands that build them, and the initramfs."""
+
+import dataclasses
+import stat
+import tempfile
+import unittest
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+from matrix import boot, cells, initramfs, selftests
+from matrix.cells import Cell
+from matrix.errors import WrongUse
+
+ROOT = Path(__file__).resolve().parents[2]
+LIST = """\
+[[selftest]]
+path = "guest_memfd_test"
+seconds = 60
+[[selftest]]
+path = "x86/private_test"
+arch = ["x86_64"]
+seconds = 30
+args = ["-n", "2"]
+[[selftest]]
+path = "arm64/blocks"
+arch = ["arm64"]
+hugepages = 32
+seconds = 10
+"""
+
+
+def unpack(data: bytes) -> dict[str, tuple[int, bytes]]:
+    """name -> (mode, content) of a "newc" archive, read as init/initramfs.c does."""
+    found: dict[str, tuple[int, bytes]] = {}
+    at = 0
+    while True:
+        assert at % 4 == 0 and data[at : at + 6] == b"070701", at
+        field = [int(data[at + start : at + start + 8], 16) for start in range(6, 110, 8)]
+        mode, size, length = field[1], field[6], field[11]
+        name = data[at + 110 : at + 110 + length]
+        assert name.endswith(b"\0")
+        at += (110 + length + 3) & ~3
+        if name == b"TRAILER!!!\0":
+            assert at == len(data)
+            return found
+        found[name[:-1].decode()] = (mode, data[at : at + size])
+        at += (size + 3) & ~3
+
+
+class Project(unittest.TestCase):
+    """A project with a list, and a tree that has some of it."""
+
+    def setUp(self) -> None:
+        self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))  # pylint: disable=consider-using-with
+        self.list = self.root / "matrix/e2e/selftests.toml"
+        self.list.parent.mkdir(parents=True)
+        self.list.write_text(LIST)
+        (self.root / "on.config").write_text("CONFIG_THP=y\n")
+        (self.root / "off.config").write_text("# CONFIG_THP is not set\n")
+        self.tree = self.root / "tree"
+        for name in ("guest_memfd_test", "x86/private_test"):
+            path = self.tree / selftests.FOLDER / f"{name}.c"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+
+    def cell(self, arch: str, fragment: str = "on") -> Cell:
+        """A cell with this one fragment."""
+        with mock.patch("platform.machine", return_value="x86_64"):
+            cell = next(cell for cell in cells.load(ROOT) if cell.arch == arch)
+        return replace(cell, fragments=(self.root / f"{fragment}.config",))
+
+
+class Listed(Project):
+    """selftests.toml."""
+
+    def test_arch(self) -> None:
+        """Those of the architecture, in order; those of the tree."""
+        tests = selftests.load(self.root, self.cell("x86_64"))
+        self.assertEqual([test.name for test in tests], ["guest_memfd_test", "private_test"])
+        tests = selftests.load(self.root, self.cell("arm64"))
+        self.assertEqual([(test.path, test.seconds, test.hugepages) for test in tests],
+                         [("guest_memfd_test", 60, 0), ("arm64/blocks", 10, 32)])  # fmt: skip
+        self.assertEqual([test.name for test in selftests.present(self.tree, tests)], ["guest_memfd_test"])
+
+    def test_option(self) -> None:
+        """Only where the cell asks for it."""
+        self.list.write_text(LIST.replace("seconds = 30", 'seconds = 30\noption = "THP"'))
+        for fragment, count in (("on", 2), ("off", 1)):
+            self.assertEqual(len(selftests.load(self.root, self.cell("x86_64", fragment))), count)
+
+    def test_malformed(self) -> None:
+        """Each is named."""
+        for old, new, text in (
+            ("seconds = 60", "seconds = 0", "seconds (above 0) are needed"),
+            ("seconds = 60", 'seconds = "60"', "seconds = '60': want one of"),
+            ("seconds = 60", "secs = 60", "secs = 60: want one of path, seconds"),
+            ('"-n"', '"-n 3"', "words without blanks"),
+            ('"x86/private_test"', '"x86/guest_memfd_test"', "guest_memfd_test stands there twice"),
+            ("[[selftest]]", "[[selftest", "selftests.toml: "),
+        ):
+            with self.subTest(new):
+                self.list.write_text(LIST.replace(old, new))
+                with self.assertRaises(WrongUse) as caught:
+                    selftests.load(self.root, self.cell("x86_64"))
+                self.assertIn(text, str(caught.exception))
+
+    def test_our_own(self) -> None:
+        """The project's list can be read, and no two selftests that could run together share a name."""
+        for cell in cells.load(ROOT):
+            names = [test.name for test in selftests.load(ROOT, cell)]
+            self.assertIn("guest_memfd_test", names)
+            self.assertLessEqual(len(names), 64)  # MAX_TESTS of init.c
+
+
+class Built(Project):
+    """What is run, and what comes of it."""
+
+    def test_commands(self) -> None:
+        """Out of tree, static, for the cell's architecture, only what is asked for."""
+        cell = self.cell("arm64")
+        folder = self.root / "made"
+        tests = selftests.present(self.tree, selftests.load(self.root, cell))
+        headers, kvm, init = selftests.build_commands(self.root, self.tree, cell, folder, tests, 3)
+        for argv in (headers, kvm):
+            self.assertLessEqual({"ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "--jobs=3"}, set(argv))
+            places = [word for word in argv if str(self.tree) in word]
+            self.assertEqual(places, [argv[2]], "only -C names the tree")
+        self.assertEqual(headers[-1], "headers")
+        self.assertEqual([word for word in kvm if "=" not in word][4:], [str(folder / "kvm/guest_memfd_test")])
+        self.assertIn("USERLDFLAGS=-static", kvm)
+        self.assertEqual(init[:2], ["aarch64-linux-gnu-gcc", "-static"])
+
+    def test_initramfs(self) -> None:
+        """init, its list, and the programs; the same input gives the same bytes."""
+        folder = self.root / "made"
+        for name, text in {"init": "i", "kvm/guest_memfd_test": "gggg", "kvm/x86/private_test": "ppppp"}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        selftests.pack(folder, selftests.load(self.root, self.cell("x86_64")), self.root / "e2e.cpio")
+        found = unpack((self.root / "e2e.cpio").read_bytes())
+        self.assertEqual(found["tests"][1], b"60 0 /selftests/guest_memfd_test\n30 0 /selftests/private_test -n 2\n")
+        self.assertEqual(found["selftests/private_test"], (stat.S_IFREG | 0o755, b"ppppp"))
+        self.assertEqual(found["init"], (stat.S_IFREG | 0o755, b"i"))
+        self.assertEqual(found["proc"], (stat.S_IFDIR | 0o755, b""))
+        names = list(found)
+        self.assertLess(names.index("selftests"), names.index("selftests/private_test"))
+        before = (self.root / "e2e.cpio").read_bytes()
+        selftests.pack(folder, selftests.load(self.root, self.cell("x86_64")), self.root / "e2e.cpio")
+        self.assertEqual((self.root / "e2e.cpio").read_bytes(), before)
+
+    def test_cut(self) -> None:
+        """No archive is better than half of one."""
+        path = self.root / "x.cpio"
+        with mock.patch("matrix.initramfs._entry", side_effect=[None, OSError(28, "No space left on device")]):
+            with self.assertRaises(OSError):
+                initramfs.pack(path, ["a", "b"], {})
+        self.assertFalse(path.exists())
+
+    def test_qemu_config(self) -> None:
+        """The cell's own machine and command line, with an initramfs, and KUnit silenced behind its back."""
+        cell = cells.load(ROOT)[0]
+        text = boot.selftests_config(cell, Path("/some/e2e.cpio"))
+        self.assertTrue(text.startswith(cell.qemu_config.read_text()))
+        names: dict[str, object] = {}
+        fields = "linux_arch kconfig qemu_arch kernel_path kernel_command_line extra_qemu_params".split()
+        names["QemuArchParams"] = dataclasses.make_dataclass("QemuArchParams", fields, frozen=True)
+        exec(text.replace("from ..qemu_config import QemuArchParams", ""), names)  # pylint: disable=exec-used
+        arch = names["QEMU_ARCH"]
+        line = getattr(arch, "kernel_command_line").split()
+        self.assertEqual(line[-3:], ["kunit.enable=0", "kunit_shutdown=none", "panic=-1"])
+        self.assertEqual(getattr(arch, "extra_qemu_params")[-2:], ["-initrd", "/some/e2e.cpio"])
+        self.assertIn("-smp", getattr(arch, "extra_qemu_params"))
+
+
+if __name__ == "__main__":
+    unittest.main()
