@@ -4,7 +4,8 @@
 kunit/mutants/<name>.patch: header lines "Mistake:", "Killed-by:" (cases, as suite.case) and, where not every cell can
 tell, "Cells:"; a line that starts with a space goes on with the one before. An empty line, and a patch on top of series
 and suites. A mutant is killed in a cell if every case that its header names fails there, or is where the kernel
-complains. Being red in any other way does not count, unless the header says "*", as those that are generated do.
+complains. If they are selftests, those are what the kernel is booted for. Being red in any other way does not count,
+unless the header says "*", as those that are generated do.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matrix import cellrun, ktap, report, tree
+from matrix import build, cellrun, ktap, report, selftests, tree
 from matrix.cells import Cell
 from matrix.errors import WrongUse
 from matrix.main import pool
@@ -87,9 +88,13 @@ class Run:
         out = self.out / "mutants" / mutant.name
         start = time.monotonic()
         cell = dataclasses.replace(cell, boot_seconds=min(cell.boot_seconds, BOOT_SECONDS))
-        shutil.rmtree(out / "results" / cell.name, ignore_errors=True)
-        run = cellrun.CellRun(self.root, out, prepared, cell, share, lambda text: None)
-        result = run.run([cellrun.KUNIT])[0]
+        kind = cellrun.E2E if mutant.killed_by[0].startswith(f"{selftests.SUITE}.") else cellrun.KUNIT
+        run = cellrun.CellRun(self.root, out, prepared, cell, share, lambda text: None, kind=kind)
+        shutil.rmtree(run.results, ignore_errors=True)
+        clean = (run.build_dir / build.CLEAN).exists()
+        result = run.run([kind])[0]
+        if clean:  # a warning was the mutant's, and its file is compiled again without it
+            build.mark_clean(run.build_dir)
         return dataclasses.replace(judge(mutant, result, run.results / "console.log"), seconds=round(time.monotonic() - start, 1))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from matrix import cells, manifest, mutants, mutate
+from matrix.cellrun import E2E, KUNIT, manifest_path
 from matrix.errors import WrongUse
 from matrix.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
@@ -179,9 +180,8 @@ class Ours(unittest.TestCase):
         for mutant in found:
             names = mutant.cells or tuple(cell.name for cell in known.values() if cell.gate)
             for name in names:
-                expected = manifest.load(known[name].manifest)
-                assert expected
-                cases = {test.partition("/")[0] for test, skip in expected.tests.items() if skip is None}
+                found_in = [manifest.load(manifest_path(known[name], kind)) for kind in (KUNIT, E2E)]
+                cases = {test.partition("/")[0] for tests in found_in if tests for test, skip in tests.tests.items() if skip is None}
                 with self.subTest(mutant=mutant.name, cell=name):
                     self.assertEqual(set(mutant.killed_by) - cases, set())
 
