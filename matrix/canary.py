@@ -76,7 +76,8 @@ def run(canary: Canary, root: Path, out: Path, prepared: tree.PreparedTree, jobs
     folder = out / "canaries" / canary.name
     shutil.rmtree(folder, ignore_errors=True)
     with tree.patched(prepared, [canary.patch]) as wrong:
-        result = CellRun(root, folder, wrong, canary.cell, lambda: jobs, lambda text: say(f"{canary.name}: {text}"), canary.glob).run([KUNIT])[0]
+        run_of_cell = CellRun(root, folder, wrong, canary.cell, lambda: jobs, lambda text: say(f"{canary.name}: {text}"), canary.glob)
+        result = run_of_cell.run([KUNIT])[0]
     return differences([Reason(**reason) for reason in result["reasons"]], canary.reasons)
 
 

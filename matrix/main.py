@@ -162,6 +162,7 @@ def _canaries(options: argparse.Namespace, root: Path, out: Path, chosen: Sequen
     with locked(out):
         say = _sayer()
         prepared = prepare(root, out, options.ksrc, say)
+        say(f"kernel: Linux {prepared.version}, {prepared.origin}")
         return 0 if canary.run_all(chosen, root, out, prepared, options.jobs, say) else 1
 
 

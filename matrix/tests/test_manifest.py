@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest import mock
 
 from matrix import cells, manifest
+from matrix.cellrun import E2E, KUNIT, manifest_path
 from matrix.errors import WrongUse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,9 +92,10 @@ class Project(unittest.TestCase):
         """Each cell of the gate has tests to run, and no file belongs to nobody."""
         known = cells.load(ROOT)
         for cell in known:
-            found = manifest.load(cell.manifest)
-            self.assertTrue(not cell.gate or (found and found.tests), cell.name)
-        names = {cell.manifest.name for cell in known}
+            for kind in (KUNIT, E2E) if cell.gate else ():
+                found = manifest.load(manifest_path(cell, kind))
+                self.assertTrue(found and found.tests, (cell.name, kind))
+        names = {manifest_path(cell, kind).name for cell in known for kind in (KUNIT, E2E)}
         self.assertEqual({path.name for path in (ROOT / "matrix/manifests").glob("*.txt")} - names, set())
 
 

@@ -198,7 +198,7 @@ class CheckSeries(Tools):
         (self.root / "kernel/7.3/0002-p.patch").unlink()
         self.set_series(FIRST.replace("virt/kvm/guest_memfd.c", "mm/numbers.c"))
         done = self.run_tool("tools/check-series", "--out", str(self.out), "--build", "x86_64-thp")
-        self.assertEqual(done.stdout.count("/mm/numbers.c:1:1: warning: W=1 C=1"), 1, done.stdout)
+        self.assertEqual(done.stdout.count("# mm/numbers.c:1:1: warning: W=1 C=1"), 1, done.stdout)
 
 
 class CiTest(Tools):
@@ -226,13 +226,14 @@ class CiTest(Tools):
         write(self.root / name, f"#!/bin/sh\nprintf '{text}'\nexit {status}\n")
         (self.root / name).chmod(0o755)
 
-    def cells(self, *results: tuple[str, str, int, int, int], status: int = 0) -> None:
-        """matrix/run leaves this summary and ends with this status."""
+    def cells(self, *results: tuple[str, str, int, int, int], status: int = 0, canary: str = "ok canary x\\n", end: int = 0) -> None:
+        """matrix/run leaves this summary and ends with this status; with --canaries it prints canary and ends with end."""
         summary = {"cells": [{"cell": name, "verdict": verdict, "tests": {"passed": good, "failed": bad, "skipped": skip}}
                              for name, verdict, good, bad, skip in results]}
         write(self.top / "summary.json", json.dumps(summary))
         copy = f"mkdir -p {self.out}/results; cp {self.top}/summary.json {self.out}/results/;" if results else ""
-        write(self.root / "matrix/run", f"#!/bin/sh\n{copy}\nexit {status}\n")
+        write(self.root / "matrix/run", f"#!/bin/sh\nif [ \"$1\" = --canaries ]; then printf '{canary}'; exit {end}; fi\n"
+              f"{copy}\nexit {status}\n")
         (self.root / "matrix/run").chmod(0o755)
 
     def last(self, *parts: str) -> tuple[int, str]:
@@ -241,8 +242,8 @@ class CiTest(Tools):
         return done.returncode, done.stdout.splitlines()[-1]
 
     def test_sum(self) -> None:
-        """2 unit tests, 2 lint checks, 1 of the series, 12 cases and 2 verdicts; 1 case skipped."""
-        self.assertEqual(self.last(), (0, "19 passed, 0 failed, 1 skipped"))
+        """2 unit tests, 2 lint checks, 1 of the series, 12 cases and 2 verdicts, 1 canary; 1 case skipped."""
+        self.assertEqual(self.last(), (0, "20 passed, 0 failed, 1 skipped"))
         self.assertEqual(self.last("unit", "lint"), (0, "4 passed, 0 failed"))
 
     def test_failures_of_each_part(self) -> None:
@@ -254,6 +255,11 @@ class CiTest(Tools):
         self.assertEqual(self.last("lint"), (1, "1 passed, 1 failed"))
         self.cells(("a", "red", 5, 2, 0), ("b", "green", 7, 0, 0), status=1)
         self.assertEqual(self.last("cells"), (1, "13 passed, 3 failed"))
+        self.cells(canary="ok canary x\\nnot ok canary y: green\\n", end=1)
+        self.assertEqual(self.last("canaries"), (1, "1 passed, 1 failed"))
+        for canary, end in (("", 0), ("ok canary x\\n", 3)):
+            self.cells(canary=canary, end=end)
+            self.assertEqual(self.last("canaries")[0], 1)
 
     def test_nothing_is_lost(self) -> None:
         """A tool that crashes, says nothing or disagrees with its status; a test file that does not load; no test at all;
@@ -298,6 +304,8 @@ class Make(Tools):
             ["tools/setup matrix SETUP=no FLAGS=",
              "./matrix/run --out /tmp/o --ksrc /x y --filter k*.z --jobs 3 a b SETUP=no FLAGS="])
         self.assertEqual(self.make("cells"), ["./matrix/run --list SETUP= FLAGS="])
+        self.assertEqual(self.make("canary", "JOBS=3"), ["tools/setup matrix SETUP=yes FLAGS=",
+                                                         "./matrix/run --out build --jobs 3 --canaries SETUP= FLAGS="])
         self.assertEqual(self.make("test", "TESTS=unit lint"),
                          ["tools/setup test SETUP=yes FLAGS=", "ci/test --out build unit lint SETUP= FLAGS="])
         self.assertEqual(self.make("edit")[1], "tools/edit --out build SETUP= FLAGS=")
