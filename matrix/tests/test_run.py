@@ -475,9 +475,9 @@ class Merge(Fake):
         """All there, one missing, one broken, one of another kernel."""
         self.run_main()
         for cell in ("one", "two"):  # the selftests' results have the same form
-            name = self.out / "results" / f"{cell}-e2e"
-            shutil.copytree(self.out / "results" / cell, name)
-            (name / "result.json").write_text((name / "result.json").read_text().replace(f'"cell": "{cell}"', f'"cell": "{cell}-e2e"'))
+            e2e = self.out / "results" / f"{cell}-e2e"
+            shutil.copytree(self.out / "results" / cell, e2e)
+            (e2e / "result.json").write_text((e2e / "result.json").read_text().replace(f'"cell": "{cell}"', f'"cell": "{cell}-e2e"'))
         folders = [self.root / name for name in ("a", "b")]
         for folder, cell in zip(folders, ("one", "two")):
             for name in (cell, f"{cell}-e2e"):
