@@ -240,6 +240,7 @@ class CellRun:
             "tests": counts,
             "skips": verdict.skipped,
             "suites": suites,
+            "figures": report.figures(self.results / "console.log") if self.kind == E2E else [],
             "seconds": self.seconds,
             "commands": self.commands,
             "files": str(self.results),

@@ -2,6 +2,7 @@
 """What a run leaves for people and for CI: result.json per cell, summary.json, summary.md, the table."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from matrix.verdict import Reason, Verdict
 Result = dict[str, Any]  # the content of a result.json
 STEPS = ("configure", "build", "selftests", "boot")
 SHOWN = 5  # reasons of a cell in the table
+FIGURE = re.compile(r"^ *# (\w+): # ([\w ,-]+: \d.*)", re.MULTILINE)  # of init.c: "    # test: # huge mappings: 7"
+MOST_FIGURES = 20
 
 
 def tests(verdict: Verdict) -> tuple[dict[str, int], dict[str, Any]]:
@@ -50,6 +53,14 @@ def write_json(path: Path, data: Any) -> None:
     write(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
+def figures(console: Path) -> list[str]:
+    """What selftests measured: their TAP messages of the form "# name: number…", each behind the selftest's name."""
+    if not console.exists():
+        return []
+    found = FIGURE.findall(console.read_text("utf-8", "replace"))
+    return [f"{test}: {figure.rstrip()}" for test, figure in found[:MOST_FIGURES]]
+
+
 def _row(result: Result) -> list[str]:
     count = result["tests"]
     seconds = [f"{result['seconds'][step]:.0f}" if step in result["seconds"] else "-" for step in STEPS]
@@ -70,6 +81,7 @@ def table(results: Sequence[Result]) -> str:
     for result in results:
         for name, reason in result["skips"].items():
             text.append(f"{result['cell']}: {name} skipped, as its manifest allows: {reason}")
+        text += [f"{result['cell']}: {figure}" for figure in result.get("figures", ())]
     for result in results:
         found = result["reasons"]
         if not found:
@@ -94,6 +106,8 @@ def markdown(results: Sequence[Result]) -> str:
         if result["skips"]:
             text += ["", f"**{result['cell']}** skipped, as its manifest allows:", ""]
             text += [f"- {_plain(name)}: {_plain(reason)}" for name, reason in result["skips"].items()]
+        if result.get("figures"):
+            text += ["", f"**{result['cell']}** measured:", "", *(f"- {_plain(figure)}" for figure in result["figures"])]
     for line in dict.fromkeys(f"Linux {kernel['version']} ({kernel['origin']})" for kernel in _kernels(results)):
         text += ["", line]
     return "\n".join(text) + "\n"

@@ -91,6 +91,8 @@ KTAP version 1
     # skip_test: took 0.1 s
     ok 2 skip_test # SKIP Requirement not met: kvm_has_cap(KVM_CAP_X)
     # tap_test: TAP version 13
+    # tap_test: # huge mappings: 1536
+    # tap_test: # Totals: pass:2 fail:0 xfail:0 xpass:0 skip:0 error:0
     # tap_test: took 9.9 s
         KTAP version 1
         # Subtest: tap_test

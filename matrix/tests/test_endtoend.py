@@ -99,6 +99,9 @@ class E2e(Fake):
         archive = (self.out / "linux-7.3.4/cells/one/e2e.cpio").read_bytes()
         self.assertIn(b"2 0 /selftests/skip_test\n", archive)
         self.assertFalse((self.out / "results/one").exists())
+        self.assertEqual(result["figures"], ["tap_test: huge mappings: 1536"])
+        self.assertIn("\none-e2e: tap_test: huge mappings: 1536\n", text)
+        self.assertIn("- tap\\_test: huge mappings: 1536\n", (self.out / "results/summary.md").read_text())
 
     def test_all(self) -> None:
         """KUnit and selftests after one build; two verdicts, one table."""
