@@ -97,7 +97,7 @@ class Workflow(unittest.TestCase):
         """A step that is added needs a test here; and the reader above misses none."""
         self.assertEqual({job: len(found) for job, found in self.steps.items()},
                          {"cells": 1, "cell": 2, "canary": 1, "tools": 1, "summary": 1})
-        self.assertEqual(len(re.findall(r"\brun:", self.text)), 5)
+        self.assertEqual(len(re.findall(r"\brun:", self.text)), 6)
 
     def test_cells(self) -> None:
         """The matrix is the gate of cells.toml, as JSON on one line."""
