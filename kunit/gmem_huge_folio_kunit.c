@@ -279,7 +279,7 @@ static void insertion_fails(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, folio_ref_count(race.lost), 1);
 	KUNIT_EXPECT_FALSE(test, folio_test_locked(race.lost));
 	KUNIT_EXPECT_NULL(test, race.lost->mapping);
-	KUNIT_EXPECT_NULL(test, folio_memcg(race.lost));
+	KUNIT_EXPECT_FALSE(test, folio_memcg_charged(race.lost));
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), 1);
 	folio_put(race.lost);
 

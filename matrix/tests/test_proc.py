@@ -21,6 +21,15 @@ def alive(pid: int) -> bool:
         return False
 
 
+def gone(pid: int) -> bool:
+    """Whether pid ends; on a busy machine that can take a while after the SIGKILL."""
+    for _ in range(200):
+        if not alive(pid):
+            return True
+        time.sleep(0.05)
+    return False
+
+
 class Proc(unittest.TestCase):
     """proc.run() and proc.stop_all()."""
 
@@ -43,10 +52,10 @@ class Proc(unittest.TestCase):
         """A child that ignores SIGTERM and its own child are both gone after the limit."""
         script = f"trap '' TERM; sleep 60 & echo $! > {self.dir}/pid; echo $$ >> {self.dir}/pid; wait; sleep 60"
         with mock.patch.object(proc, "GRACE", 0.2):
-            done = proc.run(["sh", "-c", script], limit=1)
+            done = proc.run(["sh", "-c", script], limit=3)
         self.assertTrue(done.timed_out)
         for pid in (self.dir / "pid").read_text().split():
-            self.assertFalse(alive(int(pid)), pid)
+            self.assertTrue(gone(int(pid)), pid)
 
     def test_missing_program(self) -> None:
         """Says what to do next."""
