@@ -94,7 +94,7 @@ class Proc(unittest.TestCase):
             proc.stop_all()
         thread.join(10)
         self.assertEqual(caught, [1])
-        self.assertFalse(alive(int((self.dir / "pid").read_text())))
+        self.assertTrue(gone(int((self.dir / "pid").read_text())))
         with self.assertRaises(KeyboardInterrupt):
             proc.run(["true"], limit=1)
 
