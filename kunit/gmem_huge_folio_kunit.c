@@ -65,6 +65,16 @@ static void check_huge_folio(struct kunit *test, struct gmem_kunit_file *f,
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), N + 1);
 }
 
+/* There is no hugepage for @index; should there be one, don't leave it locked. */
+static void check_no_huge_folio(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index)
+{
+	struct folio *folio = gmem_kunit_get_huge_folio(f, index);
+
+	KUNIT_EXPECT_NULL(test, folio);
+	if (!IS_ERR_OR_NULL(folio))
+		gmem_kunit_put_folio(folio);
+}
+
 /* I7: whatever index is asked for, the hugepage is the aligned one around it. */
 static void naturally_aligned(struct kunit *test)
 {
@@ -111,7 +121,7 @@ static void second_lookup_finds_first(struct kunit *test)
 	}
 
 	/* The range is not empty any more. */
-	KUNIT_EXPECT_NULL(test, gmem_kunit_get_huge_folio(f, N + 9));
+	check_no_huge_folio(test, f, N + 9);
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), N);
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), N + 1);
 	folio_put(folio);
@@ -124,7 +134,7 @@ static void flag_off(struct kunit *test)
 	struct gmem_kunit_file *f = open_file(test, GMEM_SHARED);
 	struct folio *folio;
 
-	KUNIT_EXPECT_NULL(test, gmem_kunit_get_huge_folio(f, c->index));
+	check_no_huge_folio(test, f, c->index);
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
 
 	folio = kvm_gmem_get_folio(f->inode, c->index);
@@ -192,7 +202,7 @@ static void base_page_present(struct kunit *test)
 	test->priv = &attempts;
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_is_counted);
 	for (i = 0; i < ARRAY_SIZE(in_range); i++)
-		KUNIT_EXPECT_NULL(test, gmem_kunit_get_huge_folio(f, in_range[i]));
+		check_no_huge_folio(test, f, in_range[i]);
 	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
 	KUNIT_EXPECT_EQ(test, attempts, 0);
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), 1);
@@ -221,7 +231,7 @@ static void allocation_fails(struct kunit *test)
 
 	gmem_kunit_no_hugepages(test);
 
-	KUNIT_EXPECT_NULL(test, gmem_kunit_get_huge_folio(f, c->index));
+	check_no_huge_folio(test, f, c->index);
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
 
 	folio = kvm_gmem_get_folio(f->inode, c->index);
@@ -318,9 +328,9 @@ static void beyond_end_of_file(struct kunit *test)
 {
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
 
-	KUNIT_EXPECT_NULL(test, gmem_kunit_get_huge_folio(f, NPAGES));
-	KUNIT_EXPECT_NULL(test, gmem_kunit_get_huge_folio(f, NPAGES + N - 1));
-	KUNIT_EXPECT_NULL(test, gmem_kunit_get_huge_folio(f, 2 * NPAGES));
+	check_no_huge_folio(test, f, NPAGES);
+	check_no_huge_folio(test, f, NPAGES + N - 1);
+	check_no_huge_folio(test, f, 2 * NPAGES);
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
 }
 

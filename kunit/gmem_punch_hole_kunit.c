@@ -157,7 +157,8 @@ static void check_contents(struct kunit *test, struct gmem_kunit_file *f,
 			if (in_hole(h, i))
 				not_zero += gmem_kunit_count_not(pfn, 1, 0);
 			else
-				lost += gmem_kunit_count_not(pfn, 1, used ? gmem_kunit_pattern(i) : 0);
+				lost += gmem_kunit_count_not(pfn, 1,
+							     used ? gmem_kunit_pattern(i) : 0);
 		}
 	}
 
