@@ -195,15 +195,19 @@ struct gmem_kunit_file *gmem_kunit_open_bound(struct kunit *test,
  * @test: the test case, at the end of which the mapping goes away
  * @f: the file
  *
- * Return: the address of the first page.
+ * The core MM maps all of a large folio upon one fault, but only where the mapping
+ * is aligned as the folio is.
+ *
+ * Return: the address of the first page, aligned to the hugepage size.
  */
 unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f)
 {
-	unsigned long addr = kunit_vm_mmap(test, f->file, 0, i_size_read(f->inode),
+	unsigned long addr = kunit_vm_mmap(test, f->file, 16 * PMD_SIZE, i_size_read(f->inode),
 					   PROT_READ | PROT_WRITE, MAP_SHARED, 0);
 
 	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
 	KUNIT_ASSERT_NE(test, addr, 0);
+	KUNIT_ASSERT_TRUE(test, IS_ALIGNED(addr, PMD_SIZE));
 	return addr;
 }
 

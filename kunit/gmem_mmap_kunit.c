@@ -192,13 +192,12 @@ static void collapse_refused(struct kunit *test)
 {
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 	struct mapped m = open_mapped(test, GMEM_HUGE);
-	unsigned long addr = ALIGN(m.addr, PMD_SIZE);
 	struct hole nothing = {};
 
 	gmem_kunit_no_hugepages(test);
 	write_pattern(test, &m);
-	KUNIT_EXPECT_EQ(test, do_madvise(current->mm, addr, PMD_SIZE, MADV_COLLAPSE), -EINVAL);
-	KUNIT_EXPECT_EQ(test, folio_order(gmem_kunit_peek(m.f, N)), 0);
+	KUNIT_EXPECT_EQ(test, do_madvise(current->mm, m.addr, PMD_SIZE, MADV_COLLAPSE), -EINVAL);
+	KUNIT_EXPECT_EQ(test, folio_order(gmem_kunit_peek(m.f, 0)), 0);
 	check_mapping(test, &m, &nothing);
 #else
 	kunit_skip(test, "do_madvise() is not exported to modules");
