@@ -202,9 +202,16 @@ struct gmem_kunit_file *gmem_kunit_open_bound(struct kunit *test,
  */
 unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f)
 {
-	unsigned long addr = kunit_vm_mmap(test, f->file, 16 * PMD_SIZE, i_size_read(f->inode),
-					   PROT_READ | PROT_WRITE, MAP_SHARED, 0);
+	const unsigned long len = i_size_read(f->inode);
+	unsigned long area, addr;
 
+	area = kunit_vm_mmap(test, NULL, 0, len + PMD_SIZE, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(area));
+	KUNIT_ASSERT_NE(test, area, 0);
+
+	addr = kunit_vm_mmap(test, f->file, ALIGN(area, PMD_SIZE), len, PROT_READ | PROT_WRITE,
+			     MAP_SHARED | MAP_FIXED, 0);
 	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
 	KUNIT_ASSERT_NE(test, addr, 0);
 	KUNIT_ASSERT_TRUE(test, IS_ALIGNED(addr, PMD_SIZE));
