@@ -2,6 +2,7 @@
 """Boot a cell's kernel with kunit.py exec, and have kunit.py parse write the JUnit file."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from matrix import proc
@@ -24,9 +25,9 @@ def exec_command(tree: Path, cell: Cell, build: Path, glob: str) -> list[str]:
     return argv + ([glob] if glob else [])
 
 
-def boot(argv: list[str], root: Path, log: Path, seconds: float) -> proc.Completed:
-    """Runs an exec_command(); kunit.py enforces the limit, this only makes sure that it does."""
-    return proc.run(argv, log=log, env=environment() | {"PATH": shim_path(root)}, limit=seconds + GRACE)
+def boot(argv: list[str], root: Path, log: Path, seconds: float, until: Callable[[], bool] | None = None) -> proc.Completed:
+    """Runs an exec_command(), or until it has shown enough; kunit.py enforces the limit, this only makes sure that it does."""
+    return proc.run(argv, log=log, env=environment() | {"PATH": shim_path(root)}, limit=seconds + GRACE, until=until)
 
 
 def parse_command(tree: Path, console: Path, junit: Path) -> list[str]:

@@ -18,6 +18,8 @@ PASSED = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "CCACHE_DIR", "CCACHE_CON
 FIXED = {"LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
 CONFIG_SECONDS = 600.0
 PROBE_SECONDS = 60.0
+# What a boot needs of a build directory: the kernel_path of configs/*.py.
+IMAGES = ("arch/x86/boot/bzImage", "arch/arm64/boot/Image")
 CLEAN = ".matrix-clean"  # in a build directory: the last build ended, without a warning of ours
 DEPENDENCIES = re.compile(r"\.(.+)\.cmd")
 

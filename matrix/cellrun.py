@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """One cell from its fragments to its result.json: built once, booted for KUnit's suites, for the KVM selftests, or both."""
 
+import functools
 import re
 import shlex
 import shutil
@@ -46,6 +47,8 @@ class CellRun:
     glob: str = ""
     update: bool = False  # write the manifest instead of judging by the old one
     kind: str = KUNIT
+    boot_dir: Path | None = None  # boot what was copied here instead of what stands in build_dir
+    until: Callable[[Path], bool] | None = None  # a look at the console says that the boot may end
     base: bool = False  # the tree is the pristine source, which has no manifest: whatever runs may skip
     seconds: dict[str, float] = field(default_factory=dict)
     commands: dict[str, str] = field(default_factory=dict)
@@ -186,10 +189,11 @@ class CellRun:
             config.write_text(boot.selftests_config(cell, self.build_dir / "e2e.cpio"), "utf-8")
             limit = BOOT_SECONDS + sum(test.seconds for test in self.tests())
             cell, glob = replace(cell, qemu_config=config, boot_seconds=limit), ""
-        argv = boot.exec_command(self.tree.path, cell, self.build_dir, glob)
+        argv = boot.exec_command(self.tree.path, cell, self.boot_dir or self.build_dir, glob)
         shim = shlex.quote(str(self.root / "matrix/shim"))
         self.commands["boot"] = build.shell(argv, {"PATH": f'{shim}:"$PATH"'})
-        done = boot.boot(argv, self.root, console, cell.boot_seconds)
+        enough = functools.partial(self.until, console) if self.until else None
+        done = boot.boot(argv, self.root, console, cell.boot_seconds, enough)
         self._time("boot", done.seconds)
         evidence = replace(evidence, exec_status=done.returncode, limit=cell.boot_seconds,
                            timed_out="boot" if done.timed_out else "")  # fmt: skip

@@ -234,18 +234,25 @@ def locked(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def pool(one: Callable[[Cell], Done], chosen: Sequence[Cell], side: int) -> list[Done]:
-    """Runs the cells, side of them at a time; the first error ends all of them."""
-    with ThreadPoolExecutor(side) as threads:
+@contextmanager
+def side_by_side(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that run children; an error or a signal in the body ends all of them."""
+    with ThreadPoolExecutor(count) as threads:
         try:
-            futures = {threads.submit(one, cell): cell.name for cell in chosen}
-            done = {futures[future]: future.result() for future in as_completed(futures)}
+            yield threads
         except BaseException:
             for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(signum, signal.SIG_IGN)
             proc.stop_all()
             threads.shutdown(cancel_futures=True)
             raise
+
+
+def pool(one: Callable[[Cell], Done], chosen: Sequence[Cell], side: int) -> list[Done]:
+    """Runs the cells, side of them at a time; the first error ends all of them."""
+    with side_by_side(side) as threads:
+        futures = {threads.submit(one, cell): cell.name for cell in chosen}
+        done = {futures[future]: future.result() for future in as_completed(futures)}
     return [done[cell.name] for cell in chosen]
 
 

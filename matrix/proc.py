@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import IO
 from matrix.errors import DISK_FULL, MachineError
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+POLL = 0.1  # seconds between two looks at whether a child may end early
 TAIL = 1 << 16  # bytes of a failed child's output searched for "No space left"
 
 _lock = threading.Lock()
@@ -43,17 +44,19 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     limit: float,
+    until: Callable[[], bool] | None = None,
 ) -> Completed:
     """Run argv to its end or for limit seconds; stdout and stderr are appended to log, or returned.
 
-    A child over its limit is killed with its whole group and comes back with timed_out set.
+    A child over its limit is killed with its whole group and comes back with timed_out set. One that until() says
+    enough of is killed, too; it did not time out.
     Raises MachineError when the program is missing or the disk is full, and KeyboardInterrupt
     when the run is being stopped (Ctrl-C here, or stop_all() from another thread).
     """
     try:
         with (open(log, "a+b") if log else tempfile.TemporaryFile()) as sink:
             start = time.monotonic()
-            returncode, timed_out = _run(argv, sink, cwd, env, limit)
+            returncode, timed_out = _run(argv, sink, cwd, env, limit, until)
             seconds = time.monotonic() - start
             output = "" if log else _tail(sink.fileno(), None)
             full = returncode != 0 and "No space left on device" in _tail(sink.fileno(), TAIL)
@@ -70,7 +73,8 @@ def run(
 
 
 def _run(
-    argv: Sequence[str], sink: IO[bytes], cwd: Path | None, env: Mapping[str, str] | None, limit: float
+    argv: Sequence[str], sink: IO[bytes], cwd: Path | None, env: Mapping[str, str] | None, limit: float,
+    until: Callable[[], bool] | None,
 ) -> tuple[int, bool]:
     """Returns (exit status, whether the limit was hit)."""
     with _lock:
@@ -82,7 +86,7 @@ def _run(
         )
         _live.add(child)
     try:
-        child.wait(limit)
+        _wait(child, limit, until)
         timed_out = False
     except subprocess.TimeoutExpired:
         timed_out = True
@@ -94,6 +98,19 @@ def _run(
     if _stopping.is_set():
         raise KeyboardInterrupt
     return child.returncode, timed_out
+
+
+def _wait(child: subprocess.Popen[bytes], limit: float, until: Callable[[], bool] | None) -> None:
+    """Returns when the child has ended or until() is true; TimeoutExpired at the limit."""
+    end = time.monotonic() + limit
+    while until and time.monotonic() + POLL < end:
+        try:
+            child.wait(POLL)
+            return
+        except subprocess.TimeoutExpired:
+            if until():
+                return
+    child.wait(max(0.0, end - time.monotonic()))
 
 
 def _signal(child: subprocess.Popen[bytes], signum: int) -> None:

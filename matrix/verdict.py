@@ -95,12 +95,12 @@ class Console:
         self.restarted = False
         self.timeout = False
         self.last = ""
-        for number, raw in enumerate(lines(stream, LARGEST), 1):
+        for number, (raw, ended) in enumerate(lines(stream, LARGEST), 1):
             if number > LINES:
                 break
             seen = False
             for text in INSIDE.split(_text(ESCAPE.sub(b"", raw))):
-                seen |= self._line(number, PREFIX.sub("", text, count=1) if PREFIX.match(text) else text)
+                seen |= self._line(number, PREFIX.sub("", text, count=1) if PREFIX.match(text) else text, ended)
             if not seen and b"\x1b" in raw:
                 self._splat(number, _text(CAUTIOUS.sub(b"", raw)))
         self.whole = not stream.read(1)
@@ -113,11 +113,11 @@ class Console:
                     self.twice.append(name)
                 self.tests[name] = node
 
-    def _line(self, number: int, text: str) -> bool:
-        """Takes a line; True when it was part of the stream or a splat."""
+    def _line(self, number: int, text: str, ended: bool) -> bool:
+        """Takes a line; True when it was part of the stream or a splat. One that has not ended could be half a result."""
         if text.strip():
             self.last = text
-        if self.ktap.feed(text):
+        if ended and self.ktap.feed(text):
             return True
         if RESTART.match(text):
             self.restarted = self.ktap.ended
@@ -135,8 +135,11 @@ class Console:
         return bool(label)
 
 
-def lines(stream: BinaryIO, most: int) -> Iterator[bytes]:
-    """The lines in the first most bytes of a console. CR ends one, too, and a long one comes in pieces that overlap."""
+def lines(stream: BinaryIO, most: int) -> Iterator[tuple[bytes, bool]]:
+    """The lines in the first most bytes of a console, and whether they ended.
+
+    CR ends one, too, and a long one comes in pieces that overlap.
+    """
     rest = b""
     while chunk := stream.read(min(CHUNK, most)):
         most -= len(chunk)
@@ -151,9 +154,9 @@ def lines(stream: BinaryIO, most: int) -> Iterator[bytes]:
             rest += b"\r"
         for line in whole:
             for start in range(0, len(line) or 1, LONG):
-                yield line[max(0, start - WIDTH) : start + LONG]
+                yield line[max(0, start - WIDTH) : start + LONG], True
     if rest:
-        yield rest
+        yield rest, False
 
 
 def _text(line: bytes) -> str:

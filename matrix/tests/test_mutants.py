@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0
 """What counts as killing a mutant, and that the mutants we have say what they have to."""
 
+import io
+import re
 import tempfile
 import unittest
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matrix import cells, manifest, mutants, mutate
+from matrix import build, cells, manifest, mutants, mutate
 from matrix.cellrun import E2E, KUNIT, manifest_path
 from matrix.errors import WrongUse
 from matrix.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
+from matrix.verdict import Console
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTANT = Mutant("m", Path("m.patch"), "a mistake.", ("alpha.two",), ())
@@ -85,6 +88,38 @@ class Judge(unittest.TestCase):
         got = self.judge([{"code": "hang", "text": ""}], console, Mutant("m", Path(), "", ("alpha.table",), ()))
         self.assertEqual((got.kind, got.killers), (KILLED, ("alpha.table",)))
 
+    def test_killed_between(self) -> None:
+        """A case without parameters does not say that it begins: it is the one behind the last that ended."""
+        order = ("alpha.one", "alpha.two", "alpha.three", "beta.four")
+        for text, wanted in {
+            "in alpha, after one (line 3): x": ("alpha.two",),
+            "WARNING in alpha (line 3): x": ("alpha.one",),
+            "WARNING in alpha, after three": (),
+            "WARNING in alpha.table, after row (line 3)": ("alpha.table",),
+            "WARNING before the tests (line 3): y": (),
+        }.items():
+            console = Console(io.BytesIO(CLEAN.encode()))
+            console.splats.append(f" {text}")
+            with self.subTest(text):
+                self.assertEqual(mutants.killing(console, order), wanted)
+
+    def test_stopped(self) -> None:
+        """A boot is ended once all have failed that have to; the case that ran just then has not failed."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "console.log"
+            seen = mutants.Seen(Mutant("m", Path(), "", ("alpha.one", "alpha.table"), ()), ())
+            self.assertFalse(seen.enough(path))
+            path.write_text(CLEAN[: CLEAN.index("        ok 2 second row")].replace("ok 1 one", "not ok 1 one"))
+            self.assertFalse(seen.enough(path))
+            with open(path, "a", encoding="ascii") as file:
+                file.write("        not ok 2 second row\n    not ok 3 table\n")
+            self.assertTrue(seen.enough(path))
+            path.write_text(CLEAN[: CLEAN.index("        ok 2 second row")].replace("ok 1 one", "not ok 1 one"))
+            anything = mutants.Seen(Mutant("m", Path(), "", mutants.ANYTHING, ()), ())
+            self.assertTrue(anything.enough(path))
+            result: dict[str, Any] = {"verdict": "red", "reasons": [{"code": "end", "text": "x"}]}
+            self.assertEqual(mutants.judge(anything.mutant, result, path, (), anything.stopped).killers, ("alpha.one",))
+
     def test_red_elsewhere(self) -> None:
         """Another case failed, or none: not what the header says."""
         got = self.judge(RED, CLEAN.replace("ok 1 one", "not ok 1 one"))
@@ -107,6 +142,25 @@ class Judge(unittest.TestCase):
         """Never a kill."""
         got = self.judge([{"code": "build", "text": "x.c:1: error: y"}], None)
         self.assertEqual((got.kind, got.why), (BROKEN, "x.c:1: error: y"))
+
+    def test_image(self) -> None:
+        """What boots is a copy: the next mutant is built meanwhile. Nothing old stands beside it."""
+        with tempfile.TemporaryDirectory() as folder:
+            built, copy = Path(folder) / "built", Path(folder) / "mutants/boot"
+            for name in (".config", build.IMAGES[0], "vmlinux"):
+                (built / name).parent.mkdir(parents=True, exist_ok=True)
+                (built / name).write_text(name)
+            (copy / build.IMAGES[1]).parent.mkdir(parents=True)
+            (copy / build.IMAGES[1]).write_text("old")
+            self.assertEqual(mutants.copy_image(built, copy), copy)
+            found = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
+            self.assertEqual(found, {".config", build.IMAGES[0]})
+
+    def test_images(self) -> None:
+        """build.IMAGES has what the configs boot."""
+        for path in (ROOT / "configs").glob("*.py"):
+            wanted = re.search("kernel_path='(.*)'", path.read_text("utf-8"))
+            self.assertIn(wanted and wanted[1], build.IMAGES, path.name)
 
     def test_passed(self) -> None:
         """Killed wherever it was tried."""

@@ -2,6 +2,7 @@
 """Children end when they should, all of them, and their output is kept."""
 
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -56,6 +57,16 @@ class Proc(unittest.TestCase):
         self.assertTrue(done.timed_out)
         for pid in (self.dir / "pid").read_text().split():
             self.assertTrue(gone(int(pid)), pid)
+
+    def test_until(self) -> None:
+        """A child of which enough was seen ends early, with all of its group; that is no timeout. Or it ends by itself."""
+        log = self.dir / "log"
+        script = "echo begun; sleep 60 & echo $!; wait"
+        done = proc.run(["sh", "-c", script], log=log, limit=50, until=lambda: log.read_text().count("\n") == 2)
+        self.assertEqual((done.timed_out, done.returncode), (False, -signal.SIGTERM))
+        self.assertTrue(gone(int(log.read_text().split()[1])))
+        self.assertEqual(proc.run(["sh", "-c", "exit 3"], limit=50, until=lambda: False).returncode, 3)
+        self.assertTrue(proc.run(["sleep", "60"], limit=0.3, until=lambda: False).timed_out)
 
     def test_missing_program(self) -> None:
         """Says what to do next."""
