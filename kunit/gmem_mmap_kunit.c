@@ -127,6 +127,7 @@ static void flag_off(struct kunit *test)
 	struct mapped m = open_mapped(test, GMEM_SHARED);
 
 	write_pattern(test, &m);
+	KUNIT_EXPECT_EQ(test, folio_order(gmem_kunit_peek(m.f, 0)), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h->start, h->npages), 0);
 	KUNIT_EXPECT_EQ(test, m.f->inode->i_mapping->nrpages, NPAGES - h->npages);
 	check_mapping(test, &m, h);

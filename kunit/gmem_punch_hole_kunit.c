@@ -372,6 +372,7 @@ static void flag_off(struct kunit *test)
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_SHARED);
 
 	write_pattern(test, f);
+	KUNIT_EXPECT_EQ(test, folio_order(gmem_kunit_peek(f, 0)), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, h->start, h->npages), 0);
 	KUNIT_EXPECT_EQ(test, f->inode->i_mapping->nrpages,
 			NPAGES - nr_in_hole(h, 0, NPAGES));

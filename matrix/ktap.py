@@ -100,7 +100,7 @@ class Reader:
                 self._problem(f"the stream is cut: {block.name or 'top level'}: {plan}")
         if self._failed:
             self._problem(f"no result after {self._failed!r}")
-        node = None  # the results inside of blocks that were cut count
+        node: Node | None = None  # the results inside of blocks that were cut count
         for block in reversed(self._stack):
             results = [*block.results, node] if node else block.results
             node = Node(block.name, FAIL, children=results) if results else None
