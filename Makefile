@@ -71,5 +71,5 @@ refresh:
 # Only what is ours: O may name a folder that holds more.
 clean:
 	@tools/refresh --out '$(O)' --check
-	rm -rf $(foreach made,linux-* ksrc-* edit results canaries tools .lock,'$(O)'/$(made))
+	rm -rf $(foreach made,linux-* ksrc-* edit results canaries mutants tools .lock,'$(O)'/$(made))
 	@if [ -d '$(O)' ]; then rmdir --ignore-fail-on-non-empty '$(O)'; fi

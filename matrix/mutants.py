@@ -10,30 +10,25 @@ unless the header says "*", as those that are generated do.
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import re
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from matrix import build, cellrun, ktap, manifest, report, selftests, tree
-from matrix.cells import Cell, asked
+from matrix import ktap, manifest, report, selftests, tree
+from matrix.cells import Cell
 from matrix.errors import WrongUse
-from matrix.main import side_by_side
-from matrix.verdict import Console, Evidence
+from matrix.verdict import Console
 
-BOOT_SECONDS = 60  # a mutant may hang
 HEADER = re.compile(r"(Mistake|Killed-by|Cells): *(.*)")
 CASE = re.compile(r"\w+\.\w+")
 ANYTHING = ("*",)
 WHERE = re.compile(r" in (\w+)(?:\.(\w+)|, after (\w+))?")  # of what Console says about a splat
 
+FOLDERS = {"x86_64": "x86", "arm64": "arm64"}  # the kernel's ARCH -> below arch/
+
 KILLED, SURVIVED, BROKEN, OTHER = "killed", "survived", "does not build", "red elsewhere"
-Outcomes = Mapping[str, Mapping[str, "Outcome"]]  # mutant -> cell -> outcome
 
 
 @dataclass(frozen=True)
@@ -51,6 +46,11 @@ class Mutant:
         """Whether it takes a boot for the selftests."""
         return self.killed_by[0].startswith(f"{selftests.SUITE}.")
 
+    def concerns(self, cell: Cell) -> bool:
+        """Whether this cell can tell: the header does not leave it out, nor is the file of another architecture."""
+        folders = {name.split("/")[1] for name in tree.patched_files(self.path) if name.startswith("arch/")}
+        return (not self.cells or cell.name in self.cells) and (not folders or FOLDERS[cell.arch] in folders)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -61,89 +61,6 @@ class Outcome:
     missed: tuple[str, ...] = ()  # cases that the header names and that did not fail
     why: str = ""
     seconds: float = 0
-
-    def json(self) -> dict[str, Any]:
-        """For mutants.json."""
-        return dataclasses.asdict(self)
-
-
-@dataclass
-class Run:
-    """Where mutants are run; the caller holds the lock of out."""
-
-    root: Path
-    out: Path
-    prepared: tree.PreparedTree
-    jobs: int
-    say: cellrun.Say
-    outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
-
-    def all(self, work: Sequence[tuple[Mutant, Sequence[Cell]]]) -> None:
-        """Builds and boots each mutant in its cells. While one boots, the next one is built."""
-        with side_by_side(1) as booter:
-            booting: Future[None] | None = None
-            for mutant, cells in work:
-                with tree.patched(self.prepared, [mutant.path]) as prepared:
-                    for cell in cells:
-                        run, evidence, seen = self._build(mutant, cell, prepared)
-                        if booting:
-                            booting.result()
-                        if not mutant.end_to_end:
-                            run.boot_dir = copy_image(run.build_dir, self.out / "mutants/boot")
-                        booting = booter.submit(self._boot, run, evidence, seen)
-                        if mutant.end_to_end:  # the selftests are built from this tree
-                            booting.result()
-            if booting:
-                booting.result()
-
-    def _build(self, mutant: Mutant, cell: Cell, prepared: tree.PreparedTree) -> tuple[cellrun.CellRun, Evidence, Seen]:
-        cell = dataclasses.replace(cell, boot_seconds=min(cell.boot_seconds, BOOT_SECONDS))
-        kind = cellrun.E2E if mutant.end_to_end else cellrun.KUNIT
-        seen = Seen(mutant, cases_of(cellrun.manifest_path(cell, kind)))
-        run = cellrun.CellRun(self.root, self.out / "mutants" / mutant.name, prepared, cell, lambda: self.jobs, lambda text: None,
-                              kind=kind, until=seen.enough)  # fmt: skip
-        shutil.rmtree(run.results, ignore_errors=True)
-        run.results.mkdir(parents=True)
-        run.build_dir.mkdir(parents=True, exist_ok=True)
-        clean = (run.build_dir / build.CLEAN).exists()
-        evidence = run.kernel(Evidence(asked=asked(cell), got=None, manifest=None, touched=prepared.touched))
-        if clean:  # a warning was the mutant's, and its file is compiled again without it
-            build.mark_clean(run.build_dir)
-        return run, evidence, seen
-
-    def _boot(self, run: cellrun.CellRun, evidence: Evidence, seen: Seen) -> None:
-        result = run.finish(evidence)
-        outcome = judge(seen.mutant, result, run.results / "console.log", seen.order, seen.stopped)
-        outcome = dataclasses.replace(outcome, seconds=round(sum(run.seconds.values()), 1))
-        self.outcomes.setdefault(seen.mutant.name, {})[run.cell.name] = outcome
-        self.say(f"{seen.mutant.name}: {run.cell.name}: {outcome.kind}{': ' if outcome.why else ''}{outcome.why}")
-
-
-def copy_image(build_dir: Path, folder: Path) -> Path:
-    """Copies what a boot needs of a build directory to folder, a new one, which it returns."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for name in (".config", *build.IMAGES):
-        if (build_dir / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(build_dir / name, folder / name)
-    return folder
-
-
-@dataclass
-class Seen:
-    """Looks at a console that grows."""
-
-    mutant: Mutant
-    order: Sequence[str]  # as for killing()
-    stopped: bool = False
-
-    def enough(self, console: Path) -> bool:
-        """Whether the mutant is killed; the rest of the boot would not change that."""
-        if console.exists():
-            with open(console, "rb") as stream:
-                self.stopped = not missed(self.mutant, killing(Console(stream), self.order, stopped=True))
-        return self.stopped
 
 
 def load(root: Path) -> list[Mutant]:
@@ -229,25 +146,3 @@ def cases_of(path: Path) -> list[str]:
     """The cases (suite.case) of a manifest, in which they stand as they run."""
     found = manifest.load(path)
     return list(dict.fromkeys(name.partition("/")[0] for name in found.tests)) if found else []
-
-
-def passed(mutants: Iterable[Mutant], outcomes: Outcomes) -> bool:
-    """Every mutant was killed in at least one cell, and nowhere was it missed by what has to kill it."""
-    kinds = [{outcome.kind for outcome in outcomes[mutant.name].values()} for mutant in mutants]
-    return all(kind == {KILLED} for kind in kinds)
-
-
-def markdown(mutants: Sequence[Mutant], outcomes: Outcomes, cells: Sequence[str], heading: str) -> str:
-    """REPORT.md: each mutant, what it stands for, and per cell how many cases fail; those it is named after in words."""
-    text = ["# Mutants", "", heading, "", f"| mutant | must be killed by | {' | '.join(cells)} |", "|---|---|" + "---|" * len(cells)]
-    for mutant in mutants:
-        row = [_cell_text(outcomes[mutant.name].get(cell)) for cell in cells]
-        names = "<br>".join(f"`{name}`" for name in mutant.killed_by)
-        text.append(f"| **{mutant.name}**: {mutant.mistake} | {names} | {' | '.join(row)} |")
-    return "\n".join(text) + "\n"
-
-
-def _cell_text(outcome: Outcome | None) -> str:
-    if outcome is None:
-        return ""
-    return f"{len(outcome.killers)} cases" if outcome.kind == KILLED else f"**{outcome.kind}**"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What counts as killing a mutant, and that the mutants we have say what they have to."""
 
+import dataclasses
 import io
 import re
 import tempfile
@@ -9,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matrix import build, cells, manifest, mutants, mutate
+from matrix import build, cells, manifest, mutantreport, mutantrun, mutants, mutate
 from matrix.cellrun import E2E, KUNIT, manifest_path
 from matrix.errors import WrongUse
 from matrix.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
+from matrix.tree import PreparedTree
 from matrix.verdict import Console
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +109,7 @@ class Judge(unittest.TestCase):
         """A boot is ended once all have failed that have to; the case that ran just then has not failed."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "console.log"
-            seen = mutants.Seen(Mutant("m", Path(), "", ("alpha.one", "alpha.table"), ()), ())
+            seen = mutantrun.Seen(Mutant("m", Path(), "", ("alpha.one", "alpha.table"), ()), ())
             self.assertFalse(seen.enough(path))
             path.write_text(CLEAN[: CLEAN.index("        ok 2 second row")].replace("ok 1 one", "not ok 1 one"))
             self.assertFalse(seen.enough(path))
@@ -115,7 +117,7 @@ class Judge(unittest.TestCase):
                 file.write("        not ok 2 second row\n    not ok 3 table\n")
             self.assertTrue(seen.enough(path))
             path.write_text(CLEAN[: CLEAN.index("        ok 2 second row")].replace("ok 1 one", "not ok 1 one"))
-            anything = mutants.Seen(Mutant("m", Path(), "", mutants.ANYTHING, ()), ())
+            anything = mutantrun.Seen(Mutant("m", Path(), "", mutants.ANYTHING, ()), ())
             self.assertTrue(anything.enough(path))
             result: dict[str, Any] = {"verdict": "red", "reasons": [{"code": "end", "text": "x"}]}
             self.assertEqual(mutants.judge(anything.mutant, result, path, (), anything.stopped).killers, ("alpha.one",))
@@ -152,7 +154,7 @@ class Judge(unittest.TestCase):
                 (built / name).write_text(name)
             (copy / build.IMAGES[1]).parent.mkdir(parents=True)
             (copy / build.IMAGES[1]).write_text("old")
-            self.assertEqual(mutants.copy_image(built, copy), copy)
+            self.assertEqual(mutantrun.copy_image(built, copy), copy)
             found = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
             self.assertEqual(found, {".config", build.IMAGES[0]})
 
@@ -162,21 +164,61 @@ class Judge(unittest.TestCase):
             wanted = re.search("kernel_path='(.*)'", path.read_text("utf-8"))
             self.assertIn(wanted and wanted[1], build.IMAGES, path.name)
 
-    def test_passed(self) -> None:
-        """Killed wherever it was tried."""
-        def verdict(**kinds: str) -> bool:
-            outcomes: Mapping[str, Mapping[str, Outcome]] = {"m": {cell: Outcome(kind) for cell, kind in kinds.items()}}
-            return mutants.passed([MUTANT], outcomes)
+    def test_concerns(self) -> None:
+        """A cell that does not even compile the file cannot tell."""
+        known = {cell.name: cell for cell in cells.load(ROOT)}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "m.patch"
+            for file, wanted in {"arch/x86/kvm/x.c": "x86_64-thp", "arch/arm64/kvm/x.c": "arm64-thp",
+                                 "mm/x.c": "x86_64-thp arm64-thp"}.items():
+                path.write_text(f"--- a/{file}\n+++ b/{file}\n")
+                mutant = Mutant("m", path, "", mutants.ANYTHING, ())
+                self.assertEqual([name for name in ("x86_64-thp", "arm64-thp") if mutant.concerns(known[name])], wanted.split())
+            self.assertFalse(dataclasses.replace(mutant, cells=("arm64-thp",)).concerns(known["x86_64-thp"]))
 
-        self.assertTrue(verdict(a=KILLED, b=KILLED))
-        self.assertFalse(verdict(a=KILLED, b=SURVIVED))
-        self.assertFalse(verdict(a=BROKEN))
-        self.assertFalse(verdict())
+
+class Report(unittest.TestCase):
+    """mutants.json and REPORT.md."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.enterContext(tempfile.TemporaryDirectory())) / "mutants.json"  # pylint: disable=consider-using-with
+        self.tree = PreparedTree(Path(), "7.3.4", "here", frozenset(), "digest")
+
+    def add(self, outcomes: Mapping[str, Mapping[str, Outcome]], *more: Mutant) -> dict[str, Any]:
+        """What stands in the file after this run."""
+        return mutantreport.add(self.path, self.tree, [MUTANT, *more], outcomes)
+
+    def test_passed(self) -> None:
+        """Killed wherever it was tried; one that anything may kill, somewhere."""
+        generated = dataclasses.replace(MUTANT, killed_by=mutants.ANYTHING)
+        for kinds, ours, theirs in (((KILLED, KILLED), True, True), ((KILLED, SURVIVED), False, True), ((BROKEN,), False, False),
+                                    ((), False, False)):
+            found = {str(at): Outcome(kind) for at, kind in enumerate(kinds)}
+            self.assertEqual(mutantreport.passed(MUTANT, found), ours, kinds)
+            self.assertEqual(mutantreport.passed(generated, found), theirs, kinds)
+
+    def test_grows(self) -> None:
+        """A second run adds to the first, unless series or suites have changed."""
+        self.add({"m": {"a": Outcome(KILLED)}})
+        self.assertEqual(set(self.add({"m": {"b": Outcome(KILLED)}})["mutants"]["m"]["cells"]), {"a", "b"})
+        self.tree = dataclasses.replace(self.tree, series="another")
+        self.assertEqual(set(self.add({"m": {"c": Outcome(KILLED)}})["mutants"]["m"]["cells"]), {"c"})
 
     def test_markdown(self) -> None:
-        """A row per mutant, a column per cell."""
-        text = mutants.markdown([MUTANT], {"m": {"b": Outcome(KILLED, ("alpha.two", "x.y"))}}, ["a", "b"], "H.")
-        self.assertIn("| **m**: a mistake. | `alpha.two` |  | 2 cases |\n", text)
+        """A row per mutant, a column per cell; what was generated is counted, survivors and equivalents are listed."""
+        names = {"x-1": KILLED, "x-2": BROKEN, "x-3": SURVIVED}
+        generated = [Mutant(name, Path(), f"{name}: a || b", mutants.ANYTHING, ()) for name in names]
+        with self.assertRaisesRegex(WrongUse, "no outcome of m; run tools/mutants first"):
+            mutantreport.markdown(self.add({}), [MUTANT], {})
+        data = self.add({"m": {"b": Outcome(KILLED, ("alpha.two", "x.y")), "a": Outcome(KILLED)},
+                         **{name: {"a": Outcome(kind, ("q.r",) if kind == KILLED else ())} for name, kind in names.items()}}, *generated)
+        text = mutantreport.markdown(data, [MUTANT], {"f.c: x => y": "because"})
+        self.assertIn("1 of 1 were killed", text)
+        self.assertIn("| **m**: a mistake. | `alpha.two` | killed | killed |\n", text)
+        self.assertIn("1 killed by a test, 1 do not build, 1 survived, 1 cannot be told", text)
+        self.assertIn("Survivors:\n\n- `x-3: a \\|\\| b`\n", text)
+        self.assertIn("| `x-1: a \\|\\| b` | q.r | a |\n| `x-2: a \\|\\| b` | the compiler |", text)
+        self.assertIn("| `f.c: x => y` | because |", text)
 
 
 class Mutate(unittest.TestCase):

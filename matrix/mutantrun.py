@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Build and boot mutants, one after the other in a tree that is patched and put right again."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from matrix import build, cellrun, tree
+from matrix.cells import Cell, asked
+from matrix.main import side_by_side
+from matrix.mutants import Mutant, Outcome, cases_of, judge, killing, missed
+from matrix.verdict import Console, Evidence
+
+BOOT_SECONDS = 60  # a mutant may hang
+
+
+@dataclass
+class Run:
+    """Where mutants are run; the caller holds the lock of out."""
+
+    root: Path
+    out: Path
+    prepared: tree.PreparedTree
+    jobs: int
+    say: cellrun.Say
+    outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
+
+    def all(self, work: Sequence[tuple[Mutant, Sequence[Cell]]], kind: str) -> None:
+        """Builds each mutant in its cells and boots it for kind. While one boots, the next one is built."""
+        with side_by_side(1) as booter:
+            booting: Future[None] | None = None
+            for mutant, cells in work:
+                with tree.patched(self.prepared, [mutant.path]) as prepared:
+                    for cell in cells:
+                        run, evidence, seen = self._build(mutant, cell, prepared, kind)
+                        if booting:
+                            booting.result()
+                        if kind == cellrun.KUNIT:
+                            run.boot_dir = copy_image(run.build_dir, self.out / "mutants/boot")
+                        booting = booter.submit(self._boot, run, evidence, seen)
+                        if kind == cellrun.E2E:  # the selftests are built from this tree
+                            booting.result()
+            if booting:
+                booting.result()
+
+    def _build(self, mutant: Mutant, cell: Cell, prepared: tree.PreparedTree, kind: str) -> tuple[cellrun.CellRun, Evidence, Seen]:
+        cell = dataclasses.replace(cell, boot_seconds=min(cell.boot_seconds, BOOT_SECONDS))
+        seen = Seen(mutant, cases_of(cellrun.manifest_path(cell, kind)))
+        run = cellrun.CellRun(self.root, self.out / "mutants" / mutant.name, prepared, cell, lambda: self.jobs, lambda text: None,
+                              kind=kind, until=seen.enough)  # fmt: skip
+        shutil.rmtree(run.results, ignore_errors=True)
+        run.results.mkdir(parents=True)
+        run.build_dir.mkdir(parents=True, exist_ok=True)
+        clean = (run.build_dir / build.CLEAN).exists()
+        evidence = run.kernel(Evidence(asked=asked(cell), got=None, manifest=None, touched=prepared.touched))
+        if clean:  # a warning was the mutant's, and its file is compiled again without it
+            build.mark_clean(run.build_dir)
+        return run, evidence, seen
+
+    def _boot(self, run: cellrun.CellRun, evidence: Evidence, seen: Seen) -> None:
+        result = run.finish(evidence)
+        outcome = judge(seen.mutant, result, run.results / "console.log", seen.order, seen.stopped)
+        outcome = dataclasses.replace(outcome, seconds=round(sum(run.seconds.values()), 1))
+        self.outcomes.setdefault(seen.mutant.name, {})[run.cell.name] = outcome
+        self.say(f"{seen.mutant.name}: {run.cell.name}: {outcome.kind}{': ' if outcome.why else ''}{outcome.why}")
+
+
+def copy_image(build_dir: Path, folder: Path) -> Path:
+    """Copies what a boot needs of a build directory to folder, a new one, which it returns."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in (".config", *build.IMAGES):
+        if (build_dir / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(build_dir / name, folder / name)
+    return folder
+
+
+@dataclass
+class Seen:
+    """Looks at a console that grows."""
+
+    mutant: Mutant
+    order: Sequence[str]  # as for killing()
+    stopped: bool = False
+
+    def enough(self, console: Path) -> bool:
+        """Whether the mutant is killed; the rest of the boot would not change that."""
+        if console.exists():
+            with open(console, "rb") as stream:
+                self.stopped = not missed(self.mutant, killing(Console(stream), self.order, stopped=True))
+        return self.stopped
