@@ -16,7 +16,7 @@ unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS ONLY
 run = ./matrix/run --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base cells canary test mutants edit refresh clean setup-matrix setup-test
+.PHONY: help matrix e2e e2e-base cells canary test mutants coverage edit refresh clean setup-matrix setup-test setup-coverage
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -32,13 +32,14 @@ help:
 	@echo '               TESTS="unit lint"              only these parts (unit, lint, series, cells, canaries)'
 	@echo 'make mutants   put mistakes into the series, one at a time, and see the tests find them'
 	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: x86_64-thp), only these'
+	@echo 'make coverage  what of the added lines the suites and the selftests execute, CELLS= as above'
 	@echo 'make edit      the series as git commits, to work on; says where'
 	@echo 'make refresh   write these commits back to kernel/'
 	@echo 'make clean     remove the build folder; downloads stay'
 	@echo 'All of them: O=dir for the build folder (default: build), SETUP=no to install nothing.'
 	@echo 'More: ./matrix/run --help'
 
-setup-matrix setup-test: setup-%:
+setup-matrix setup-test setup-coverage: setup-%:
 	@SETUP='$(SETUP)' tools/setup $*
 
 matrix: setup-matrix
@@ -62,6 +63,9 @@ test: setup-test
 mutants: setup-matrix
 	@set -f; tools/mutants $(ONLY) --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS)) $(if $(CELLS),--cells $(CELLS))
 
+coverage: setup-coverage
+	@tools/coverage $(CELLS) --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS))
+
 edit: setup-matrix
 	@tools/edit --out '$(O)'
 
@@ -71,5 +75,5 @@ refresh:
 # Only what is ours: O may name a folder that holds more.
 clean:
 	@tools/refresh --out '$(O)' --check
-	rm -rf $(foreach made,linux-* ksrc-* edit results canaries mutants tools .lock,'$(O)'/$(made))
+	rm -rf $(foreach made,linux-* ksrc-* edit results canaries mutants coverage tools .lock,'$(O)'/$(made))
 	@if [ -d '$(O)' ]; then rmdir --ignore-fail-on-non-empty '$(O)'; fi

@@ -40,22 +40,23 @@ def parse(argv: list[str]) -> proc.Completed:
     return proc.run(argv, env=environment(), limit=PARSE_SECONDS)
 
 
-SELFTESTS = """
-# What follows lets the same machine run the selftests: no suite of KUnit's runs, and KUnit, which has
-# the last word unless this line has it, does not reboot before /init has come to its end.
+WITHOUT_KUNIT = "kunit.enable=0"  # no suite runs
+INITRAMFS = """
+# What follows lets the same machine run an initramfs: KUnit, which has the last word unless this line
+# has it, does not reboot before /init has come to its end.
 from dataclasses import replace
 
 QEMU_ARCH = replace(QEMU_ARCH,
 		    kernel_command_line=QEMU_ARCH.kernel_command_line +
-					' kunit.enable=0 kunit_shutdown=none panic=-1',
+					' {arguments} kunit_shutdown=none panic=-1',
 		    extra_qemu_params=[*QEMU_ARCH.extra_qemu_params, '-initrd', {initrd!r}])
 """
 
 
-def selftests_config(cell: Cell, initrd: Path) -> str:
-    """A qemu_config: the cell's own, with an initramfs, and without KUnit.
+def initramfs_config(cell: Cell, initrd: Path, arguments: str = "") -> str:
+    """A qemu_config: the cell's own, with an initramfs that has the last word, and more kernel arguments.
 
     kunit.py ends its kernel arguments with kunit.enable=1, and with kunit_shutdown=reboot where there is
     none. Only the qemu_config's kernel_command_line comes after that.
     """
-    return cell.qemu_config.read_text("utf-8") + SELFTESTS.format(initrd=str(initrd))
+    return cell.qemu_config.read_text("utf-8") + INITRAMFS.format(initrd=str(initrd), arguments=arguments)

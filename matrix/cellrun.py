@@ -49,6 +49,7 @@ class CellRun:
     kind: str = KUNIT
     boot_dir: Path | None = None  # boot what was copied here instead of what stands in build_dir
     until: Callable[[Path], bool] | None = None  # a look at the console says that the boot may end
+    make_options: tuple[str, ...] = ()  # for the build
     base: bool = False  # the tree is the pristine source, which has no manifest: whatever runs may skip
     seconds: dict[str, float] = field(default_factory=dict)
     commands: dict[str, str] = field(default_factory=dict)
@@ -121,6 +122,7 @@ class CellRun:
                 argv = build.config_command(tree, cell, folder)
             else:
                 argv = build.build_command(tree, cell, folder, self.jobs())
+                argv += [f"--make_options={option}" for option in self.make_options]
             self.commands[name] = build.shell(argv)
             done = build.step(argv, log, limit)
             self._time(name, done.seconds)
@@ -186,7 +188,7 @@ class CellRun:
         cell, glob = self.cell, self.glob
         if self.kind == E2E:
             config = self.build_dir / "e2e.py"
-            config.write_text(boot.selftests_config(cell, self.build_dir / "e2e.cpio"), "utf-8")
+            config.write_text(boot.initramfs_config(cell, self.build_dir / "e2e.cpio", boot.WITHOUT_KUNIT), "utf-8")
             limit = BOOT_SECONDS + sum(test.seconds for test in self.tests())
             cell, glob = replace(cell, qemu_config=config, boot_seconds=limit), ""
         argv = boot.exec_command(self.tree.path, cell, self.boot_dir or self.build_dir, glob)

@@ -107,9 +107,10 @@ def judge(mutant: Mutant, result: report.Result, console: Path, order: Sequence[
     if console.exists():
         with open(console, "rb") as stream:
             killers = killing(Console(stream), order, stopped)
-    if result["verdict"] == "green":
+    if result["verdict"] == "green" or (mutant.killed_by == ANYTHING and set(codes) == {"warning"}):  # which no test has seen
         return Outcome(SURVIVED, (), mutant.killed_by)
     if mutant.killed_by == ANYTHING:
+        codes.pop("warning", None)
         return Outcome(KILLED, killers, (), f"by {killers[0] if killers else next(iter(codes.values()))}")
     if lacking := missed(mutant, killers):
         return Outcome(OTHER, killers, lacking, f"{', '.join(lacking)} did not fail")

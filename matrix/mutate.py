@@ -103,7 +103,7 @@ def mutate(lines: list[str], at: int) -> Iterator[tuple[str, str]]:
     if STATEMENT.match(code) and whole:
         yield "statement", "\t;"
     elif CONTROL.match(code) and re.search(r"^\s*(if|else)\b", before) and before.endswith((")", "else")):
-        yield "statement", "\t\t;"
+        yield "statement", "\t\t{ }"
 
 
 def patch(change: Change, lines: list[str]) -> str:
@@ -129,8 +129,12 @@ def write(base: Path, prepared: tree.PreparedTree, folder: Path, known: Mapping[
 
 
 def equivalents(root: Path) -> dict[str, str]:
-    """kunit/mutants/equivalent.txt: key -> reason. An entry is a line with the key and an indented one with the reason."""
-    path = root / "kunit/mutants/equivalent.txt"
+    """Change.key() -> why nothing can tell it from the original."""
+    return reasons(root / "kunit/mutants/equivalent.txt")
+
+
+def reasons(path: Path) -> dict[str, str]:
+    """Key -> reason; none when there is no such file. An entry is a line with the key and indented ones with the reason."""
     found: dict[str, str] = {}
     key = ""
     for number, line in enumerate(path.read_text("utf-8").splitlines() if path.exists() else (), 1):
@@ -141,5 +145,5 @@ def equivalents(root: Path) -> dict[str, str]:
         elif key:
             found[key] = f"{found[key]} {line.strip()}" if key in found else line.strip()
         else:
-            raise WrongUse(f"{path}:{number}: a reason without a mutant")
+            raise WrongUse(f"{path}:{number}: a reason for nothing")
     return found

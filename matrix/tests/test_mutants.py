@@ -134,6 +134,7 @@ class Judge(unittest.TestCase):
         mutant = Mutant("m", Path(), "", mutants.ANYTHING, ())
         self.assertEqual(self.judge([{"code": "hang", "text": "boot"}], None, mutant).kind, KILLED)
         self.assertEqual(self.judge([{"code": "build", "text": "error"}], None, mutant).kind, BROKEN)
+        self.assertEqual(self.judge([{"code": "warning", "text": "unused variable"}], CLEAN, mutant).kind, SURVIVED)
         self.assertEqual(self.judge([], CLEAN, mutant).kind, SURVIVED)
 
     def test_survived(self) -> None:
@@ -233,7 +234,7 @@ class Mutate(unittest.TestCase):
         self.assertEqual(self.mutate("\tif (a < b)"), {
             "\tif (a <= b)": "relation", "\tif (a >= b)": "relation", "\tif (!(a < b))": "negation"})
         self.assertEqual(self.mutate("\tfolio_put(folio);"), {"\t;": "statement"})
-        self.assertEqual(self.mutate("\t\treturn NULL;", "\tif (x)"), {"\t\t;": "statement"})
+        self.assertEqual(self.mutate("\t\treturn NULL;", "\tif (x)"), {"\t\t{ }": "statement"})
         self.assertEqual(self.mutate("\treturn true;"), {"\treturn false;": "constant"})
         self.assertEqual(self.mutate("\tx = a + 1;"), {
             "\tx = a - 1;": "arithmetic", "\tx = a + 0;": "constant", "\tx = a + 2;": "constant", "\t;": "statement"})
@@ -261,7 +262,7 @@ class Mutate(unittest.TestCase):
             path.write_text("# comment\na.c: x => y\n\tbecause\n\tof it\n")
             self.assertEqual(mutate.equivalents(Path(folder)), {"a.c: x => y": "because of it"})
             path.write_text("\tbecause\n")
-            with self.assertRaisesRegex(WrongUse, "equivalent.txt:1: a reason without a mutant"):
+            with self.assertRaisesRegex(WrongUse, "equivalent.txt:1: a reason for nothing"):
                 mutate.equivalents(Path(folder))
 
 

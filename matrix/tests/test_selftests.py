@@ -162,7 +162,7 @@ class Built(Project):
     def test_qemu_config(self) -> None:
         """The cell's own machine and command line, with an initramfs, and KUnit silenced behind its back."""
         cell = cells.load(ROOT)[0]
-        text = boot.selftests_config(cell, Path("/some/e2e.cpio"))
+        text = boot.initramfs_config(cell, Path("/some/e2e.cpio"), boot.WITHOUT_KUNIT)
         self.assertTrue(text.startswith(cell.qemu_config.read_text()))
         names: dict[str, object] = {}
         fields = "linux_arch kconfig qemu_arch kernel_path kernel_command_line extra_qemu_params".split()

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What of the lines that the series adds is executed by the suites and the selftests, as gcov counts it.
+
+A kernel with gcov prints its counters at the end of each boot (matrix/e2e/init.c). gcovr reads them, one cell at a time:
+which branches a line has depends on the configuration. A line is covered if any cell covers it; its branches count in
+that cell which leaves the fewest out.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from matrix import boot, build, cellrun, initramfs, mutate, proc, report, selftests, tree
+from matrix.cells import Cell
+from matrix.errors import MachineError
+
+FILE = re.compile(rb"gcov: (/\S+\.gcda) (\d+)\s*$")
+DATA = re.compile(rb"gcov\+ ([A-Za-z0-9+/=]+)\s*$")
+GCOVR_SECONDS = 600.0
+BRANCHES = 95.0  # percent of the branches that have to be taken
+
+
+@dataclass
+class Line:
+    """An added line and what was executed of it."""
+
+    file: str
+    number: int  # from 1
+    text: str
+    count: int = 0
+    branches: list[bool] = field(default_factory=list)  # taken; of the cell that leaves the fewest out
+
+    @property
+    def key(self) -> str:
+        """How kunit/uncovered.txt names it."""
+        return f"{self.file}: {self.text.strip()}"
+
+    @property
+    def left(self) -> int:
+        """Branches that were not taken."""
+        return self.branches.count(False)
+
+
+def counted(cell: Cell, root: Path) -> Cell:
+    """The cell with gcov in its kernel."""
+    return replace(cell, name=f"{cell.name}-gcov", fragments=(*cell.fragments, root / "configs/gcov.config"))
+
+
+def options(touched: Iterable[str]) -> tuple[str, ...]:
+    """Variables for make that have these files counted.
+
+    scripts/Makefile.lib asks for GCOV_PROFILE_<object>, relative to the folder whose Makefile lists it: KVM's have a
+    common part two levels up and one in a folder of its own.
+    """
+    found = []
+    for name in sorted(touched):
+        if name.endswith(".c"):
+            stem = name.removesuffix(".c")
+            parts = stem.split("/")
+            names = {parts[-1], "/".join(parts[-2:]), f"../../../{stem}"}
+            found += [f"GCOV_PROFILE_{form}.o=y" for form in sorted(names)]
+    return tuple(found)
+
+
+def measure(run: cellrun.CellRun, into: Path) -> list[report.Result]:
+    """Boots the cell for the selftests and for the suites; what gcovr makes of their counters goes to into.
+
+    Nothing is written when one of them is red. run is for the selftests.
+    """
+    results = run.run([cellrun.E2E])
+    if results[0]["verdict"] != "green":
+        return results
+    initrd = run.build_dir / "gcov.cpio"  # the same init, without anything to run
+    folder = run.made / "selftests" / run.cell.arch
+    initramfs.pack(initrd, selftests.FOLDERS, {"init": (folder / "init").read_bytes(), "tests": b""})
+    config = run.build_dir / "gcov.py"
+    config.write_text(boot.initramfs_config(run.cell, initrd), "utf-8")
+    suites = replace(run, kind=cellrun.KUNIT, cell=replace(run.cell, qemu_config=config), seconds={}, commands={})
+    results += suites.run([cellrun.KUNIT])
+    if results[1]["verdict"] == "green":
+        parts = [_gcovr(one, into.with_name(f"{one.name}.json")) for one in (run, suites)]
+        _call([*_gcovr_start(run), *(f"--add-tracefile={part}" for part in parts), "--json", str(into)], run.build_dir)
+    return results
+
+
+def _gcovr(run: cellrun.CellRun, into: Path) -> Path:
+    """gcovr's JSON for the counters of one boot, which lie beside the objects only meanwhile."""
+    found = counters((run.results / "console.log").read_bytes())
+    if not found:
+        raise MachineError(f"{run.results / 'console.log'}: no counters; has the kernel been built with gcov?")
+    written = [Path(name) for name in found]
+    try:
+        for path, data in zip(written, found.values()):
+            path.write_bytes(data)
+        sources = [f"--filter={re.escape(str(run.tree.path / name))}$" for name in sorted(run.tree.touched)]
+        _call([*_gcovr_start(run), *sources, f"--gcov-executable={run.cell.cross_compile}gcov", "--gcov-ignore-parse-errors",
+               "--json", str(into), str(run.build_dir)], run.build_dir)  # fmt: skip
+    finally:
+        for path in written:
+            path.unlink(missing_ok=True)
+    return into
+
+
+def _gcovr_start(run: cellrun.CellRun) -> list[str]:
+    return ["gcovr", f"--root={run.tree.path}"]
+
+
+def _call(argv: Sequence[str], cwd: Path) -> None:
+    done = proc.run(argv, cwd=cwd, env=build.environment(), limit=GCOVR_SECONDS)
+    if done.returncode:
+        raise MachineError(f"{argv[0]} ends with status {done.returncode}: {done.output.strip().splitlines()[-1:]}")
+
+
+def counters(console: bytes) -> dict[str, bytes]:
+    """Path -> content of the .gcda files in a console. Raises MachineError when one is not whole."""
+    found: dict[str, bytearray] = {}
+    sizes: dict[str, int] = {}
+    name = ""
+    for line in console.splitlines():
+        if match := FILE.search(line):
+            name = match[1].decode()
+            found[name], sizes[name] = bytearray(), int(match[2])
+        elif name and (match := DATA.search(line)):
+            try:
+                found[name] += base64.b64decode(match[1], validate=True)
+            except binascii.Error as err:
+                raise MachineError(f"the counters of {name} are damaged: {err}") from err
+    for name, data in found.items():
+        if len(data) != sizes[name]:
+            raise MachineError(f"the counters of {name} are not whole: {len(data)} of {sizes[name]} bytes")
+    return {name: bytes(data) for name, data in found.items()}
+
+
+def added(base: Path, prepared: tree.PreparedTree, documents: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """The added lines for which there is code, with what these documents of gcovr's, one per cell, know of them."""
+    found: dict[tuple[str, int], Line] = {}
+    for name, lines, numbers in mutate.added(base, prepared):
+        wanted = {number + 1 for number in numbers}
+        for document in documents:
+            for entry in (entry for file in document["files"] if file["file"] == name for entry in file["lines"]):
+                number = entry["line_number"]
+                if number not in wanted or entry.get("gcovr/noncode"):
+                    continue
+                line = found.setdefault((name, number), Line(name, number, lines[number - 1]))
+                line.count += entry["count"]
+                taken = [branch["count"] > 0 for branch in entry["branches"]]
+                if taken and (not line.branches or taken.count(False) < line.left):
+                    line.branches = taken
+    return [found[key] for key in sorted(found)]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """One of gcovr's JSON files."""
+    data: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return data
+
+
+def percent(part: int, whole: int) -> str:
+    """With one decimal, rounded down: 100 is all of it."""
+    return f"{(part * 1000 // whole) / 10:.1f} %" if whole else "-"
+
+
+def markdown(lines: Sequence[Line], known: Mapping[str, str]) -> str:
+    """A table per file, and what was left out, with the reason that known has."""
+    files = list(dict.fromkeys(line.file for line in lines))
+    text = ["| file | added lines | covered | branches | taken |", "|---|---|---|---|---|"]
+    for name in [*files, "all"]:
+        own = [line for line in lines if name in (line.file, "all")]
+        branches, left = sum(len(line.branches) for line in own), sum(line.left for line in own)
+        covered = sum(line.count > 0 for line in own)
+        text.append(f"| {name} | {len(own)} | {percent(covered, len(own))} | {branches} | {percent(branches - left, branches)} |")
+    text.append("")
+    for line in lines:
+        if not line.count or line.left:
+            what = f"{line.left} of {len(line.branches)} branches not taken" if line.count else "not executed"
+            text.append(f"- {line.file}:{line.number}: {what}: `{line.text.strip()}`: {known.get(line.key, '**no reason given**')}")
+    return "\n".join(text).rstrip() + "\n"
+
+
+def good(lines: Sequence[Line], known: Mapping[str, str]) -> bool:
+    """All lines are covered, and as many branches as it takes, but for what has a reason; which has to be true."""
+    branches, left = sum(len(line.branches) for line in lines), sum(line.left for line in lines)
+    open_ends = [line for line in lines if not line.count or line.left]
+    return bool(lines) and left * 100 <= branches * (100 - BRANCHES) and {line.key for line in open_ends} == set(known)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Counters from a console, and what of the added lines they cover."""
+
+import base64
+import tempfile
+import unittest
+from pathlib import Path
+from typing import Any
+
+from matrix import cells, coverage
+from matrix.coverage import Line
+from matrix.errors import MachineError
+from matrix.tree import PreparedTree
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = "int a(int x)\n{\n\tif (x)\n\t\treturn 1;\n\treturn 0;\n}\n"
+
+
+def console(*files: tuple[str, bytes], size: int | None = None) -> bytes:
+    """As init prints them, between other lines."""
+    lines = ["reboot soon"]
+    for name, data in files:
+        lines.append(f"gcov: {name} {len(data) if size is None else size}\r")
+        lines += [f"gcov+ {base64.b64encode(data[at:at + 540]).decode()}\r" for at in range(0, len(data), 540)]
+        lines.append("something else")
+    return "\n".join(lines).encode()
+
+
+def document(*lines: tuple[int, int, list[int]]) -> dict[str, Any]:
+    """gcovr's JSON: line, count, counts of its branches."""
+    return {"files": [{"file": "f.c", "lines": [
+        {"line_number": number, "count": count, "branches": [{"count": taken} for taken in branches]}
+        for number, count, branches in lines]}]}  # fmt: skip
+
+
+class Counters(unittest.TestCase):
+    """What the console holds."""
+
+    def test_whole(self) -> None:
+        """Each file byte by byte, also one that is longer than a line."""
+        files = {"/o/x.gcda": bytes(range(256)) * 5, "/o/y.gcda": b"y"}
+        self.assertEqual(coverage.counters(console(*files.items())), files)
+        self.assertEqual(coverage.counters(b"nothing\n"), {})
+
+    def test_cut(self) -> None:
+        """Nothing is made of half a file."""
+        with self.assertRaisesRegex(MachineError, "/o/x.gcda are not whole: 2 of 3 bytes"):
+            coverage.counters(console(("/o/x.gcda", b"xx"), size=3))
+        with self.assertRaisesRegex(MachineError, "damaged"):
+            coverage.counters(b"gcov: /o/x.gcda 2\ngcov+ AAA\n")
+
+
+class Covered(unittest.TestCase):
+    """Lines and branches."""
+
+    def added(self, *documents: dict[str, Any]) -> list[Line]:
+        """What is known of f.c, of which the base has neither condition nor first return."""
+        with tempfile.TemporaryDirectory() as folder:
+            base, path = Path(folder) / "base", Path(folder) / "tree"
+            for top, text in ((base, SOURCE.replace("\tif (x)\n\t\treturn 1;\n", "")), (path, SOURCE)):
+                top.mkdir()
+                (top / "f.c").write_text(text)
+            return coverage.added(base, PreparedTree(path, "7.3.4", "", frozenset({"f.c"}), ""), documents)
+
+    def test_added(self) -> None:
+        """Only the lines that the series adds count; cells add up, the best one counts for the branches."""
+        one, two = document((3, 1, [1, 0]), (4, 0, []), (5, 1, [])), document((3, 2, [0, 0, 2]), (4, 0, []))
+        for documents in ((one, two), (two, one)):
+            lines = self.added(*documents)
+            self.assertEqual([(line.number, line.count, line.left) for line in lines], [(3, 3, 1), (4, 0, 0)])
+            self.assertEqual(len(lines[0].branches), 2)
+        self.assertEqual(self.added(one, document((3, 1, [1, 1]), (4, 1, [])))[0].left, 0)
+
+    def test_good(self) -> None:
+        """Every line, and almost every branch, unless there is a reason; a reason for nothing is as bad."""
+        done = [Line("f.c", number, "\tx;", 1, [True] * 10) for number in range(1, 9)]
+        never, half = Line("f.c", 9, "\ty;", 0), Line("f.c", 10, "\tif (z)", 1, [True, False])
+        self.assertTrue(coverage.good(done, {}))
+        self.assertFalse(coverage.good([], {}))
+        self.assertFalse(coverage.good([*done, never], {}))
+        self.assertTrue(coverage.good([*done, never], {"f.c: y;": "because"}))
+        self.assertFalse(coverage.good([*done, half], {}))
+        self.assertTrue(coverage.good([*done, half], {"f.c: if (z)": "because"}))
+        self.assertFalse(coverage.good(done, {"f.c: if (z)": "because"}))
+        self.assertFalse(coverage.good([*done[:1], half], {"f.c: if (z)": "because"}))
+
+    def test_markdown(self) -> None:
+        """A row per file, their sum, and what is left out."""
+        text = coverage.markdown([Line("f.c", 3, "\tif (x)", 3, [True, False]), Line("g.c", 4, "\ty;")], {"g.c: y;": "because"})
+        self.assertIn("| f.c | 1 | 100.0 % | 2 | 50.0 % |\n| g.c | 1 | 0.0 % | 0 | - |\n| all | 2 | 50.0 % | 2 | 50.0 % |\n", text)
+        self.assertIn("- f.c:3: 1 of 2 branches not taken: `if (x)`: **no reason given**\n- g.c:4: not executed: `y;`: because\n", text)
+        self.assertEqual(coverage.percent(9999, 10000), "99.9 %")
+
+
+class Kernel(unittest.TestCase):
+    """What is built."""
+
+    def test_options(self) -> None:
+        """Each .c file under the names that Makefiles have for its object."""
+        got = coverage.options(["virt/kvm/x.c", "virt/kvm/x.h"])
+        self.assertEqual(got, ("GCOV_PROFILE_../../../virt/kvm/x.o=y", "GCOV_PROFILE_kvm/x.o=y", "GCOV_PROFILE_x.o=y"))
+
+    def test_cell(self) -> None:
+        """Another cell, with the same tests."""
+        cell = cells.load(ROOT)[0]
+        got = coverage.counted(cell, ROOT)
+        self.assertEqual((got.name, got.manifest), (f"{cell.name}-gcov", cell.manifest))
+        self.assertEqual(cells.asked(got)["GCOV_KERNEL"], "y")
+
+
+if __name__ == "__main__":
+    unittest.main()
