@@ -13,6 +13,11 @@
 
 #include "gmem_kunit_helpers.h"
 
+#ifdef CONFIG_X86
+#include "mmu.h"
+#include "mmu/mmu_internal.h"
+#endif
+
 #define N	GMEM_NR
 #define NPAGES	(4 * N)
 
@@ -229,6 +234,32 @@ static void lookup_without_fault(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, pfn, KVM_PFN_ERR_FAULT);
 }
 
+/* I6: where x86 has no fault to tell, it maps what is there, and allocates nothing. */
+static void x86_level_without_fault(struct kunit *test)
+{
+#ifndef CONFIG_X86
+	kunit_skip(test, "only x86 asks without a fault");
+#elif IS_MODULE(CONFIG_KVM_GMEM_KUNIT_TEST)
+	kunit_skip(test, "kvm_mmu_max_mapping_level() is not exported to modules");
+#else
+	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct kvm_memory_slot *slot = gmem_kunit_slot(f->kvm, 0);
+	int before, after;
+
+	write_lock(&f->kvm->mmu_lock);
+	before = kvm_mmu_max_mapping_level(f->kvm, NULL, slot, GFN + 3);
+	write_unlock(&f->kvm->mmu_lock);
+	KUNIT_EXPECT_EQ(test, before, PG_LEVEL_4K);
+	KUNIT_EXPECT_EQ(test, f->inode->i_mapping->nrpages, 0);
+
+	fault_in(test, f, GFN);
+	write_lock(&f->kvm->mmu_lock);
+	after = kvm_mmu_max_mapping_level(f->kvm, NULL, slot, GFN + 3);
+	write_unlock(&f->kvm->mmu_lock);
+	KUNIT_EXPECT_EQ(test, after, tdp_enabled ? PG_LEVEL_2M : PG_LEVEL_4K);
+#endif
+}
+
 /* I6: two slots that share a hugepage get at the same memory, page by page. */
 static void folio_shared_by_two_slots(struct kunit *test)
 {
@@ -363,6 +394,7 @@ static struct kunit_case gmem_fault_cases[] = {
 	KUNIT_CASE_PARAM(pfn_congruent_to_gfn, page_gen_params),
 	KUNIT_CASE_PARAM(order_of_slot, slot_gen_params),
 	KUNIT_CASE_PARAM(lookup_without_fault, slot_gen_params),
+	KUNIT_CASE(x86_level_without_fault),
 	KUNIT_CASE(folio_shared_by_two_slots),
 	KUNIT_CASE(unbound_gfn),
 	KUNIT_CASE(closed_file),

@@ -191,6 +191,7 @@ static void memory_failure_in_hugepage(struct kunit *test)
 	const struct bad_page *c = test->param_value;
 	struct gmem_kunit_file *f = open_bound(test);
 	struct gmem_kunit_fault fault;
+	struct folio *rest;
 	struct page *page;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
@@ -203,6 +204,11 @@ static void memory_failure_in_hugepage(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, PageHWPoison(page));
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unmark, page), 0);
 
+	/* Where it can be, the rest are single pages from now on. */
+	rest = gmem_kunit_peek(f, (c->index + 1) % N);
+	KUNIT_ASSERT_NOT_NULL(test, rest);
+	KUNIT_EXPECT_EQ(test, folio_order(rest),
+			IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? 0 : PMD_ORDER);
 	check_guest(test, f, c->index, 0x77);
 #endif
 }

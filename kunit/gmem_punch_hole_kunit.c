@@ -187,19 +187,13 @@ static void used_memory(struct kunit *test)
 	check_contents(test, f, h, true);
 }
 
-/*
- * I1, I2, I4: if somebody else holds a reference to each hugepage, those that are
- * cut are zeroed in place.
- */
-static void pinned_memory(struct kunit *test)
+/* Punch a hole while somebody else holds a reference to each hugepage. */
+static void punch_pinned(struct kunit *test, struct gmem_kunit_file *f, const struct hole *h)
 {
-	const struct hole *h = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test);
 	struct folio *pinned[NPAGES / N];
 	unsigned long nr_pages;
 	int i;
 
-	write_pattern(test, f);
 	for (i = 0; i < ARRAY_SIZE(pinned); i++) {
 		pinned[i] = filemap_get_folio(f->inode->i_mapping, i * N);
 		KUNIT_ASSERT_FALSE(test, IS_ERR(pinned[i]));
@@ -212,6 +206,19 @@ static void pinned_memory(struct kunit *test)
 		folio_put(pinned[i]);
 
 	KUNIT_EXPECT_EQ(test, nr_pages, NPAGES - nr_in_whole_hugepages(h));
+}
+
+/*
+ * I1, I2, I4: if somebody else holds a reference to each hugepage, those that are
+ * cut are zeroed in place.
+ */
+static void pinned_memory(struct kunit *test)
+{
+	const struct hole *h = test->param_value;
+	struct gmem_kunit_file *f = open_bound(test);
+
+	write_pattern(test, f);
+	punch_pinned(test, f, h);
 	KUNIT_EXPECT_EQ(test, nr_odd_orders(f), 0);
 	KUNIT_EXPECT_EQ(test, nr_kept(f), 0);
 	check_contents(test, f, h, true);
@@ -225,6 +232,18 @@ static void unused_memory(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, h->start, h->npages), 0);
+	KUNIT_EXPECT_EQ(test, nr_odd_orders(f), 0);
+	check_contents(test, f, h, false);
+}
+
+/* I1, I5: the same where hugepages can't be split: there is nothing to zero in place. */
+static void unused_pinned_memory(struct kunit *test)
+{
+	const struct hole *h = test->param_value;
+	struct gmem_kunit_file *f = open_bound(test);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	punch_pinned(test, f, h);
 	KUNIT_EXPECT_EQ(test, nr_odd_orders(f), 0);
 	check_contents(test, f, h, false);
 }
@@ -383,6 +402,7 @@ static struct kunit_case gmem_punch_hole_cases[] = {
 	KUNIT_CASE_PARAM(used_memory, hole_gen_params),
 	KUNIT_CASE_PARAM(pinned_memory, hole_gen_params),
 	KUNIT_CASE_PARAM(unused_memory, few_gen_params),
+	KUNIT_CASE_PARAM(unused_pinned_memory, few_gen_params),
 	KUNIT_CASE_PARAM(unallocated_memory, few_gen_params),
 	KUNIT_CASE_PARAM(punched_twice, few_gen_params),
 	KUNIT_CASE(freed_by_whole_hole),

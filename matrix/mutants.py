@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
 """Mutants: the kernel with one mistake put in, which a test has to find.
 
-kunit/mutants/<name>.patch: header lines "Mistake:", "Killed-by:" (cases, as suite.case) and, where not every cell can
-tell, "Cells:"; a line that starts with a space goes on with the one before. An empty line, and a patch on top of series
-and suites. A mutant is killed in a cell if every case that its header names fails there, or is where the kernel
+kunit/mutants/<name>.patch: header lines "Mistake:", "Killed-by:" (cases, as suite.case), where not every cell can
+tell, "Cells:", and "Gate: yes" for those that are tried upon every push; a line that starts with a space goes on with the
+one before. An empty line, and a patch on top of series and suites. A mutant is killed in a cell if every case that its header names fails there, or is where the kernel
 complains. If they are selftests, those are what the kernel is booted for. Being red in any other way does not count,
 unless the header says "*", as those that are generated do.
 """
@@ -21,7 +21,7 @@ from matrix.cells import Cell
 from matrix.errors import WrongUse
 from matrix.verdict import Console
 
-HEADER = re.compile(r"(Mistake|Killed-by|Cells): *(.*)")
+HEADER = re.compile(r"(Mistake|Killed-by|Cells|Gate): *(.*)")
 CASE = re.compile(r"\w+\.\w+")
 ANYTHING = ("*",)
 WHERE = re.compile(r" in (\w+)(?:\.(\w+)|, after (\w+))?")  # of what Console says about a splat
@@ -40,6 +40,7 @@ class Mutant:
     mistake: str
     killed_by: tuple[str, ...]
     cells: tuple[str, ...]  # empty: any
+    gate: bool = False
 
     @property
     def end_to_end(self) -> bool:
@@ -86,7 +87,9 @@ def parse(path: Path) -> Mutant:
     for name in killed_by:
         if killed_by != ANYTHING and not CASE.fullmatch(name):
             raise WrongUse(f"{path}: Killed-by: {name} is no suite.case")
-    return Mutant(path.stem, path, found["Mistake"], killed_by, tuple(found.get("Cells", "").split()))
+    if found.get("Gate", "yes") != "yes":
+        raise WrongUse(f"{path}: Gate: {found['Gate']}: want yes, or no such line")
+    return Mutant(path.stem, path, found["Mistake"], killed_by, tuple(found.get("Cells", "").split()), "Gate" in found)
 
 
 def select(mutants: Sequence[Mutant], globs: Sequence[str]) -> list[Mutant]:

@@ -198,6 +198,12 @@ def overlay(root: Path, base: Base, patches: Sequence[Path] | None = None) -> Ov
     return Overlay(files)
 
 
+def check_applies(prepared: PreparedTree, patches: Iterable[Path]) -> None:
+    """Raises WrongUse for the first of these patches that does not apply on top of series and suites, each on its own."""
+    for patch in patches:
+        _apply([patch], prepared.path, f"{prepared.version} with the series")
+
+
 @contextmanager
 def patched(prepared: PreparedTree, patches: Sequence[Path]) -> Iterator[PreparedTree]:
     """The prepared tree with these patches on top of series and suites; without them again afterwards.

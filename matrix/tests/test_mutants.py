@@ -35,7 +35,9 @@ class Header(unittest.TestCase):
 
     def test_all_of_it(self) -> None:
         """A line can go on."""
-        got = self.parse("Mistake: one\n two.\nKilled-by: a.b\n c.d\nCells: x y")
+        self.assertFalse(self.parse("Mistake: one\nKilled-by: a.b").gate)
+        got = self.parse("Mistake: one\n two.\nKilled-by: a.b\n c.d\nCells: x y\nGate: yes")
+        self.assertTrue(got.gate)
         self.assertEqual((got.name, got.mistake, got.killed_by, got.cells), ("some-name", "one two.", ("a.b", "c.d"), ("x", "y")))
 
     def test_wrong(self) -> None:
@@ -46,6 +48,7 @@ class Header(unittest.TestCase):
             "Mistake: one\nKilled-by: ab": "ab is no suite.case",
             "Mistake: one\nKiled-by: a.b": "not a header line: 'Kiled-by: a.b'",
             " Mistake: one": "not a header line",
+            "Mistake: one\nKilled-by: a.b\nGate: no": "Gate: no: want yes",
         }.items():
             with self.subTest(text), self.assertRaisesRegex(WrongUse, error):
                 self.parse(text)
