@@ -36,7 +36,7 @@ def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outc
     data: Document = {"kernel": kernel, "series": prepared.series, "mutants": {}}
     if path.exists():
         old = json.loads(path.read_text("utf-8"))
-        data = old if (old["kernel"], old["series"]) == (kernel, prepared.series) else data
+        data = old if (old.get("kernel"), old.get("series")) == (kernel, prepared.series) else data
     for mutant in mutants:
         if found := outcomes.get(mutant.name):
             entry = data["mutants"].setdefault(mutant.name, {"cells": {}})

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
 """Mutants: the kernel with one mistake put in, which a test has to find.
 
-kunit/mutants/<name>.patch: header lines "Mistake:", "Killed-by:" (cases, as suite.case), where not every cell can
-tell, "Cells:", and "Gate: yes" for those that are tried upon every push; a line that starts with a space goes on with the
-one before. An empty line, and a patch on top of series and suites. A mutant is killed in a cell if every case that its header names fails there, or is where the kernel
-complains. If they are selftests, those are what the kernel is booted for. Being red in any other way does not count,
-unless the header says "*", as those that are generated do.
+kunit/mutants/<name>.patch: header lines "Mistake:", "Killed-by:" (cases, as suite.case), where not every cell can tell
+"Cells:", and "Gate: yes" for those that are tried upon every push; a line that starts with a space goes on with the one
+before. An empty line, and a patch on top of series and suites. A mutant is killed in a cell if every case that its header
+names fails there, or is where the kernel complains. If they are selftests, those are what the kernel is booted for. Being
+red in any other way does not count, unless the header says "*", as those that are generated do.
 """
 
 from __future__ import annotations
