@@ -103,6 +103,18 @@ static void lookup_drops_lock(struct kunit *test)
 	check_not_locked(test, f);
 }
 
+/* I7: hugepages come from where single pages would, but nobody waits or is warned. */
+static void neither_stalls_nor_warns(struct kunit *test)
+{
+	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
+	gfp_t single = mapping_gfp_mask(f->inode->i_mapping);
+	gfp_t huge = kvm_gmem_huge_gfp(f->inode->i_mapping);
+
+	KUNIT_EXPECT_EQ(test, (__force u32)(huge & single), (__force u32)single);
+	KUNIT_EXPECT_TRUE(test, huge & __GFP_NORETRY);
+	KUNIT_EXPECT_TRUE(test, huge & __GFP_NOWARN);
+}
+
 /* I7: whatever index is asked for, the hugepage is the aligned one around it. */
 static void naturally_aligned(struct kunit *test)
 {
@@ -477,6 +489,7 @@ static void with_thp(struct kunit *test)
 
 static struct kunit_case gmem_huge_folio_cases[] = {
 	KUNIT_CASE(lookup_drops_lock),
+	KUNIT_CASE(neither_stalls_nor_warns),
 	KUNIT_CASE_PARAM(naturally_aligned, index_gen_params),
 	KUNIT_CASE_PARAM(lookup_uses_hugepage, index_gen_params),
 	KUNIT_CASE(second_lookup_finds_first),

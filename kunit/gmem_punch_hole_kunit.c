@@ -408,7 +408,7 @@ static struct kunit_case gmem_punch_hole_cases[] = {
 	KUNIT_CASE(freed_by_whole_hole),
 	KUNIT_CASE(rest_keeps_pfn),
 	KUNIT_CASE(guest_is_zapped),
-	KUNIT_CASE_PARAM(holds_off_faults, few_gen_params),
+	KUNIT_CASE_PARAM(holds_off_faults, hole_gen_params),
 	KUNIT_CASE_PARAM(failure_changes_nothing, bad_call_gen_params),
 	KUNIT_CASE_PARAM(flag_off, few_gen_params),
 	{}

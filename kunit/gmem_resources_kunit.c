@@ -189,8 +189,28 @@ static void limit_falls_back(struct kunit *test)
 
 #if defined(CONFIG_NUMA) && defined(CONFIG_TMPFS) && IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 
-/* Do what mbind() does to the whole mapping of a file. */
-static void bind_to_node(struct kunit *test, struct gmem_kunit_file *f, int node)
+/* References to the policy of a mapped file. */
+static int policy_refs(struct kunit *test, unsigned long addr)
+{
+	struct mempolicy *policy = NULL;
+	struct vm_area_struct *vma;
+	pgoff_t ignored;
+	int refs;
+
+	mmap_read_lock(current->mm);
+	vma = vma_lookup(current->mm, addr);
+	if (vma)
+		policy = vma->vm_ops->get_policy(vma, addr, &ignored);
+	mmap_read_unlock(current->mm);
+	KUNIT_ASSERT_NOT_NULL(test, policy);
+
+	refs = atomic_read(&policy->refcnt);
+	mpol_cond_put(policy);
+	return refs;
+}
+
+/* Do what mbind() does to the whole mapping of a file; returns where that is. */
+static unsigned long bind_to_node(struct kunit *test, struct gmem_kunit_file *f, int node)
 {
 	struct vm_area_struct *vma;
 	struct mempolicy *policy;
@@ -208,9 +228,13 @@ static void bind_to_node(struct kunit *test, struct gmem_kunit_file *f, int node
 		KUNIT_EXPECT_EQ(test, vma->vm_ops->set_policy(vma, policy), 0);
 	mmap_write_unlock(current->mm);
 	mpol_put(policy);
+	return addr;
 }
 
-/* I7: hugepages come from the node of the file's policy, as single pages do. */
+/*
+ * I7: hugepages come from the node of the file's policy, as single pages do, and
+ * keep no reference to it.
+ */
 static void numa_policy(struct kunit *test)
 {
 	static const u64 flags[] = { GMEM_HUGE, GMEM_SHARED };
@@ -223,14 +247,18 @@ static void numa_policy(struct kunit *test)
 		for (i = 0; i < ARRAY_SIZE(flags); i++) {
 			struct gmem_kunit_file *f;
 			struct folio *folio;
+			unsigned long addr;
+			int refs;
 
 			f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags[i]);
-			bind_to_node(test, f, node);
+			addr = bind_to_node(test, f, node);
+			refs = policy_refs(test, addr);
 			folio = kvm_gmem_get_folio(f->inode, N + 1);
 			KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
 			KUNIT_EXPECT_EQ(test, folio_order(folio), i ? 0 : PMD_ORDER);
 			KUNIT_EXPECT_EQ(test, folio_nid(folio), node);
 			gmem_kunit_put_folio(folio);
+			KUNIT_EXPECT_EQ(test, policy_refs(test, addr), refs);
 		}
 	}
 }
