@@ -14,7 +14,6 @@
 #include "gmem_kunit_helpers.h"
 
 #ifdef CONFIG_X86
-#include "mmu.h"
 #include "mmu/mmu_internal.h"
 #endif
 
@@ -256,7 +255,7 @@ static void x86_level_without_fault(struct kunit *test)
 	write_lock(&f->kvm->mmu_lock);
 	after = kvm_mmu_max_mapping_level(f->kvm, NULL, slot, GFN + 3);
 	write_unlock(&f->kvm->mmu_lock);
-	KUNIT_EXPECT_EQ(test, after, tdp_enabled ? PG_LEVEL_2M : PG_LEVEL_4K);
+	KUNIT_EXPECT_EQ(test, after, PG_LEVEL_2M);
 #endif
 }
 
