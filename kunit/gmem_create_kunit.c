@@ -160,14 +160,8 @@ static void capability_with_vm(struct kunit *test)
 static void sw_protected_vm(struct kunit *test)
 {
 #ifdef CONFIG_KVM_SW_PROTECTED_VM
-	struct kvm *kvm = kvm_create_vm(KVM_X86_SW_PROTECTED_VM, "kunit-probe");
+	struct kvm *kvm = gmem_kunit_vm(test, KVM_X86_SW_PROTECTED_VM);
 
-	if (kvm == ERR_PTR(-EINVAL))
-		kunit_skip(test, "software-protected VMs need nested paging");
-	if (!IS_ERR(kvm))
-		kvm_put_kvm(kvm);
-
-	kvm = gmem_kunit_vm(test, KVM_X86_SW_PROTECTED_VM);
 	check_capability(test, kvm, true);
 	check_create(test, kvm, PMD_SIZE, HUGE, 0);
 	check_create(test, kvm, PMD_SIZE, HUGE | GUEST_MEMFD_FLAG_MMAP, 0);

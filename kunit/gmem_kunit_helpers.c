@@ -60,7 +60,8 @@ KUNIT_DEFINE_ACTION_WRAPPER(put_vm, kvm_put_kvm, struct kvm *);
  * @test: the test case, at the end of which the VM is put
  * @type: as for KVM_CREATE_VM
  *
- * Return: the VM; the case fails if there is none to be had.
+ * Return: the VM; the case fails if there is none to be had, and is skipped if KVM
+ * knows no such type.
  */
 struct kvm *gmem_kunit_vm(struct kunit *test, unsigned long type)
 {
@@ -76,6 +77,8 @@ struct kvm *gmem_kunit_vm(struct kunit *test, unsigned long type)
 	snprintf(name, sizeof(name), "kunit-%lx", (unsigned long)unique);
 
 	kvm = kvm_create_vm(type, name);
+	if (type && kvm == ERR_PTR(-EINVAL))
+		kunit_skip(test, "KVM does not support VMs of type %lu here", type);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(kvm));
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_vm, kvm), 0);
 
