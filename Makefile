@@ -28,10 +28,11 @@ help:
 	@echo 'make e2e-base  these selftests on the kernel without the series, to tell what fails there, too'
 	@echo 'make cells     list the cells and what each proves'
 	@echo 'make canary    kernels that must come out red, each for the right reason'
-	@echo 'make test      the tests of the tools, the linters, the check of the series, the cells with their selftests, the canaries'
-	@echo '               TESTS="unit lint"              only these parts (unit, lint, series, cells, canaries)'
+	@echo 'make test      the tests of the tools, the linters, the check of the series, the cells with their selftests, the canaries, some mutants'
+	@echo '               TESTS="unit lint"              only these parts (unit, lint, series, cells, canaries, mutants)'
 	@echo 'make mutants   put mistakes into the series, one at a time, and see the tests find them'
 	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: x86_64-thp), only these'
+	@echo '               GENERATED=yes                  not those of kunit/mutants/: change each added line in small ways'
 	@echo 'make coverage  what of the added lines the suites and the selftests execute, CELLS= as above'
 	@echo 'make edit      the series as git commits, to work on; says where'
 	@echo 'make refresh   write these commits back to kernel/'
@@ -61,7 +62,7 @@ test: setup-test
 	@ci/test --out '$(O)' $(if $(JOBS),--jobs $(JOBS)) $(TESTS)
 
 mutants: setup-matrix
-	@set -f; tools/mutants $(ONLY) --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS)) $(if $(CELLS),--cells $(CELLS))
+	@set -f; tools/mutants $(ONLY) $(if $(GENERATED),--generated) --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS)) $(if $(CELLS),--cells $(CELLS))
 
 coverage: setup-coverage
 	@tools/coverage $(CELLS) --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS))

@@ -14,7 +14,7 @@ from matrix.errors import WrongUse
 
 HOSTS = {"aarch64": "arm64", "x86_64": "x86_64"}  # uname -m -> the kernel's ARCH
 KEYS = {
-    "name": str, "arch": str, "fragments": list, "qemu_config": str, "manifest": str, "gate": bool,
+    "name": str, "arch": str, "fragments": list, "qemu_config": str, "manifest": str, "gate": bool, "coverage": bool,
     "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
 }  # fmt: skip
 SERIES = "series"  # the fragment
@@ -35,6 +35,7 @@ class Cell:
     cross_compile: str  # "" when the host is of that architecture
     manifest: Path
     gate: bool
+    coverage: bool  # adds to what those of the gate cover of the series
     proves: str
     kernel_args: tuple[str, ...]
     boot_seconds: int
@@ -73,6 +74,7 @@ def _cell(root: Path, data: dict[str, Any], entry: dict[str, Any]) -> Cell:
         cross_compile="" if native else arch["cross_compile"],
         manifest=root / "matrix" / "manifests" / f"{entry.get('manifest', entry['name'])}.txt",
         gate=entry.get("gate", False),
+        coverage=entry.get("coverage", entry.get("gate", False)),
         proves=entry["proves"],
         kernel_args=tuple(entry.get("kernel_args", ())),
         boot_seconds=entry["boot_seconds"],

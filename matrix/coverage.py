@@ -39,7 +39,7 @@ class Line:
 
     @property
     def key(self) -> str:
-        """How kunit/uncovered.txt names it."""
+        """How matrix/uncovered.txt names it."""
         return f"{self.file}: {self.text.strip()}"
 
     @property

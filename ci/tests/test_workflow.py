@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 # pylint: disable=wrong-import-position
-from matrix import report
+from matrix import cells, report
 
 WORKFLOW = ROOT / ".github/workflows/gate.yml"
 STAND_IN = """#!/usr/bin/env python3
@@ -171,7 +171,35 @@ class Workflow(unittest.TestCase):
         self.assertIn(f"--merge {download[2]}", self.steps["summary"][0])
         self.assertRegex(self.text, r"upload-artifact.*\n +if: always\(\)")
 
+    def test_scheduled(self) -> None:
+        """The workflow for what takes long: each step, with a stand-in for what it calls; red is red."""
+        self.text = (WORKFLOW.with_name("scheduled.yml")).read_text()
+        self.steps = steps(self.text)
+        calls = {("cell", 0): ("matrix/run", "['--out', 'build', 'C']"), ("cell", 1): ("matrix/run", "['--out', 'build', '--e2e', 'C']"),
+                 ("mutants", 0): ("tools/mutants", "['--out', 'build', '--cells', 'C']"),
+                 ("generated", 0): ("tools/mutants", "['--generated', '--out', 'build', '--cells', 'x86_64-thp', 'x86_64-nothp', "
+                                    "'x86_64-shadow', 'arm64-thp', 'arm64-nothp']"),
+                 ("coverage", 0): ("tools/coverage", "['--out', 'build']")}  # fmt: skip
+        self.assertEqual({(job, at) for job, found in self.steps.items() for at in range(len(found))}, set(calls))
+        known = [cell.name for cell in cells.load(ROOT)]
+        for name in re.findall(r"(?:x86_64|arm64)-\w+", self.text):
+            self.assertIn(name, known)
+        (self.copy / "build/coverage").mkdir(parents=True)
+        (self.copy / "build/coverage/coverage.md").write_text("all of it\n")
+        for (job, at), (program, arguments) in calls.items():
+            self.stand_in(program)
+            for status in ("0", "1"):
+                done = self.run_step(job, at, CELL="C", STATUS=status)
+                self.assertEqual(bool(done.returncode), status != "0", f"{job}: {done.stdout}")
+                self.assertEqual((self.temp / "seen").read_text(), arguments)
+        self.assertEqual((self.temp / "GITHUB_STEP_SUMMARY").read_text(), "all of it\n")
+        self.check_house_rules()
+
     def test_house_rules(self) -> None:
+        """Those of the gate."""
+        self.check_house_rules()
+
+    def check_house_rules(self) -> None:
         """Least rights, pinned actions with their tag, a time limit for every job, steps that shellcheck likes."""
         self.assertEqual(re.findall(r"permissions:\n((?:  .*\n)+)", self.text), ["  contents: read\n"])
         for use in re.findall(r"uses: (.*)", self.text):
