@@ -330,7 +330,7 @@ static void host_sees_zeros(struct kunit *test)
 {
 	const struct page_case *c = test->param_value;
 	struct gmem_kunit_file *f = open_poisoned(test, GMEM_HUGE);
-	unsigned long addr = gmem_kunit_map(test, f);
+	unsigned long addr = gmem_kunit_map(test, f, 0);
 	struct folio *folio;
 	u8 byte = 1;
 
@@ -345,12 +345,16 @@ static void host_sees_zeros(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 }
 
-/* Host and guest mean the same page: what one writes, the other reads. */
+/*
+ * Host and guest mean the same page: what one writes, the other reads, whether the
+ * host's mapping has to be made page by page or can be of a hugepage at once.
+ */
 static void host_writes_guest_reads(struct kunit *test)
 {
 	const struct page_case *c = test->param_value;
 	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
-	unsigned long addr = gmem_kunit_map(test, f);
+	unsigned long addr = gmem_kunit_map(test, f, PAGE_SIZE);
+	unsigned long aligned = gmem_kunit_map(test, f, 0);
 	struct gmem_kunit_fault fault;
 	char seen[8] = {};
 	void *p;
@@ -367,7 +371,7 @@ static void host_writes_guest_reads(struct kunit *test)
 	/* No other page was written to, nor left with old data. */
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn - c->index % N, N, 0), 1);
 
-	KUNIT_ASSERT_EQ(test, copy_from_user(seen, (void __user *)(addr +
+	KUNIT_ASSERT_EQ(test, copy_from_user(seen, (void __user *)(aligned +
 			(c->index << PAGE_SHIFT)), 8), 0);
 	KUNIT_EXPECT_STREQ(test, seen, "xxxxxxx");
 }
@@ -377,7 +381,7 @@ static void host_cannot_map_private(struct kunit *test)
 {
 	u64 flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE;
 	struct gmem_kunit_file *f = open_poisoned(test, flags);
-	unsigned long addr = gmem_kunit_map(test, f);
+	unsigned long addr = gmem_kunit_map(test, f, 0);
 	u8 byte;
 
 	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)addr, 1), 1);

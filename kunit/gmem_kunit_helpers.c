@@ -197,27 +197,27 @@ struct gmem_kunit_file *gmem_kunit_open_bound(struct kunit *test,
  * gmem_kunit_map() - map a file as the host's userspace would
  * @test: the test case, at the end of which the mapping goes away
  * @f: the file
+ * @offset: of the mapping from where it would be aligned to the hugepage size, in bytes
  *
  * The core MM maps all of a large folio upon one fault, but only where the mapping
- * is aligned as the folio is.
+ * is aligned as the folio is, i.e. if @offset is 0.
  *
- * Return: the address of the first page, aligned to the hugepage size.
+ * Return: the address of the first page.
  */
-unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f)
+unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f,
+			     unsigned long offset)
 {
 	const unsigned long len = i_size_read(f->inode);
 	unsigned long area, addr;
 
-	area = kunit_vm_mmap(test, NULL, 0, len + PMD_SIZE, PROT_NONE,
+	area = kunit_vm_mmap(test, NULL, 0, len + 2 * PMD_SIZE, PROT_NONE,
 			     MAP_PRIVATE | MAP_ANONYMOUS, 0);
 	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(area));
 	KUNIT_ASSERT_NE(test, area, 0);
 
-	addr = kunit_vm_mmap(test, f->file, ALIGN(area, PMD_SIZE), len, PROT_READ | PROT_WRITE,
-			     MAP_SHARED | MAP_FIXED, 0);
-	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
-	KUNIT_ASSERT_NE(test, addr, 0);
-	KUNIT_ASSERT_TRUE(test, IS_ALIGNED(addr, PMD_SIZE));
+	addr = ALIGN(area, PMD_SIZE) + offset;
+	KUNIT_ASSERT_EQ(test, kunit_vm_mmap(test, f->file, addr, len, PROT_READ | PROT_WRITE,
+					    MAP_SHARED | MAP_FIXED, 0), addr);
 	return addr;
 }
 

@@ -53,7 +53,8 @@ void gmem_kunit_close(struct kunit *test, struct gmem_kunit_file *f);
 int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
 		    pgoff_t pgoff, unsigned long npages);
 int gmem_kunit_unbind(struct kvm *kvm, int id);
-unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f);
+unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f,
+			     unsigned long offset);
 struct kvm_memory_slot *gmem_kunit_slot(struct kvm *kvm, int id);
 
 int gmem_kunit_fault(struct kvm *kvm, int id, gfn_t gfn,

@@ -30,7 +30,7 @@ static struct mapped open_mapped(struct kunit *test, u64 flags)
 
 	gmem_kunit_poison_hugepages(test);
 	m.f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags);
-	m.addr = gmem_kunit_map(test, m.f);
+	m.addr = gmem_kunit_map(test, m.f, 0);
 	return m;
 }
 

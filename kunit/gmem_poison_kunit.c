@@ -171,7 +171,7 @@ static void host_mapping(struct kunit *test)
 	gmem_kunit_fill(fault.pfn, N, 0x77);
 	mark_bad(test, f, c->index);
 
-	addr = gmem_kunit_map(test, f);
+	addr = gmem_kunit_map(test, f, 0);
 	for (index = 0; index < N; index++) {
 		const void __user *p = (void __user *)(addr + (index << PAGE_SHIFT));
 

@@ -219,7 +219,7 @@ static unsigned long bind_to_node(struct kunit *test, struct gmem_kunit_file *f,
 
 	snprintf(name, sizeof(name), "bind:%d", node);
 	KUNIT_ASSERT_EQ(test, mpol_parse_str(name, &policy), 0);
-	addr = gmem_kunit_map(test, f);
+	addr = gmem_kunit_map(test, f, 0);
 
 	mmap_write_lock(current->mm);
 	vma = vma_lookup(current->mm, addr);

@@ -419,7 +419,7 @@ static void model(struct kunit *test)
 
 	m->test = test;
 	m->f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
-	m->addr = gmem_kunit_map(test, m->f);
+	m->addr = gmem_kunit_map(test, m->f, 0);
 
 	test->priv = m;
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_sometimes);
