@@ -213,6 +213,7 @@ class CiTest(Tools):
         self.unit("pass", "pass")
         self.stand_in("tools/lint", "ok one\\n# said\\nok two\\n", 0)
         self.stand_in("tools/check-series", "ok three\\n", 0)
+        self.stand_in("tools/mutants", "[ 1.0 s] a: killed\\nok a\\nok b\\n", 0)
         self.cells(("a", "green", 5, 0, 1), ("b", "green", 7, 0, 0))
 
     def unit(self, *bodies: str) -> None:
@@ -242,8 +243,8 @@ class CiTest(Tools):
         return done.returncode, done.stdout.splitlines()[-1]
 
     def test_sum(self) -> None:
-        """2 unit tests, 2 lint checks, 1 of the series, 12 cases and 2 verdicts, 1 canary; 1 case skipped."""
-        self.assertEqual(self.last(), (0, "20 passed, 0 failed, 1 skipped"))
+        """2 unit tests, 2 lint checks, 1 of the series, 12 cases and 2 verdicts, 1 canary, 2 mutants; 1 case skipped."""
+        self.assertEqual(self.last(), (0, "22 passed, 0 failed, 1 skipped"))
         self.assertEqual(self.last("unit", "lint"), (0, "4 passed, 0 failed"))
 
     def test_failures_of_each_part(self) -> None:
@@ -255,6 +256,8 @@ class CiTest(Tools):
         self.assertEqual(self.last("lint"), (1, "1 passed, 1 failed"))
         self.cells(("a", "red", 5, 2, 0), ("b", "green", 7, 0, 0), status=1)
         self.assertEqual(self.last("cells"), (1, "13 passed, 3 failed"))
+        self.stand_in("tools/mutants", "ok a\\nnot ok b: not killed: x\\n", 1)
+        self.assertEqual(self.last("mutants"), (1, "1 passed, 1 failed"))
         self.cells(canary="ok canary x\\nnot ok canary y: green\\n", end=1)
         self.assertEqual(self.last("canaries"), (1, "1 passed, 1 failed"))
         for canary, end in (("", 0), ("ok canary x\\n", 3)):
