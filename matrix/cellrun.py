@@ -84,8 +84,7 @@ class CellRun:
         runs = [replace(self, kind=kind, seconds=dict(self.seconds), commands=dict(self.commands)) for kind in kinds]
         for one in runs:
             one.results.mkdir(parents=True)  # main has removed the old one
-        self.build_dir.mkdir(parents=True, exist_ok=True)
-        evidence = runs[0].kernel(Evidence(asked=asked(self.cell), got=None, manifest=None, touched=self.tree.touched))
+        evidence = runs[0].kernel()
         for other in runs[1:]:
             for name in ("build.log", ".config"):
                 if (runs[0].results / name).exists():
@@ -111,10 +110,12 @@ class CellRun:
         self.seconds[step] = round(seconds, 1)
         self.say(f"{self.name}: {step} {seconds:.1f} s")
 
-    def kernel(self, evidence: Evidence) -> Evidence:
+    def kernel(self) -> Evidence:
         """Configure and build; stops after the step that fails."""
+        evidence = Evidence(asked=asked(self.cell), got=None, manifest=None, touched=self.tree.touched)
         log = self.results / "build.log"
         tree, cell, folder = self.tree.path, self.cell, self.build_dir
+        folder.mkdir(parents=True, exist_ok=True)
         build.forget_warned(folder, self.tree.touched)
         steps = {"configure": build.CONFIG_SECONDS, "build": float(cell.build_seconds)}
         for name, limit in steps.items():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from matrix import build, cellrun, tree
-from matrix.cells import Cell, asked
+from matrix.cells import Cell
 from matrix.main import side_by_side
 from matrix.mutants import Mutant, Outcome, cases_of, judge, killing, missed
 from matrix.verdict import Console, Evidence
@@ -55,9 +55,8 @@ class Run:
                               kind=kind, until=seen.enough)  # fmt: skip
         shutil.rmtree(run.results, ignore_errors=True)
         run.results.mkdir(parents=True)
-        run.build_dir.mkdir(parents=True, exist_ok=True)
         clean = (run.build_dir / build.CLEAN).exists()
-        evidence = run.kernel(Evidence(asked=asked(cell), got=None, manifest=None, touched=prepared.touched))
+        evidence = run.kernel()
         if clean:  # a warning was the mutant's, and its file is compiled again without it
             build.mark_clean(run.build_dir)
         return run, evidence, seen
