@@ -283,6 +283,15 @@ class Prepared(FakeKernel):
         self.assertFalse((got.path / "lib").exists())
         self.assertEqual(self.text("virt/kvm/kvm_main.c"), "main\n")
 
+    def test_check_applies(self) -> None:
+        """Each patch on its own; the one that does not apply is named, and nothing has changed."""
+        got = self.prepare()
+        before = snapshot(got.path)
+        tree.check_applies(got, self.extra(ON_TOP, ON_TOP))
+        with self.assertRaisesRegex(WrongUse, r"mutants/1.patch does not apply"):
+            tree.check_applies(got, self.extra(ON_TOP, FIRST))
+        self.assertEqual(snapshot(got.path), before)
+
     def test_patched_does_not_apply(self) -> None:
         """The patch is named, nothing has changed."""
         got = self.prepare()
