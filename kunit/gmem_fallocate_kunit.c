@@ -6,10 +6,13 @@
  */
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
+#include <kunit/test-bug.h>
+#include <linux/delay.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/kvm_host.h>
 #include <linux/pagemap.h>
+#include <linux/rwsem.h>
 #include <linux/sched/signal.h>
 
 #include "gmem_kunit_helpers.h"
@@ -199,6 +202,41 @@ static void interrupted_half_way(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, nr_allocated(f), NPAGES);
 }
 
+static int take_invalidate_lock(void *mapping)
+{
+	filemap_invalidate_lock(mapping);
+	filemap_invalidate_unlock(mapping);
+	return 0;
+}
+
+/* Succeeds, but not before somebody waits for the lock that fallocate() holds. */
+static struct folio *alloc_while_hole_waits(struct inode *inode, pgoff_t index)
+{
+	struct kunit *test = kunit_get_current_test();
+	struct rw_semaphore *lock = &inode->i_mapping->invalidate_lock;
+	int i;
+
+	wake_up_process(test->priv);
+	for (i = 0; i < 1000 && !rwsem_is_contended(lock); i++)
+		msleep(10);
+	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+
+	return folio_alloc(GFP_HIGHUSER, PMD_ORDER);
+}
+
+/* I7: fallocate() need not try to take the lock, and gets hugepages to its end. */
+static void hole_waits(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+
+	test->priv = gmem_kunit_thread(test, take_invalidate_lock, f->inode->i_mapping);
+	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_while_hole_waits);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, 2 * N), 0);
+
+	KUNIT_EXPECT_EQ(test, order_of(test, f, 0), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, order_of(test, f, N), PMD_ORDER);
+}
+
 struct bad_range {
 	const char *name;
 	loff_t offset;
@@ -244,6 +282,7 @@ static struct kunit_case gmem_fallocate_cases[] = {
 	KUNIT_CASE(without_hugepages),
 	KUNIT_CASE(interrupted),
 	KUNIT_CASE(interrupted_half_way),
+	KUNIT_CASE(hole_waits),
 	KUNIT_CASE_PARAM(refused, bad_range_gen_params),
 	KUNIT_CASE(without_keep_size),
 	{}

@@ -15,6 +15,7 @@
 #include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/highmem.h>
+#include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/mman.h>
 #include <linux/pagemap.h>
@@ -421,6 +422,39 @@ static struct folio *alloc_poisoned(struct inode *inode, pgoff_t index)
 void gmem_kunit_poison_hugepages(struct kunit *test)
 {
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_poisoned);
+}
+
+static void end_thread(void *task)
+{
+	kthread_stop_put(task);
+}
+
+/**
+ * gmem_kunit_thread() - create a thread, which is not woken yet
+ * @test: the test case, at the end of which the thread is stopped and waited for
+ * @fn: what it does
+ * @data: argument of @fn
+ *
+ * Return: the thread, of which the test case holds a reference.
+ */
+struct task_struct *gmem_kunit_thread(struct kunit *test, int (*fn)(void *), void *data)
+{
+	struct task_struct *task = kthread_create(fn, data, "gmem_kunit");
+
+	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	get_task_struct(task);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, end_thread, task), 0);
+	return task;
+}
+
+/**
+ * gmem_kunit_stop_thread() - stop a thread before the end of the case, and wait for it
+ * @test: the test case
+ * @task: what gmem_kunit_thread() has returned
+ */
+void gmem_kunit_stop_thread(struct kunit *test, struct task_struct *task)
+{
+	kunit_release_action(test, end_thread, task);
 }
 
 /* How much is written at each end of a page, see gmem_kunit_fill(). */

@@ -71,6 +71,8 @@ int gmem_kunit_extra_refs(struct gmem_kunit_file *f, pgoff_t index);
 
 void gmem_kunit_no_hugepages(struct kunit *test);
 void gmem_kunit_poison_hugepages(struct kunit *test);
+struct task_struct *gmem_kunit_thread(struct kunit *test, int (*fn)(void *), void *data);
+void gmem_kunit_stop_thread(struct kunit *test, struct task_struct *task);
 void gmem_kunit_fill(kvm_pfn_t pfn, unsigned long npages, u8 byte);
 u8 gmem_kunit_pattern(pgoff_t index);
 unsigned long gmem_kunit_count_not(kvm_pfn_t pfn, unsigned long npages, u8 byte);

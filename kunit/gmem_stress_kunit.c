@@ -560,19 +560,11 @@ static int punch_thread(void *data)
 	return 0;
 }
 
-static void end_thread(void *task)
-{
-	kthread_stop_put(task);
-}
-
 static struct task_struct *run_thread(struct kunit *test, int (*fn)(void *),
 				      void *data)
 {
-	struct task_struct *task = kthread_create(fn, data, "gmem_kunit");
+	struct task_struct *task = gmem_kunit_thread(test, fn, data);
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
-	get_task_struct(task);
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, end_thread, task), 0);
 	wake_up_process(task);
 	return task;
 }
@@ -619,8 +611,8 @@ static void concurrent(struct kunit *test)
 		cond_resched();
 	}
 
-	kunit_release_action(test, end_thread, allocate);
-	kunit_release_action(test, end_thread, punch);
+	gmem_kunit_stop_thread(test, allocate);
+	gmem_kunit_stop_thread(test, punch);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->error), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->wrong), 0);
 	/* The test is of no use if the threads did not get to run. */
@@ -631,7 +623,7 @@ static void concurrent(struct kunit *test)
 	for (i = 0; i < NR_TOUCHERS; i++)
 		KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&s->done, 60 * HZ), 0);
 	for (i = 0; i < NR_TOUCHERS; i++)
-		kunit_release_action(test, end_thread, fault[i]);
+		gmem_kunit_stop_thread(test, fault[i]);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->closed), NR_TOUCHERS);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->error), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->wrong), 0);
