@@ -169,8 +169,9 @@ class Reader:
             self._problem(f"{node.name} is numbered {number}, expected {len(block.results) + 1}")
         if not node.name:
             self._problem(f"result {number} has no name")
-        if self._failed and not node.children:
-            node.failed = self._failed
+        if self._failed:
+            if not node.children:
+                node.failed = self._failed
             if node.status != FAIL:
                 self._problem(f"{node.name} is '{node.status}' although it printed {self._failed!r}")
         self._failed = ""

@@ -32,8 +32,8 @@ SPLATS = (
     ("hung task", r"INFO: task .{1,80} blocked|blocked for more than \d+ seconds"),
     ("OOM", r"Out of memory|out of memory:|invoked oom-killer|oom-kill:|Killed process \d|VM_FAULT_OOM leaked"),
     ("allocation failure", r"page allocation (?:failure|stall)|SLUB: Unable to allocate"),
-    ("atomic sleep", r"scheduling while atomic|sleeping function called from invalid context"),
-    ("bad page", r"Bad page|Bad rss-counter|page dumped because|page:[0-9a-f]+ is uninitialized"),
+    ("atomic sleep", r"scheduling while atomic|sleeping function called from invalid context|huh, entered softirq"),
+    ("bad page", r"Bad page|Bad rss-counter|page dumped because|page:[0-9a-f]+ is uninitialized|: bad p[gm4u]d\b"),
     ("refcount", r"refcount_t: "),
     ("corruption", r"list_(?:add|del) corruption|detected buffer overflow|Kernel memory (?:exposure|overwrite)"
                    r"|stack is corrupted|overran stack|Insufficient stack space|ODEBUG: |CFI failure"
@@ -46,10 +46,11 @@ SPLATS = (
              r"|unhandled exception: |exited with (?:irqs disabled|preempt_count)|\[Hardware Error\]"),
     ("BUG", r"\bBUG:|kernel BUG at"),
     ("WARNING", rf"^(?!(?:{MITIGATIONS}) *: ).*\bWARNING: "),
+    ("CPU", r"CPU\d+:? (?:failed to (?:report alive state|come online)|is stuck in kernel)"),
     ("irq", r"irq \d+: nobody cared|Reboot failed"),
-    ("lost messages", r"\*\* \d+ (?:printk )?messages dropped"),
+    ("lost messages", r"\*\* \d+ (?:printk )?messages dropped|printk: dropped \d+ messages|output lines suppressed"),
     ("KUnit", r"^kunit: test interrupted|^kunit (?:executor|module): |^kunit: unknown action"),
-    ("QEMU", r"^qemu-system-\S+: (?!.*[Ww]arning: )|^qemu: (?!.*[Ww]arning: )"),
+    ("QEMU", r"qemu-system-\w+: (?!.*[Ww]arning: )|^qemu: (?!.*[Ww]arning: )|^ERROR:\S+:\d+:\w+: |^Bail out! "),
     ("trace", r"Call [Tt]race:|\[ cut here \]|---\[ end trace|^RIP: \d{4}:|^ *Modules linked in:"
               r"|^CPU: \d+ (?:UID: \d+ )?PID: \d+ Comm: |^Tainted: \["),
 )  # fmt: skip

@@ -95,15 +95,17 @@ class Console:
         self.restarted = False
         self.timeout = False
         self.last = ""
+        self.whole = True
         for number, (raw, ended) in enumerate(lines(stream, LARGEST), 1):
             if number > LINES:
+                self.whole = False
                 break
             seen = False
             for text in INSIDE.split(_text(ESCAPE.sub(b"", raw))):
                 seen |= self._line(number, PREFIX.sub("", text, count=1) if PREFIX.match(text) else text, ended)
             if not seen and b"\x1b" in raw:
                 self._splat(number, _text(CAUTIOUS.sub(b"", raw)))
-        self.whole = not stream.read(1)
+        self.whole &= not stream.read(1)
         self.ktap.finish()
         self.tests: dict[str, ktap.Node] = {}
         self.twice: list[str] = []
@@ -249,8 +251,10 @@ def check_config(evidence: Evidence) -> list[Reason]:
 
 
 SOURCE = re.compile(r"(?P<path>[^\s:()]+):(?P<line>\d+):(?:\d+:)? ?(?P<kind>[\w ]+?): (?P<text>.*)")
-CONTEXT = re.compile(r"(?:In file included from|\s+from) (?P<path>[^\s:]+):\d+|(?P<where>[^\s:]+): (?:In function|At top level)")
-OBJECT = re.compile(r"(?:\S*ld: )?(?P<path>[^\s:]+\.k?o)\S*: (?:in function .*: )?warning: .*")
+CONTEXT = re.compile(r"(?:In file included from|\s+from|\s+inlined from .* at) (?P<path>[^\s:]+):\d+"
+                     r"|(?:(?P<where>[^\s:]+): )?(?:In function|At top level)")
+OBJECT = re.compile(r"(?:\S*ld: )?(?P<path>[^\s:]+\.k?o)\S*: (?:in function .*: )?warning: .*"
+                    r"|\S*ld: warning: (?:.*[`'])?(?P<late>[^\s:`']+\.k?o)\b.*")
 DESCRIPTION = re.compile(r"WARNING: modpost: missing MODULE_DESCRIPTION\(\) in (?P<path>\S+)")
 GLOBAL = re.compile(r"WARNING: (?:modpost: (?!missing MODULE_DESCRIPTION)|unmet direct dependencies)")
 SNIPPET = re.compile(r"\s|\d+ \|")
@@ -279,7 +283,7 @@ def check_warnings(evidence: Evidence) -> list[Reason]:
     for line in evidence.build_log.splitlines():
         paths: list[str] = []
         if match := CONTEXT.match(line):
-            chain = [*(chain if fresh else ()), match["path"] or match["where"]]
+            chain = [*(chain if fresh else ()), match["path"] or match["where"] or ""]
             fresh, warning = True, ""
             continue
         fresh = False
@@ -293,7 +297,9 @@ def check_warnings(evidence: Evidence) -> list[Reason]:
                 paths = [match["path"]]
             else:
                 warning = ""
-        elif match := OBJECT.match(line) or DESCRIPTION.match(line):
+        elif match := OBJECT.match(line):
+            warning, counted, paths = line, False, [match["path"] or match["late"]]
+        elif match := DESCRIPTION.match(line):
             warning, counted, paths = line, False, [match["path"]]
         elif GLOBAL.match(line):
             warning, counted, paths = line, False, ["vmlinux.o"]

@@ -372,11 +372,13 @@ static void say_subtests(const struct output *out, int *counts)
  */
 static enum status judge(struct output *out, const struct test *test, bool ended, int status)
 {
-	bool whole = out->count == out->plan && out->count <= MAX_RESULTS;
+	bool fits = out->count <= MAX_RESULTS, whole = out->count == out->plan && fits;
 	int code = ended && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-	enum status tap = out->tap && whole ? sum(out->results, out->count) : FAIL;
+	enum status seen = fits ? sum(out->results, out->count) : FAIL;
+	enum status tap = out->tap && whole ? seen : FAIL;
 
-	if (code == KSFT_SKIP)
+	/* It may give up in the middle, but not after a failure. */
+	if (code == KSFT_SKIP && seen != FAIL)
 		return SKIP;
 	if (!code && (!out->tap || tap != FAIL))
 		return out->tap ? tap : PASS;

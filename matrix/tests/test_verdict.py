@@ -54,9 +54,15 @@ SPLATS = {
     "SLUB: Unable to allocate memory on CPU 0 (of node 0) on node -1, gfp=0xcc0(GFP_KERNEL)": "allocation failure",
     "BUG: scheduling while atomic: kunit_try_catch/81/0x00000002": "atomic sleep",
     "BUG: sleeping function called from invalid context at mm/memory.c:1": "atomic sleep",
+    "softirq: huh, entered softirq 9 RCU 0000 with preempt_count 00000100, exited with 00000101?": "atomic sleep",
+    "CPU1 failed to report alive state": "CPU",
+    "CPU1: failed to come online": "CPU",
+    "CPU1: is stuck in kernel": "CPU",
     "BUG: Bad page state in process kunit_try_catch  pfn:12345": "bad page",
     "BUG: Bad rss-counter state mm:(____ptrval____) type:MM_FILEPAGES val:1": "bad page",
     "page dumped because: VM_BUG_ON_FOLIO(folio_test_large(folio))": "bad page",
+    "mm/pgtable-generic.c:54: bad pmd ffff888004a3c000(8000000012345678)": "bad page",
+    "mm/memory.c:210: bad pmd 0060000040000701.": "bad page",
     "refcount_t: underflow; use-after-free.": "refcount",
     "list_add corruption. prev->next should be next (ffff88), but was ffff89. (prev=ffff90).": "corruption",
     "list_del corruption, ffff8880->next is NULL": "corruption",
@@ -82,8 +88,13 @@ SPLATS = {
     "WARNING: CPU: 0 PID: 81 at mm/filemap.c:34 filemap_fault+0x1c/0x40": "WARNING",
     "irq 9: nobody cared (try booting with the \"irqpoll\" option)": "irq",
     "** 12 printk messages dropped **": "lost messages",
+    "printk: dropped 34 messages": "lost messages",
+    "init: 12 output lines suppressed due to ratelimiting": "lost messages",
     "kunit: test interrupted": "KUnit",
     "qemu-system-x86_64: terminating on signal 15 from pid 12": "QEMU",
+    "kvm: exitiqemu-system-x86_64: Error: x": "QEMU",
+    "ERROR:../accel/tcg/cpu-exec.c:1023:cpu_exec: assertion failed: (cpu == current_cpu)": "QEMU",
+    "Bail out! ERROR:../accel/tcg/cpu-exec.c:1023:cpu_exec: assertion failed: (cpu == current_cpu)": "QEMU",
     "------------[ cut here ]------------": "trace",
     "---[ end trace 0000000000000000 ]---": "trace",
     "Call Trace:": "trace",
@@ -133,6 +144,10 @@ STREAMS = {
     "a failed expectation and a skip": (
         "    ok 1 may_skip # SKIP", "    # may_skip: ASSERTION FAILED at a.c:7\n    ok 1 may_skip # SKIP",
         "ktap", "may_skip is 'skip' although"),
+    "a failed expectation after the last parameter": (
+        "    ok 3 table", "    # table: EXPECTATION FAILED at a.c:7\n    ok 3 table", "ktap", "table is 'ok' although it printed"),
+    "a failed expectation after the last case": (
+        "ok 1 alpha", "    # two: EXPECTATION FAILED at a.c:7\nok 1 alpha", "ktap", "alpha is 'ok' although it printed"),
     "not ok with SKIP": ("    ok 1 may_skip", "    not ok 1 may_skip", "test", "beta.may_skip failed"),
     "a skip without leave": ("    ok 1 one", "    ok 1 one # SKIP why not", "skip", "alpha.one skipped: why not"),
     "a parameter skips without leave": (
@@ -214,6 +229,13 @@ WARNINGS = {
     "a macro that we use": (
         f"{TREE}/include/linux/minmax.h:25:9: warning: comparison of distinct pointer types\n   25 |  x\n      |  ^\n"
         f"{TREE}/virt/kvm/guest_memfd.c:9:1: note: in expansion of macro 'min'"),
+    "inlined into our code": (
+        f"In file included from {TREE}/include/linux/string.h:1,\n                 from {TREE}/lib/x.c:1:\n"
+        "In function 'check',\n    inlined from 'g' at virt/kvm/guest_memfd.c:4:23:\n"
+        f"{TREE}/include/linux/fortify-string.h:3:15: warning: call to '__write_overflow_field' declared with attribute warning"),
+    "ld, of an object that it names later": (
+        "x86_64-linux-gnu-ld: warning: orphan section `.foo' from `virt/kvm/guest_memfd.o' being placed in section `.foo'"),
+    "ld, of an object": "ld: warning: virt/kvm/guest_memfd.o: missing .note.GNU-stack section implies executable stack",
     "sparse": "virt/kvm/tests/a_kunit.c:12:3: warning: symbol 'x' was not declared. Should it be static?",
     "sparse error": "virt/kvm/tests/a_kunit.c:12:3: error: incompatible types in comparison expression",
     "Kconfig": "virt/kvm/guest_memfd.c:3:warning: config symbol defined without type",
@@ -232,6 +254,9 @@ FOREIGN = {
     "before one of ours": "mm/gup.c:1:2: warning: x\nvirt/kvm/guest_memfd.c: In function 'f':\nmake[3]: Leaving",
     "modpost on another object": "WARNING: modpost: missing MODULE_DESCRIPTION() in lib/foo.o",
     "a note": "virt/kvm/guest_memfd.c:9:1: note: #pragma message: x",
+    "inlined into another file": (
+        "In function 'check',\n    inlined from 'g' at mm/gup.c:4:23:\ninclude/linux/x.h:3:15: warning: call to 'x'"),
+    "ld": "ld: warning: vmlinux has a LOAD segment with RWX permissions",
     "make": "make[1]: warning: jobserver unavailable: using -j1.",
 }
 
@@ -482,6 +507,9 @@ class Spoiled(unittest.TestCase):
 
         loop = b"KTAP version 1\n1..9\n" + b"ok 1 x\n" * 100_000
         nest = b"".join(b" " * 4 * depth + b"KTAP version 1\n" for depth in range(200))
+        with mock.patch.object(module, "LINES", 100):
+            found = verdict("x\n" * 100 + "Kernel panic - not syncing: x\n")  # all of it is in the first chunk
+            self.assertIn("console", [reason.code for reason in found.reasons])
         small: dict[str, Any] = {"LARGEST": 1 << 19, "CHUNK": 1 << 16, "LINES": 20_000}
         with mock.patch.multiple(module, **small), mock.patch.object(ktap, "MAX_LEAVES", 1000):
             for text in (b"[    1.234567] a message\n", b"x", b"\x1b", b"BUG: y\n", b"\xff\xfe", b"INFO: task ", b"\r", loop, nest):
