@@ -178,7 +178,7 @@ class Workflow(unittest.TestCase):
         calls = {("cell", 0): ("matrix/run", "['--out', 'build', 'C']"), ("cell", 1): ("matrix/run", "['--out', 'build', '--e2e', 'C']"),
                  ("mutants", 0): ("tools/mutants", "['--out', 'build', '--cells', 'C']"),
                  ("generated", 0): ("tools/mutants", "['--generated', '--out', 'build', '--cells', 'x86_64-thp', 'x86_64-nothp', "
-                                    "'x86_64-shadow', 'arm64-thp', 'arm64-nothp']"),
+                                    "'x86_64-shadow', 'arm64-thp', 'arm64-nothp', 'arm64-16k', 'arm64-64k']"),
                  ("coverage", 0): ("tools/coverage", "['--out', 'build']")}  # fmt: skip
         self.assertEqual({(job, at) for job, found in self.steps.items() for at in range(len(found))}, set(calls))
         known = [cell.name for cell in cells.load(ROOT)]
