@@ -172,9 +172,16 @@ static void sw_protected_vm(struct kunit *test)
 #endif
 }
 
+static void check_no_hugepages(struct kunit *test, struct kvm *kvm)
+{
+	check_capability(test, kvm, false);
+	check_create(test, kvm, PMD_SIZE, HUGE, -EINVAL);
+	check_create(test, kvm, PMD_SIZE, 0, 0);
+}
+
 /*
- * I10: SNP and TDX can't cope with hugepages.  No such VM can be created here, but
- * what decides is the type and whether memory is private.
+ * I10: SNP, TDX and protected arm64 VMs can't cope with hugepages.  None of the former
+ * can be created here, but what decides is the type and whether memory is private.
  */
 static void coco_vm(struct kunit *test)
 {
@@ -187,13 +194,16 @@ static void coco_vm(struct kunit *test)
 		kvm->arch.vm_type = types[i];
 		kvm->arch.has_private_mem = true;
 
-		check_capability(test, kvm, false);
-		check_create(test, kvm, PMD_SIZE, HUGE, -EINVAL);
-		check_create(test, kvm, PMD_SIZE, 0, 0);
+		check_no_hugepages(test, kvm);
 	}
 
 	kvm->arch.vm_type = KVM_X86_DEFAULT_VM;
 	kvm->arch.has_private_mem = false;
+#elif defined(CONFIG_ARM64)
+	if (!is_protected_kvm_enabled())
+		kunit_skip(test, "the kernel has no VMs with private memory");
+
+	check_no_hugepages(test, gmem_kunit_vm(test, KVM_VM_TYPE_ARM_PROTECTED));
 #else
 	kunit_skip(test, "the kernel has no VMs with private memory");
 #endif

@@ -11,6 +11,10 @@
 #include <linux/kvm_host.h>
 #include <linux/uaccess.h>
 
+#ifdef CONFIG_ARM64
+#include <asm/kvm_mmu.h>
+#endif
+
 #include "gmem_kunit_helpers.h"
 
 #ifdef CONFIG_X86
@@ -259,6 +263,31 @@ static void x86_level_without_fault(struct kunit *test)
 #endif
 }
 
+/*
+ * I6: arm64 maps a block only if both folio and, for a nested guest, which can't run
+ * here, that guest's own stage 2 are large enough.
+ */
+static void arm64_mapping_size(struct kunit *test)
+{
+#ifndef CONFIG_ARM64
+	kunit_skip(test, "only arm64 has to respect a guest's own stage 2");
+#else
+	static const unsigned long nested[] = {
+		PAGE_SIZE, PMD_SIZE / 2, PMD_SIZE - 1, PMD_SIZE, PMD_SIZE + 1, 2 * PMD_SIZE,
+	};
+	int order, i;
+
+	for (order = 0; order <= PMD_ORDER + 1; order++) {
+		for (i = 0; i < ARRAY_SIZE(nested); i++) {
+			bool block = order >= PMD_ORDER && i >= 3;
+
+			KUNIT_EXPECT_EQ(test, kvm_gmem_mapping_size(order, nested[i]),
+					block ? PMD_SIZE : PAGE_SIZE);
+		}
+	}
+#endif
+}
+
 /* I6: two slots that share a hugepage get at the same memory, page by page. */
 static void folio_shared_by_two_slots(struct kunit *test)
 {
@@ -398,6 +427,7 @@ static struct kunit_case gmem_fault_cases[] = {
 	KUNIT_CASE_PARAM(order_of_slot, slot_gen_params),
 	KUNIT_CASE_PARAM(lookup_without_fault, slot_gen_params),
 	KUNIT_CASE(x86_level_without_fault),
+	KUNIT_CASE(arm64_mapping_size),
 	KUNIT_CASE(folio_shared_by_two_slots),
 	KUNIT_CASE(unbound_gfn),
 	KUNIT_CASE(closed_file),
