@@ -217,8 +217,8 @@ static struct folio *alloc_while_hole_waits(struct inode *inode, pgoff_t index)
 	int i;
 
 	wake_up_process(test->priv);
-	for (i = 0; i < 1000 && !rwsem_is_contended(lock); i++)
-		msleep(10);
+	for (i = 0; i < 500 && !rwsem_is_contended(lock); i++)
+		msleep(20);
 	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
 
 	return folio_alloc(GFP_HIGHUSER, PMD_ORDER);
