@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0
+"""How matrix/e2e/init.c reads the output of a selftest, and what it makes of that and of its exit status."""
+
+import subprocess
+import tempfile
+import unittest
+from pathlib import Path
+
+from matrix.selftests import INIT_FLAGS
+
+INIT = Path(__file__).resolve().parents[1] / "e2e/init.c"
+# Reads the output of a selftest on its standard input, as run() does from the pipe; arguments: "ended", wait status.
+HARNESS = f"""
+#define main init_main
+#include "{INIT}"
+#undef main
+
+int main(int argc, char **argv)
+{{
+	static const char * const words[] = {{ "pass", "fail", "skip" }};
+	struct test test = {{ .name = "t", .seconds = 7 }};
+	static struct output out;
+	enum status status;
+
+	if (argc != 3)
+		return 2;
+	out.name = test.name;
+	kmsg = 1;
+	while (take_output(&out, 0))
+		;
+	if (out.length)
+		take_line(&out);
+	status = judge(&out, &test, !strcmp(argv[1], "ended"), atoi(argv[2]));
+	printf("\\n%s\\n%s\\n", words[status], status == FAIL ? out.why : out.skip);
+	return 0;
+}}
+"""
+TAP = "TAP version 13\n1..2\nok 1 one\n"
+
+
+def exited(code: int) -> int:
+    """The wait status of a process that ends with this code."""
+    return code << 8
+
+
+class Judge(unittest.TestCase):
+    """What is printed for a selftest."""
+
+    program: Path
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        folder = tempfile.TemporaryDirectory()  # pylint: disable=consider-using-with
+        cls.addClassCleanup(folder.cleanup)
+        cls.program = Path(folder.name) / "judge"
+        flags = [flag for flag in INIT_FLAGS if flag != "-static"]
+        subprocess.run(["gcc", *flags, "-x", "c", "-", "-o", cls.program], input=HARNESS, text=True, check=True, timeout=60)
+
+    def judge(self, output: str, status: int, ended: bool = True) -> tuple[str, str, str]:
+        """Verdict, why, and what was passed on."""
+        argv = [str(self.program), "ended" if ended else "killed", str(status)]
+        done = subprocess.run(argv, input=output, text=True, check=True, capture_output=True, timeout=60)
+        passed_on, verdict, why, end = done.stdout.split("\n")
+        self.assertEqual(end, "")
+        return verdict, why, passed_on
+
+    def test_exit_status(self) -> None:
+        """Without TAP the exit status decides; whoever was killed has failed."""
+        for output, status, ended, expected in (
+            ("", exited(0), True, ("pass", "")),
+            ("words\n", exited(0), True, ("pass", "")),
+            ("", exited(1), True, ("fail", "exit status 1")),
+            ("", exited(127), True, ("fail", "exit status 127")),
+            ("", exited(4), True, ("skip", "")),
+            ("1..0 # SKIP no such thing\n", exited(4), True, ("skip", "no such thing")),
+            ("", 11, True, ("fail", "signal 11")),
+            ("", exited(0), False, ("fail", "its time limit of 7 s")),
+            ("==== Test Assertion Failure ====\n  a.c:1: x\n", exited(254), True, ("fail", "a.c:1: x")),
+        ):
+            with self.subTest(output=output, status=status, ended=ended):
+                self.assertEqual(self.judge(output, status, ended)[:2], expected)
+
+    def test_tap(self) -> None:
+        """TAP has to be whole and to agree with the exit status; a failure in it is one, whatever comes after."""
+        whole = "the end of its TAP, which is not whole"
+        for output, code, expected in (
+            (f"{TAP}ok 2 two\n", 0, ("pass", "")),
+            (f"{TAP}ok 2 two", 0, ("pass", "")),  # no newline at its end
+            (f"{TAP}ok 2 two # SKIP not here\n", 0, ("pass", "")),
+            ("KTAP version 1\n1..1\nok 1 one # SKIP not here\n", 0, ("skip", "")),
+            (f"{TAP}ok 2 two\n", 1, ("fail", "exit status 1")),
+            (f"{TAP}not ok 2 two\n", 0, ("fail", "exit status 0")),
+            (f"{TAP}not ok 2 two\n", 1, ("fail", "exit status 1")),
+            (f"{TAP}not ok 2 two # SKIP no excuse\n", 0, ("fail", "exit status 0")),
+            (f"{TAP}not ok 2 two\n", 4, ("fail", "exit status 4")),
+            ("TAP version 13\n1..2\nnot ok 1 one\n", 4, ("fail", "exit status 4")),
+            ("TAP version 13\n1..2\nok 1 one\n", 4, ("skip", "")),
+            (TAP, 0, ("fail", whole)),
+            (f"{TAP}ok 3 two\n", 0, ("fail", whole)),
+            (f"{TAP}ok two\n", 0, ("fail", whole)),
+            (f"{TAP}ok 2 two\nok 3 three\n", 0, ("fail", whole)),
+            (f"{TAP}\x1bok 2 two\n", 0, ("fail", whole)),
+            ("TAP version 13\nok 1 one\n", 0, ("fail", whole)),
+            ("not ok 1 no TAP\n", 0, ("pass", "")),
+        ):
+            with self.subTest(output=output, code=code):
+                self.assertEqual(self.judge(output, exited(code))[:2], expected)
+
+    def test_limits(self) -> None:
+        """As many results as there is room for, and one more; more lines than are passed on; a line that is too long."""
+        results = ["TAP version 13", *(f"ok {number} n" for number in range(1, 258))]
+        for count, expected in ((256, "pass"), (257, "fail")):
+            text = "\n".join([results[0], f"1..{count}", *results[1 : count + 1]])
+            self.assertEqual(self.judge(text, exited(0))[0], expected)
+            first_fails = text.replace("ok 1 n", "not ok 1 n", 1)
+            self.assertEqual(self.judge(first_fails, exited(4))[0], "fail")
+        verdict, _, passed_on = self.judge("x\n" * 3000 + f"{TAP}not ok 2 two\n", exited(4))
+        self.assertEqual((verdict, passed_on.count("x"), "no more of its output than 2000" in passed_on), ("fail", 1999, True))
+        verdict, _, passed_on = self.judge(f"{'y' * 5000}\n{TAP}ok 2 two\n", exited(0))
+        self.assertEqual((verdict, passed_on.count("y")), ("pass", 5000))
+
+
+if __name__ == "__main__":
+    unittest.main()
