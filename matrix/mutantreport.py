@@ -7,7 +7,7 @@ import dataclasses
 import datetime
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,9 @@ Outcomes = Mapping[str, Mapping[str, Outcome]]  # mutant -> cell -> outcome
 Document = dict[str, Any]
 
 
-def passed(mutant: Mutant, found: Mapping[str, Outcome]) -> bool:
+def passed(mutant: Mutant, kinds: Set[str]) -> bool:
     """Killed: wherever it was tried by what has to kill it, or, when anything may, somewhere."""
-    kinds = {outcome.kind for outcome in found.values()}
     return KILLED in kinds if mutant.killed_by == ANYTHING else kinds == {KILLED}
-
-
-def broken(found: Mapping[str, Outcome]) -> bool:
-    """It does not even build, i.e. the compiler has found it; counted apart."""
-    return {outcome.kind for outcome in found.values()} == {BROKEN}
 
 
 def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outcomes: Outcomes) -> Document:
@@ -40,34 +34,35 @@ def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outc
     for mutant in mutants:
         if found := outcomes.get(mutant.name):
             entry = data["mutants"].setdefault(mutant.name, {"cells": {}})
-            entry |= {"mistake": mutant.mistake, "killed_by": mutant.killed_by, "passed": passed(mutant, found),
-                      "broken": broken(found), "date": str(datetime.date.today())}  # fmt: skip
             entry["cells"] |= {cell: dataclasses.asdict(outcome) for cell, outcome in found.items()}
+            kinds = {outcome["kind"] for outcome in entry["cells"].values()}
+            # What does not even build was found by the compiler, which is counted apart.
+            entry |= {"mistake": mutant.mistake, "killed_by": mutant.killed_by, "passed": passed(mutant, kinds),
+                      "broken": kinds == {BROKEN}, "date": str(datetime.date.today())}  # fmt: skip
     report.write_json(path, data)
     return data
 
 
-def markdown(data: Document, written: Sequence[Mutant], equivalents: Mapping[str, str]) -> str:
-    """REPORT.md. Raises WrongUse when one of those in kunit/mutants/ has not been run."""
+def markdown(data: Document, written: Sequence[Mutant], generated: Sequence[Mutant], equivalents: Mapping[str, str]) -> str:
+    """REPORT.md. Raises WrongUse when one of those in kunit/mutants/ or of the generated ones has not been run."""
     entries = data["mutants"]
-    if missing := [mutant.name for mutant in written if mutant.name not in entries]:
-        raise WrongUse(f"no outcome of {', '.join(missing[:5])}{' …' if missing[5:] else ''}; run tools/mutants first")
-    names = {mutant.name for mutant in written}
-    generated = {name: entry for name, entry in entries.items() if name not in names}
-    cells = sorted({cell for name in names for cell in entries[name]["cells"]}, key=_thp_first)
-    dates = sorted({entry["date"] for entry in entries.values()})
-    good = sum(entries[name]["passed"] for name in names)
+    if missing := [mutant.name for mutant in (*written, *generated) if mutant.name not in entries]:
+        names = f"{', '.join(missing[:5])}{f' and {len(missing) - 5} more' if missing[5:] else ''}"
+        raise WrongUse(f"no outcome of {names}; run tools/mutants first, with and without --generated")
+    cells = sorted({cell for mutant in written for cell in entries[mutant.name]["cells"]}, key=_thp_first)
+    dates = sorted({entries[mutant.name]["date"] for mutant in (*written, *generated)})
+    good = sum(entries[mutant.name]["passed"] for mutant in written)
     text = ["# Mutants", "",
             f"Of {data['kernel']}, on {' to '.join(dict.fromkeys((dates[0], dates[-1])))}. Written by `tools/mutants --report`; "
             "[README](../README.md) says what they are.", "",
             "## Written by hand", "",
-            f"{good} of {len(names)} were killed by the cases that have to kill them, in every cell in which they were tried.", "",
+            f"{good} of {len(written)} were killed by the cases that have to kill them, in every cell in which they were tried.", "",
             f"| mutant | must be killed by | {' | '.join(cells)} |", "|---|---|" + "---|" * len(cells)]  # fmt: skip
     for mutant in written:
         row = [entries[mutant.name]["cells"].get(cell, {}).get("kind", "") for cell in cells]
         by = "<br>".join(f"`{case}`" for case in mutant.killed_by)
         text.append(f"| **{mutant.name}**: {mutant.mistake} | {by} | {' | '.join(row)} |")
-    text += ["", "## Generated", ""] + _generated(generated, equivalents)
+    text += ["", "## Generated", ""] + _generated({mutant.name: entries[mutant.name] for mutant in generated}, equivalents)
     return "\n".join(text) + "\n"
 
 
@@ -77,7 +72,7 @@ def _generated(entries: Mapping[str, Any], equivalents: Mapping[str, str]) -> li
             f"{count['passed']} killed by a test, {count['broken']} do not build, {count['left']} survived, {len(equivalents)} "
             "cannot be told from the original.", ""]  # fmt: skip
     if count["left"]:
-        text += ["Survivors:", ""] + [f"- {_code(entry['mistake'])}" for entry in entries.values()
+        text += ["Survivors:", ""] + [f"- {name}: {_code(entry['mistake'])}" for name, entry in entries.items()
                                       if not entry["passed"] and not entry["broken"]] + [""]  # fmt: skip
     text += ["| mutant | killed by | in |", "|---|---|---|"]
     for name, entry in entries.items():

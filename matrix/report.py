@@ -157,8 +157,9 @@ def merge(folders: Sequence[Path], expected: Sequence[str]) -> list[Result]:
                 result = json.loads(path.read_text("utf-8"))
                 name = str(result["cell"])
                 _row(result)
-                if (result["verdict"] == "green") != (not result["reasons"]) or "skips" not in result:
-                    raise ValueError("verdict and reasons disagree")
+                green = result["verdict"] == "green"
+                if green != (not result["reasons"]) or (green and result["tests"]["failed"]) or "skips" not in result:
+                    raise ValueError("verdict, reasons and tests disagree")
             except (OSError, ValueError, KeyError, TypeError) as err:
                 name = path.parent.name
                 result = red(name, "result", f"{path}: unreadable: {err}")

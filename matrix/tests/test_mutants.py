@@ -197,14 +197,15 @@ class Report(unittest.TestCase):
         generated = dataclasses.replace(MUTANT, killed_by=mutants.ANYTHING)
         for kinds, ours, theirs in (((KILLED, KILLED), True, True), ((KILLED, SURVIVED), False, True), ((BROKEN,), False, False),
                                     ((), False, False)):
-            found = {str(at): Outcome(kind) for at, kind in enumerate(kinds)}
-            self.assertEqual(mutantreport.passed(MUTANT, found), ours, kinds)
-            self.assertEqual(mutantreport.passed(generated, found), theirs, kinds)
+            self.assertEqual(mutantreport.passed(MUTANT, set(kinds)), ours, kinds)
+            self.assertEqual(mutantreport.passed(generated, set(kinds)), theirs, kinds)
 
     def test_grows(self) -> None:
-        """A second run adds to the first, unless series or suites have changed."""
-        self.add({"m": {"a": Outcome(KILLED)}})
-        self.assertEqual(set(self.add({"m": {"b": Outcome(KILLED)}})["mutants"]["m"]["cells"]), {"a", "b"})
+        """A second run adds to the first, unless series or suites have changed: one cell's failure is not another's success."""
+        self.add({"m": {"a": Outcome(SURVIVED)}})
+        entry = self.add({"m": {"b": Outcome(KILLED)}})["mutants"]["m"]
+        self.assertEqual((set(entry["cells"]), entry["passed"]), ({"a", "b"}, False))
+        self.assertTrue(self.add({"m": {"a": Outcome(KILLED)}})["mutants"]["m"]["passed"])
         self.tree = dataclasses.replace(self.tree, series="another")
         self.assertEqual(set(self.add({"m": {"c": Outcome(KILLED)}})["mutants"]["m"]["cells"]), {"c"})
 
@@ -213,14 +214,18 @@ class Report(unittest.TestCase):
         names = {"x-1": KILLED, "x-2": BROKEN, "x-3": SURVIVED}
         generated = [Mutant(name, Path(), f"{name}: a || b", mutants.ANYTHING, ()) for name in names]
         with self.assertRaisesRegex(WrongUse, "no outcome of m; run tools/mutants first"):
-            mutantreport.markdown(self.add({}), [MUTANT], {})
-        data = self.add({"m": {"b": Outcome(KILLED, ("alpha.two", "x.y")), "a": Outcome(KILLED)},
-                         **{name: {"a": Outcome(kind, ("q.r",) if kind == KILLED else ())} for name, kind in names.items()}}, *generated)
-        text = mutantreport.markdown(data, [MUTANT], {"f.c: x => y": "because"})
+            mutantreport.markdown(self.add({}), [MUTANT], [], {})
+        gone = Mutant("x-0", Path(), "in the list of equivalents since", mutants.ANYTHING, ())
+        data = self.add({"m": {"b": Outcome(KILLED, ("alpha.two", "x.y")), "a": Outcome(KILLED)}, "x-0": {"a": Outcome(SURVIVED)},
+                         **{name: {"a": Outcome(kind, ("q.r",) if kind == KILLED else ())} for name, kind in names.items()}},
+                        gone, *generated)  # fmt: skip
+        with self.assertRaisesRegex(WrongUse, "no outcome of y-0, y-1, y-2, y-3, y-4 and 1 more; run"):
+            mutantreport.markdown(data, [MUTANT], [dataclasses.replace(MUTANT, name=f"y-{at}") for at in range(6)], {})
+        text = mutantreport.markdown(data, [MUTANT], generated, {"f.c: x => y": "because"})
         self.assertIn("1 of 1 were killed", text)
         self.assertIn("| **m**: a mistake. | `alpha.two` | killed | killed |\n", text)
         self.assertIn("1 killed by a test, 1 do not build, 1 survived, 1 cannot be told", text)
-        self.assertIn("Survivors:\n\n- `x-3: a \\|\\| b`\n", text)
+        self.assertIn("Survivors:\n\n- x-3: `x-3: a \\|\\| b`\n", text)
         self.assertIn("| `x-1: a \\|\\| b` | q.r | a |\n| `x-2: a \\|\\| b` | the compiler |", text)
         self.assertIn("| `f.c: x => y` | because |", text)
 

@@ -492,7 +492,8 @@ class Merge(Fake):
         good = path.read_text()
         for old, new, said in (
             ('"version": "7.3.4"', '"version": "7.3.5"', "of different kernels or series"),
-            ('"verdict": "green"', '"verdict": "red"', "unreadable: verdict and reasons disagree"),
+            ('"verdict": "green"', '"verdict": "red"', "unreadable: verdict, reasons and tests disagree"),
+            ('"failed": 0', '"failed": 1', "unreadable: verdict, reasons and tests disagree"),
             ('"tests"', '"tasts"', "unreadable: 'tests'"),
             (good, "[", "unreadable"),
         ):  # fmt: skip
