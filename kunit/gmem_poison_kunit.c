@@ -51,8 +51,11 @@ static struct gmem_kunit_file *open_bound(struct kunit *test)
 static void unmark(void *page)
 {
 #ifdef CONFIG_MEMORY_FAILURE
+	struct folio *folio = page_folio((struct page *)page);
+
 	ClearPageHWPoison((struct page *)page);
-	folio_clear_has_hwpoisoned(page_folio((struct page *)page));
+	if (folio_test_large(folio))
+		folio_clear_has_hwpoisoned(folio);
 #endif
 }
 
@@ -213,12 +216,37 @@ static void memory_failure_in_hugepage(struct kunit *test)
 #endif
 }
 
+static void put(void *page)
+{
+	put_page(page);
+}
+
+/* I6: the page behind a folio is somebody else's. */
+static void next_to_folio(struct kunit *test)
+{
+#ifdef CONFIG_MEMORY_FAILURE
+	struct page *page = alloc_pages(GFP_KERNEL, 1), *next = page + 1;
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	split_page(page, 1);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put, next), 0);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put, page), 0);
+
+	SetPageHWPoison(next);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unmark, next), 0);
+
+	KUNIT_EXPECT_TRUE(test, kvm_gmem_has_poison(page_folio(next)));
+	KUNIT_EXPECT_FALSE(test, kvm_gmem_has_poison(page_folio(page)));
+#endif
+}
+
 static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE_PARAM(used_memory, bad_gen_params),
 	KUNIT_CASE_PARAM(unused_memory, bad_gen_params),
 	KUNIT_CASE(hole_in_place),
 	KUNIT_CASE_PARAM(host_mapping, bad_gen_params),
 	KUNIT_CASE_PARAM(memory_failure_in_hugepage, bad_gen_params),
+	KUNIT_CASE(next_to_folio),
 	{}
 };
 
