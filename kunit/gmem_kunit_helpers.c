@@ -48,7 +48,7 @@ int gmem_kunit_init_huge(struct kunit *test)
 {
 	gmem_kunit_init(test);
 
-	if (!kvm_gmem_get_hugepage_size(NULL))
+	if (!kvm_vm_ioctl_check_extension_generic(NULL, KVM_CAP_GUEST_MEMFD_HUGEPAGE_PMD_SIZE))
 		kunit_skip(test, "no guest_memfd hugepages with PMD_ORDER %d", PMD_ORDER);
 
 	return 0;
