@@ -166,8 +166,8 @@ static void keep_vm(void)
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
 	/* Where there is no KVM the selftests say so. */
-	if (kvm >= 0)
-		ioctl(kvm, KVM_CREATE_VM, 0);
+	if (kvm >= 0 && ioctl(kvm, KVM_CREATE_VM, 0) < 0)
+		give_up("KVM_CREATE_VM");
 }
 
 static int read_tests(struct test *tests)
@@ -534,10 +534,11 @@ int main(void)
 	int count;
 
 	mount_all();
-	keep_vm();
 	count = read_tests(tests);
-	if (count)
+	if (count) {
+		keep_vm();
 		run_all(tests, count);
+	}
 	if (!access(GCOV, F_OK) && nftw(GCOV, say_counters, 16, FTW_PHYS))
 		give_up(GCOV);
 	reboot(RB_AUTOBOOT);
