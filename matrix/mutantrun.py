@@ -14,7 +14,7 @@ from matrix import build, cellrun, tree
 from matrix.cells import Cell
 from matrix.main import side_by_side
 from matrix.mutants import Mutant, Outcome, cases_of, judge, killing, missed
-from matrix.verdict import Console, Evidence
+from matrix.verdict import Console, Evidence, matches
 
 BOOT_SECONDS = 60  # a mutant may hang
 
@@ -50,9 +50,9 @@ class Run:
 
     def _build(self, mutant: Mutant, cell: Cell, prepared: tree.PreparedTree, kind: str) -> tuple[cellrun.CellRun, Evidence, Seen]:
         cell = dataclasses.replace(cell, boot_seconds=min(cell.boot_seconds, BOOT_SECONDS))
-        seen = Seen(mutant, cases_of(cellrun.manifest_path(cell, kind)))
+        seen = Seen(mutant, [case for case in cases_of(cellrun.manifest_path(cell, kind)) if matches(mutant.glob, case)])
         run = cellrun.CellRun(self.root, self.out / "mutants" / mutant.name, prepared, cell, lambda: self.jobs, lambda text: None,
-                              kind=kind, until=seen.enough)  # fmt: skip
+                              glob=mutant.glob, kind=kind, until=seen.enough)  # fmt: skip
         shutil.rmtree(run.results, ignore_errors=True)
         run.results.mkdir(parents=True)
         clean = (run.build_dir / build.CLEAN).exists()

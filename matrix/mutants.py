@@ -11,6 +11,7 @@ red in any other way does not count, unless the header says "*", as those that a
 from __future__ import annotations
 
 import fnmatch
+import os.path
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,6 +48,13 @@ class Mutant:
         """Whether it takes a boot for the selftests."""
         return self.killed_by[0].startswith(f"{selftests.SUITE}.")
 
+    @property
+    def glob(self) -> str:
+        """A filter_glob for the cases that have to kill it, and for as few others as there is a way to; empty where any may."""
+        if self.killed_by == ANYTHING:
+            return ""
+        return ".".join(map(_glob, zip(*(case.split(".") for case in self.killed_by))))
+
     def concerns(self, cell: Cell) -> bool:
         """Whether this cell can tell: the header does not leave it out, nor is the file of another architecture."""
         folders = {name.split("/")[1] for name in tree.patched_files(self.path) if name.startswith("arch/")}
@@ -62,6 +70,15 @@ class Outcome:
     missed: tuple[str, ...] = ()  # cases that the header names and that did not fail
     why: str = ""
     seconds: float = 0
+
+
+def _glob(names: Sequence[str]) -> str:
+    """What they begin with and the letters that may follow: "second" and "seventh" are se[cv]*."""
+    start = os.path.commonprefix(names)
+    following = sorted({name[len(start) : len(start) + 1] for name in names})
+    if following == [""]:
+        return start
+    return f"{start}*" if "" in following else f"{start}[{''.join(following)}]*"
 
 
 def load(root: Path) -> list[Mutant]:

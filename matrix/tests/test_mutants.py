@@ -16,7 +16,7 @@ from matrix.errors import WrongUse
 from matrix.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
 from matrix.tree import PreparedTree
-from matrix.verdict import Console
+from matrix.verdict import Console, matches
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTANT = Mutant("m", Path("m.patch"), "a mistake.", ("alpha.two",), ())
@@ -39,6 +39,21 @@ class Header(unittest.TestCase):
         got = self.parse("Mistake: one\n two.\nKilled-by: a.b\n c.d\nCells: x y\nGate: yes")
         self.assertTrue(got.gate)
         self.assertEqual((got.name, got.mistake, got.killed_by, got.cells), ("some-name", "one two.", ("a.b", "c.d"), ("x", "y")))
+
+    def test_glob(self) -> None:
+        """One pattern for all of the cases: each is selected, and few others."""
+        for cases, wanted in {
+            "alpha.two": "alpha.two",
+            "alpha.two alpha.ten": "alpha.t[ew]*",
+            "alpha.on alpha.one": "alpha.on*",
+            "a_one.flag_off a_two.flag_off": "a_[ot]*.flag_off",
+            "alpha.one beta.two alpha.two": "[ab]*.[ot]*",
+            "*": "",
+        }.items():
+            mutant = Mutant("m", Path(), "", tuple(cases.split()), ())
+            with self.subTest(cases):
+                self.assertEqual(mutant.glob, wanted)
+                self.assertTrue(all(matches(mutant.glob, case) for case in mutant.killed_by))
 
     def test_wrong(self) -> None:
         """Each of them is named."""
