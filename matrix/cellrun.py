@@ -49,7 +49,8 @@ class CellRun:
     kind: str = KUNIT
     boot_dir: Path | None = None  # boot what was copied here instead of what stands in build_dir
     until: Callable[[Path], bool] | None = None  # a look at the console says that the boot may end
-    make_options: tuple[str, ...] = ()  # for the build
+    make_options: tuple[str, ...] = ()  # for kunit.py build
+    configured: bool = False  # build_dir is, since a run before: only make what is out of date
     base: bool = False  # the tree is the pristine source, which has no manifest: whatever runs may skip
     seconds: dict[str, float] = field(default_factory=dict)
     commands: dict[str, str] = field(default_factory=dict)
@@ -118,9 +119,13 @@ class CellRun:
         folder.mkdir(parents=True, exist_ok=True)
         build.forget_warned(folder, self.tree.touched)
         steps = {"configure": build.CONFIG_SECONDS, "build": float(cell.build_seconds)}
+        if self.configured:
+            del steps["configure"]
         for name, limit in steps.items():
             if name == "configure":
                 argv = build.config_command(tree, cell, folder)
+            elif self.configured:
+                argv = build.make_command(tree, cell, folder, self.jobs())
             else:
                 argv = build.build_command(tree, cell, folder, self.jobs())
                 argv += [f"--make_options={option}" for option in self.make_options]

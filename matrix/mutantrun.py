@@ -29,6 +29,7 @@ class Run:
     jobs: int
     say: cellrun.Say
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
+    configured: set[Path] = field(default_factory=set)  # build directories
 
     def all(self, work: Sequence[tuple[Mutant, Sequence[Cell]]], kind: str) -> None:
         """Builds each mutant in its cells and boots it for kind. While one boots, the next one is built."""
@@ -53,10 +54,13 @@ class Run:
         seen = Seen(mutant, [case for case in cases_of(cellrun.manifest_path(cell, kind)) if matches(mutant.glob, case)])
         run = cellrun.CellRun(self.root, self.out / "mutants" / mutant.name, prepared, cell, lambda: self.jobs, lambda text: None,
                               glob=mutant.glob, kind=kind, until=seen.enough)  # fmt: skip
+        run.configured = run.build_dir in self.configured
         shutil.rmtree(run.results, ignore_errors=True)
         run.results.mkdir(parents=True)
         clean = (run.build_dir / build.CLEAN).exists()
         evidence = run.kernel()
+        if not evidence.config_status:
+            self.configured.add(run.build_dir)
         if clean:  # a warning was the mutant's, and its file is compiled again without it
             build.mark_clean(run.build_dir)
         return run, evidence, seen
