@@ -16,7 +16,7 @@ unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS ONLY
 run = ./matrix/run --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base cells canary test mutants coverage edit refresh clean setup-matrix setup-test setup-coverage
+.PHONY: help matrix e2e e2e-base cells canary test mutants coverage edit refresh clean setup-matrix setup-test setup-mutants setup-coverage
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -40,7 +40,7 @@ help:
 	@echo 'All of them: O=dir for the build folder (default: build), SETUP=no to install nothing.'
 	@echo 'More: ./matrix/run --help'
 
-setup-matrix setup-test setup-coverage: setup-%:
+setup-matrix setup-test setup-mutants setup-coverage: setup-%:
 	@SETUP='$(SETUP)' tools/setup $*
 
 matrix: setup-matrix
@@ -61,7 +61,7 @@ canary: setup-matrix
 test: setup-test
 	@ci/test --out '$(O)' $(if $(JOBS),--jobs $(JOBS)) $(TESTS)
 
-mutants: setup-matrix
+mutants: setup-mutants
 	@set -f; tools/mutants $(ONLY) $(if $(GENERATED),--generated) --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS)) $(if $(CELLS),--cells $(CELLS))
 
 coverage: setup-coverage

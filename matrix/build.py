@@ -20,6 +20,7 @@ CONFIG_SECONDS = 600.0
 PROBE_SECONDS = 60.0
 # What a boot needs of a build directory: the kernel_path of configs/*.py.
 IMAGES = ("arch/x86/boot/bzImage", "arch/arm64/boot/Image")
+CCACHE = Path("/usr/lib/ccache")  # where Debian has it under the names of the compilers
 CLEAN = ".matrix-clean"  # in a build directory: the last build ended, without a warning of ours
 DEPENDENCIES = re.compile(r"\.(.+)\.cmd")
 
@@ -27,6 +28,13 @@ DEPENDENCIES = re.compile(r"\.(.+)\.cmd")
 def environment() -> dict[str, str]:
     """What kunit.py and all below it see."""
     return {name: os.environ[name] for name in PASSED if name in os.environ} | FIXED
+
+
+def use_ccache(folder: Path) -> None:
+    """Compiles by way of ccache from now on, if the machine has it; its cache is folder, unless the caller has one."""
+    if CCACHE.is_dir():
+        os.environ["PATH"] = f"{CCACHE}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        os.environ.setdefault("CCACHE_DIR", str(folder))
 
 
 def kunit(tree: Path, verb: str) -> list[str]:

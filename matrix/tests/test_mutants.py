@@ -3,12 +3,14 @@
 
 import dataclasses
 import io
+import os
 import re
 import tempfile
 import unittest
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from matrix import build, cells, manifest, mutantreport, mutantrun, mutants, mutate
 from matrix.cellrun import E2E, KUNIT, manifest_path
@@ -176,6 +178,20 @@ class Judge(unittest.TestCase):
             self.assertEqual(mutantrun.copy_image(built, copy), copy)
             found = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
             self.assertEqual(found, {".config", build.IMAGES[0]})
+
+    def test_ccache(self) -> None:
+        """Stands in front of the compilers where the machine has it; the caller's own cache is used if there is one."""
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"PATH": "/bin"}):
+            os.environ.pop("CCACHE_DIR", None)
+            with mock.patch.object(build, "CCACHE", Path(folder) / "none"):
+                build.use_ccache(Path("/cache"))
+                self.assertEqual(build.environment()["PATH"], "/bin")
+                self.assertNotIn("CCACHE_DIR", build.environment())
+            with mock.patch.object(build, "CCACHE", Path(folder)):
+                build.use_ccache(Path("/cache"))
+                self.assertEqual(build.environment()["PATH"], f"{folder}:/bin")
+                build.use_ccache(Path("/another"))
+                self.assertEqual(build.environment()["CCACHE_DIR"], "/cache")
 
     def test_images(self) -> None:
         """build.IMAGES has what the configs boot."""
