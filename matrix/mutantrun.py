@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from matrix import build, cellrun, tree
+from matrix import build, cellrun, proc, tree
 from matrix.cells import Cell
 from matrix.main import side_by_side
 from matrix.mutants import Mutant, Outcome, cases_of, judge, killing, missed
 from matrix.verdict import Console, Evidence, matches
 
-BOOT_SECONDS = 60  # a mutant may hang
+# A mutant may hang. Of a cell's boot_seconds, which are ample: how long it may take, and how long KUnit may say nothing.
+BOOT_PART, QUIET_PART = 1 / 5, 1 / 100
 
 
 @dataclass
@@ -50,8 +52,10 @@ class Run:
                 booting.result()
 
     def _build(self, mutant: Mutant, cell: Cell, prepared: tree.PreparedTree, kind: str) -> tuple[cellrun.CellRun, Evidence, Seen]:
-        cell = dataclasses.replace(cell, boot_seconds=min(cell.boot_seconds, BOOT_SECONDS))
-        seen = Seen(mutant, [case for case in cases_of(cellrun.manifest_path(cell, kind)) if matches(mutant.glob, case)])
+        patience = cell.boot_seconds * QUIET_PART / proc.POLL if kind == cellrun.KUNIT else math.inf
+        cell = dataclasses.replace(cell, boot_seconds=math.ceil(cell.boot_seconds * BOOT_PART))
+        order = [case for case in cases_of(cellrun.manifest_path(cell, kind)) if matches(mutant.glob, case)]
+        seen = Seen(mutant, order, patience)
         run = cellrun.CellRun(self.root, self.out / "mutants" / mutant.name, prepared, cell, lambda: self.jobs, lambda text: None,
                               glob=mutant.glob, kind=kind, until=seen.enough)  # fmt: skip
         run.configured = run.build_dir in self.configured
@@ -90,11 +94,17 @@ class Seen:
 
     mutant: Mutant
     order: Sequence[str]  # as for killing()
+    patience: float = math.inf  # looks, not seconds: a machine that stands still does so for all
+    size: int = 0
+    quiet: int = 0
     stopped: bool = False
 
     def enough(self, console: Path) -> bool:
-        """Whether the mutant is killed; the rest of the boot would not change that."""
-        if console.exists():
+        """Whether the mutant is killed, which the rest of the boot would not change, or hangs."""
+        size = console.stat().st_size if console.exists() else 0
+        self.quiet = self.quiet + 1 if size == self.size else 0
+        if not self.quiet:
+            self.size = size
             with open(console, "rb") as stream:
                 self.stopped = not missed(self.mutant, killing(Console(stream), self.order, stopped=True))
-        return self.stopped
+        return self.stopped or self.quiet > self.patience

@@ -142,6 +142,20 @@ class Judge(unittest.TestCase):
             result: dict[str, Any] = {"verdict": "red", "reasons": [{"code": "end", "text": "x"}]}
             self.assertEqual(mutants.judge(anything.mutant, result, path, (), anything.stopped).killers, ("alpha.one",))
 
+    def test_hang(self) -> None:
+        """A boot is also ended when nothing comes any more; the case that ran just then is the killer."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "console.log"
+            seen = mutantrun.Seen(Mutant("m", Path(), "", mutants.ANYTHING, ()), (), patience=2)
+            self.assertEqual([seen.enough(path) for _ in range(2)], [False] * 2)
+            path.write_text(CLEAN[: CLEAN.index("        ok 1 first row")])
+            self.assertEqual([seen.enough(path) for _ in range(3)], [False] * 3)
+            path.write_text(CLEAN[: CLEAN.index("        ok 2 second row")])
+            self.assertEqual([seen.enough(path) for _ in range(4)], [False] * 3 + [True])
+            result: dict[str, Any] = {"verdict": "red", "reasons": [{"code": "end", "text": "x"}]}
+            outcome = mutants.judge(seen.mutant, result, path, (), seen.stopped)
+            self.assertEqual((outcome.kind, outcome.killers), (KILLED, ("alpha.table",)))
+
     def test_red_elsewhere(self) -> None:
         """Another case failed, or none: not what the header says."""
         got = self.judge(RED, CLEAN.replace("ok 1 one", "not ok 1 one"))
