@@ -32,7 +32,7 @@ help:
 	@echo '               TESTS="unit lint"              only these parts (unit, lint, series, cells, canaries, mutants)'
 	@echo 'make mutants   put mistakes into the series, one at a time, and see the tests find them'
 	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: x86_64-thp), only these'
-	@echo '               GENERATED=yes                  not those of kunit/mutants/: change each added line in small ways'
+	@echo '               GENERATED=yes                  not those of matrix/mutants/: change each added line in small ways'
 	@echo 'make coverage  what of the added lines the suites and the selftests execute, CELLS= as above'
 	@echo 'make edit      the series as git commits, to work on; says where'
 	@echo 'make refresh   write these commits back to kernel/'

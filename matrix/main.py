@@ -2,28 +2,24 @@
 """The command line of ./matrix/run."""
 
 import argparse
-import errno
-import fcntl
 import json
 import os
 import re
 import shutil
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
 from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
-from matrix import build, canary, cells, manifest, proc, report, selftests, tree
-from matrix.cellrun import E2E, KUNIT, CellRun, failed_check, manifest_path, result_name
-from matrix.cells import Cell
-from matrix.errors import DISK_FULL, MatrixError, WrongUse
-from matrix.verdict import matches
+from matrix.cell import build, cells, selftests
+from matrix.proof import canary
+from matrix.tree import tree
+from matrix.verdict import manifest, report
+from matrix.cell.cellrun import E2E, KUNIT, CellRun, failed_check, manifest_path, result_name
+from matrix.cell.cells import Cell
+from matrix.common.errors import MatrixError, WrongUse
+from matrix.common.session import guarded, locked, sayer, side_by_side
+from matrix.verdict.judge import matches
 
 Prepare = Callable[[Path, Path, Path | None, Callable[[str], None]], tree.PreparedTree]
 Done = TypeVar("Done")
@@ -74,34 +70,6 @@ def main(argv: Sequence[str], root: Path, prepare: Prepare = tree.prepare) -> in
     return guarded("matrix", lambda: _main(argv, root, prepare))
 
 
-def guarded(name: str, body: Callable[[], int]) -> int:
-    """Runs body to its exit status; an error or a signal becomes one line that begins with name, and a status."""
-    caught = [signal.SIGINT]
-
-    def interrupt(signum: int, _frame: FrameType | None) -> None:
-        caught[0] = signal.Signals(signum)
-        raise KeyboardInterrupt
-
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, interrupt)
-    try:
-        return body()
-    except MatrixError as err:
-        return _fail(name, str(err), err.status)
-    except KeyboardInterrupt:
-        return _fail(name, "interrupted; the next run picks up from what is whole", 128 + caught[0])
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 128 + signal.SIGPIPE
-    except OSError as err:
-        return _fail(name, DISK_FULL if err.errno == errno.ENOSPC else str(err), 3)
-
-
-def _fail(name: str, text: str, status: int) -> int:
-    print(f"{name}: {text}", file=sys.stderr, flush=True)
-    return status
-
-
 def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
     options = parser().parse_args(argv)
     jobs = int(options.jobs)
@@ -129,7 +97,7 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         for cell in chosen:
             for name in names[cell.name]:
                 shutil.rmtree(out / "results" / name, ignore_errors=True)
-        say = _sayer()
+        say = sayer()
         prepared = (tree.pristine if options.base else prepare)(root, out, options.ksrc, say)
         say(f"kernel: Linux {prepared.version}, {prepared.origin}")
         side: int = max(1, min(options.parallel, jobs, len(chosen)))
@@ -160,22 +128,10 @@ def _canaries(options: argparse.Namespace, root: Path, out: Path, chosen: Sequen
     _check(options, out, root, [one.cell for one in chosen], [KUNIT])
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        say = _sayer()
+        say = sayer()
         prepared = prepare(root, out, options.ksrc, say)
         say(f"kernel: Linux {prepared.version}, {prepared.origin}")
         return 0 if canary.run_all(chosen, root, out, prepared, options.jobs, say) else 1
-
-
-def _sayer() -> Callable[[str], None]:
-    """Prints progress with the time since now; any thread may call it."""
-    start = time.monotonic()
-    lock = threading.Lock()
-
-    def say(text: str) -> None:
-        with lock:
-            print(f"[{time.monotonic() - start:6.1f} s] {text}", flush=True)
-
-    return say
 
 
 def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[Cell], kinds: Sequence[str]) -> None:
@@ -213,39 +169,6 @@ def _check_manifest(glob: str, cell: Cell, kind: str) -> None:
             raise WrongUse(f"cell {name} has no manifest: run it once with --update-manifests")
         if not any(matches(glob, test) for test in expected.tests):
             raise WrongUse(f"--filter {glob!r} selects no test of {name}; suites: {', '.join(expected.near(glob))}")
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Holds out/.lock. Children hold it, too: as long as one lives nobody else may build there."""
-    descriptor = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "?"
-            raise WrongUse(f"{out} is in use by process {owner}, or by a child that it left behind; "
-                           "wait, or take another build folder (--out DIR, make O=DIR)") from err  # fmt: skip
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        with proc.kept_open(descriptor):
-            yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def side_by_side(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that run children; an error or a signal in the body ends all of them."""
-    with ThreadPoolExecutor(count) as threads:
-        try:
-            yield threads
-        except BaseException:
-            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(signum, signal.SIG_IGN)
-            proc.stop_all()
-            threads.shutdown(cancel_futures=True)
-            raise
 
 
 def pool(one: Callable[[Cell], Done], chosen: Sequence[Cell], side: int) -> list[Done]:

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 # pylint: disable=wrong-import-position
-from matrix import cells, report
+from matrix.cell import cells
+from matrix.verdict import report
 
 WORKFLOW = ROOT / ".github/workflows/gate.yml"
 STAND_IN = """#!/usr/bin/env python3

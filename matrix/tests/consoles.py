@@ -5,8 +5,8 @@ import io
 from dataclasses import replace
 from typing import Any
 
-from matrix.manifest import Manifest
-from matrix.verdict import Evidence, Verdict, judge
+from matrix.verdict.manifest import Manifest
+from matrix.verdict.judge import Evidence, Verdict, judge
 
 # The shape that lib/kunit/test.c and lib/kunit/executor.c of 7.3 print, with a boot around it.
 CLEAN = """\
@@ -74,7 +74,7 @@ TESTS: dict[str, str | None] = {
     "gamma.no_plan/param-1": None,
 }
 
-# The same of matrix/e2e/init.c.
+# The same of matrix/cell/init.c.
 E2E = """\
 kvm: Nested Paging enabled
 kunit: disabled

@@ -6,8 +6,9 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from matrix import canary, cells
-from matrix.errors import WrongUse
+from matrix.cell import cells
+from matrix.proof import canary
+from matrix.common.errors import WrongUse
 from matrix.tests.consoles import CLEAN, spoil
 from matrix.tests.test_run import Fake
 
@@ -37,7 +38,7 @@ class Canaries(Fake):
                 f"Because.\n\n--- a/scenario.json\n+++ b/scenario.json\n@@ -1 +1 @@\n-{old}\n\\ No newline at end of file\n"
                 f"+{new}\n\\ No newline at end of file\n")  # fmt: skip
             text += CANARY.format(name, json.dumps(reasons)) + more + "\n"
-        (self.root / "matrix/canaries.toml").write_text(text)
+        (self.root / "matrix/canaries/canaries.toml").write_text(text)
 
     def test_right_reasons(self) -> None:
         """Red for the reasons that stand there is good; then the tree is as it was, and no cell's result was touched."""
@@ -96,7 +97,7 @@ class Canaries(Fake):
     def test_refused(self) -> None:
         """Each with one line that says what is wrong, before anything is built."""
         self.write(one=({}, [END], ""))
-        path = self.root / "matrix/canaries.toml"
+        path = self.root / "matrix/canaries/canaries.toml"
         good = path.read_text()
         for old, new, text in (
             ('cell = "one"', 'cell = "on"', "unknown cell 'on', did you mean one"),

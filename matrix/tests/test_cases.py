@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The golden cases: a folder each in matrix/cases, see matrix/README.md."""
+"""The golden cases: a folder each in matrix/verdict/cases, see matrix/README.md."""
 
 import io
 import json
@@ -10,11 +10,11 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from matrix import manifest
-from matrix.cells import options
-from matrix.verdict import Evidence, Verdict, differences, judge
+from matrix.verdict import manifest
+from matrix.cell.cells import options
+from matrix.verdict.judge import Evidence, Verdict, differences, judge
 
-CASES = Path(__file__).resolve().parents[1] / "cases"
+CASES = Path(__file__).resolve().parents[1] / "verdict/cases"
 # Where a splat.txt is put into a clean console: in front of the match, which reasons it then gets if the console ends
 # with it, and where the verdict has to see it.
 PLACES = {
@@ -31,8 +31,8 @@ PLACES = {
 # Prints the reasons for the console of a case with 200 MB of messages behind it, and the peak of memory in KB.
 LOOP = """
 import io, pathlib, resource, sys
-from matrix import manifest
-from matrix.verdict import Evidence, judge
+from matrix.verdict import manifest
+from matrix.verdict.judge import Evidence, judge
 folder = pathlib.Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 class Loop(io.RawIOBase):
@@ -111,7 +111,7 @@ class Cases(unittest.TestCase):
 
     def test_200_megabytes(self) -> None:
         """A kernel that prints for ever, generated: seconds, little memory, and red although all that was read is clean."""
-        done = subprocess.run([sys.executable, "-c", LOOP, str(CASES / "clean-x86_64-thp")], cwd=CASES.parents[1],
+        done = subprocess.run([sys.executable, "-c", LOOP, str(CASES / "clean-x86_64-thp")], cwd=CASES.parents[2],
                               check=True, capture_output=True, text=True, timeout=120)  # fmt: skip
         reasons, peak = done.stdout.splitlines()
         self.assertIn("console: more than 16 MB or 250000 lines: the rest was not looked at", reasons)

@@ -7,10 +7,11 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from matrix import cells, coverage
-from matrix.coverage import Line
-from matrix.errors import MachineError
-from matrix.tree import PreparedTree
+from matrix.cell import cells
+from matrix.proof import coverage
+from matrix.proof.coverage import Line
+from matrix.common.errors import MachineError
+from matrix.tree.tree import PreparedTree
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = "int a(int x)\n{\n\tif (x)\n\t\treturn 1;\n\treturn 0;\n}\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""matrix.edit: the series to commits and back, losing nothing."""
+"""matrix.tree.edit: the series to commits and back, losing nothing."""
 
 import os
 import subprocess
@@ -7,8 +7,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from matrix import edit, tree
-from matrix.errors import WrongUse
+from matrix.tree import edit, tree
+from matrix.common.errors import WrongUse
 from matrix.tests.fake_kernel import FIRST, PATCH, SECOND, FakeKernel, snapshot, write
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""./matrix/run --e2e, on a fake tree, and the verdict on what matrix/e2e/init.c prints."""
+"""./matrix/run --e2e, on a fake tree, and the verdict on what matrix/cell/init.c prints."""
 
 import json
 import shutil
@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-from matrix.manifest import Manifest
+from matrix.verdict.manifest import Manifest
 from matrix.tests.consoles import CLEAN, E2E, E2E_TESTS, spoil, verdict
 from matrix.tests.test_run import Fake, prepared
-from matrix.tree import PreparedTree
+from matrix.tree.tree import PreparedTree
 
 LIST = """\
 [[selftest]]
@@ -61,8 +61,7 @@ class E2e(Fake):
 
     def setUp(self) -> None:
         super().setUp()
-        (self.root / "matrix/e2e").mkdir()
-        (self.root / "matrix/e2e/selftests.toml").write_text(LIST)
+        (self.root / "matrix/selftests.toml").write_text(LIST)
         for prefix in ("", "aarch64-linux-gnu-"):
             (self.tools / f"{prefix}gcc").write_text(COMPILER)
         (self.tools / "make").write_text(MAKE)
@@ -179,7 +178,7 @@ class E2e(Fake):
         text = (self.root / "matrix/cells.toml").read_text()
         (self.root / "matrix/cells.toml").write_text(text.replace('["base", "on"]', '["base", "series", "on"]'))
         (self.root / "configs/series.config").write_text("CONFIG_NEW=y\n")
-        with mock.patch("matrix.tree.pristine", pristine):
+        with mock.patch("matrix.tree.tree.pristine", pristine):
             self.assertEqual(self.run_main("--e2e", "--base", "one")[0], 0)
             self.assertNotIn(b"tap_test", (self.out / "linux-7.3.4/on-base/cells/one/e2e.cpio").read_bytes())
             calls = (self.out / "linux-7.3.4/base/calls").read_text()

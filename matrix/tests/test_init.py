@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
-"""How matrix/e2e/init.c reads the output of a selftest, and what it makes of that and of its exit status."""
+"""How matrix/cell/init.c reads the output of a selftest, and what it makes of that and of its exit status."""
 
 import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
-from matrix.selftests import INIT_FLAGS
+from matrix.cell.selftests import INIT_FLAGS
 
-INIT = Path(__file__).resolve().parents[1] / "e2e/init.c"
+INIT = Path(__file__).resolve().parents[1] / "cell/init.c"
 # Reads the output of a selftest on its standard input, as run() does from the pipe; arguments: "ended", wait status.
 HARNESS = f"""
 #define main init_main

@@ -6,9 +6,10 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from matrix import cells, manifest
-from matrix.cellrun import E2E, KUNIT, manifest_path
-from matrix.errors import WrongUse
+from matrix.cell import cells
+from matrix.verdict import manifest
+from matrix.cell.cellrun import E2E, KUNIT, manifest_path
+from matrix.common.errors import WrongUse
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "# Tests of x.\n#\na.one\na.two/first row\na.two/second row skip: no such hardware\nb.BUG: x # y\n"

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from matrix import build, cells, manifest, mutantreport, mutantrun, mutants, mutate
-from matrix.cellrun import E2E, KUNIT, manifest_path
-from matrix.errors import WrongUse
-from matrix.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
+from matrix.cell import build, cells
+from matrix.proof import mutantreport, mutantrun, mutants, mutate
+from matrix.verdict import manifest
+from matrix.cell.cellrun import E2E, KUNIT, manifest_path
+from matrix.common.errors import WrongUse
+from matrix.proof.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
-from matrix.tree import PreparedTree
-from matrix.verdict import Console, matches
+from matrix.tree.tree import PreparedTree
+from matrix.verdict.judge import Console, matches
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTANT = Mutant("m", Path("m.patch"), "a mistake.", ("alpha.two",), ())
@@ -309,7 +311,7 @@ class Mutate(unittest.TestCase):
     def test_equivalents(self) -> None:
         """A key, and the reason indented; a reason alone is an error."""
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "kunit/mutants/equivalent.txt"
+            path = Path(folder) / "matrix/mutants/equivalent.txt"
             path.parent.mkdir(parents=True)
             self.assertEqual(mutate.equivalents(Path(folder)), {})
             path.write_text("# comment\na.c: x => y\n\tbecause\n\tof it\n")
@@ -320,7 +322,7 @@ class Mutate(unittest.TestCase):
 
 
 class Ours(unittest.TestCase):
-    """kunit/mutants/."""
+    """matrix/mutants/."""
 
     def test_headers(self) -> None:
         """Each names cases that are in the manifest of a cell where it can be told."""

@@ -10,8 +10,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from matrix import proc
-from matrix.errors import MachineError
+from matrix.common import proc
+from matrix.common.errors import MachineError
 
 
 def alive(pid: int) -> bool:

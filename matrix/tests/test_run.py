@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from matrix import build, cells, main, proc
-from matrix.errors import MachineError, WrongUse
+from matrix import main
+from matrix.cell import build, cells
+from matrix.common import proc
+from matrix.common.errors import MachineError, WrongUse
 from matrix.tests.consoles import CLEAN, TESTS, spoil
-from matrix.tree import PreparedTree
+from matrix.tree.tree import PreparedTree
 
 ROOT = Path(__file__).resolve().parents[2]
 TOUCHED = frozenset({"virt/kvm/guest_memfd.c"})
@@ -77,7 +79,6 @@ class Fake(unittest.TestCase):
         self.out = self.root / "build"
         (self.root / "matrix/manifests").mkdir(parents=True)
         (self.root / "configs").mkdir()
-        (self.root / "matrix/shim").symlink_to(ROOT / "matrix/shim")
         text = CELLS + CELL.format("one", "x86_64", "on", "true") + CELL.format("two", "arm64", "off", "true")
         (self.root / "matrix/cells.toml").write_text(text + CELL.format("extra", "x86_64", "on", "false"))
         for name, line in {"base": "CONFIG_KUNIT=y", "on": "CONFIG_THP=y", "off": "# CONFIG_THP is not set"}.items():
@@ -217,7 +218,7 @@ class Run(Fake):
         self.play(exec={"text": "Linux version 7.3.4", "seconds": 60})
         text = (self.root / "matrix/cells.toml").read_text()
         (self.root / "matrix/cells.toml").write_text(text.replace("boot_seconds = 5", "boot_seconds = 0"))
-        with mock.patch("matrix.boot.GRACE", 0.5):
+        with mock.patch("matrix.cell.boot.GRACE", 0.5):
             self.assertEqual(self.run_main("one")[0], 1)
         self.assertEqual(self.result()["reasons"][0], {"code": "hang", "text": "boot did not end within 0 s"})
 
@@ -260,7 +261,7 @@ class Run(Fake):
 
     def test_an_error_of_ours(self) -> None:
         """An exception in a cell makes that cell red, with a result."""
-        with mock.patch("matrix.cellrun.options", side_effect=ZeroDivisionError("x")):
+        with mock.patch("matrix.cell.cellrun.options", side_effect=ZeroDivisionError("x")):
             status, text = self.run_main("one")
         self.assertEqual(status, 1)
         self.assertIn("check could not run: ZeroDivisionError: x", text)
@@ -383,7 +384,7 @@ class Refused(Fake):
         self.check(3, "disk full", "one")
         self.play()
         proc._stopping.clear()  # pylint: disable=protected-access
-        with mock.patch("matrix.report.write_json", side_effect=OSError(28, "No space left on device")):
+        with mock.patch("matrix.verdict.report.write_json", side_effect=OSError(28, "No space left on device")):
             self.check(3, "disk full", "one")
         self.assertFalse((self.out / "results/one/result.json").exists())
         self.assertFalse((self.out / "results/summary.json").exists())
@@ -446,7 +447,7 @@ class Stopped(Fake):
 
 
 class Shim(unittest.TestCase):
-    """matrix/shim/qemu-system."""
+    """matrix/cell/shim/qemu-system."""
 
     def test_arguments(self) -> None:
         """Only -accel kvm and hvf go, all else is passed on word for word."""
@@ -455,14 +456,14 @@ class Shim(unittest.TestCase):
             shown.write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
             shown.chmod(0o755)
             argv = ["-append", "a 'b' $c", "-accel", "kvm", "-accel", "hvf,x=y", "-accel", "tcg", "", "*", "-accel"]
-            shim = ROOT / "matrix/shim"
+            shim = ROOT / "matrix/cell/shim"
             done = subprocess.run([shim / "qemu-system-x86_64", *argv], env={"PATH": f"{shim}:{name}:/usr/bin:/bin"},
                                   check=True, capture_output=True, text=True, timeout=9)  # fmt: skip
             self.assertEqual(done.stdout, "<-append><a 'b' $c><-accel><tcg><><*><-accel>")
 
     def test_no_qemu(self) -> None:
         """Says so instead of calling itself for ever."""
-        shim = ROOT / "matrix/shim"
+        shim = ROOT / "matrix/cell/shim"
         done = subprocess.run([shim / "qemu-system-aarch64"], env={"PATH": f"{shim}:/nonexistent"},
                               check=False, capture_output=True, text=True, timeout=9)  # fmt: skip
         self.assertEqual((done.returncode, done.stderr), (127, "qemu-system-aarch64: not found; run tools/setup\n"))

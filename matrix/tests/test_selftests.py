@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-from matrix import boot, cells, initramfs, selftests
-from matrix.cells import Cell
-from matrix.errors import WrongUse
+from matrix.cell import boot, cells, initramfs, selftests
+from matrix.cell.cells import Cell
+from matrix.common.errors import WrongUse
 
 ROOT = Path(__file__).resolve().parents[2]
 LIST = """\
@@ -54,7 +54,7 @@ class Project(unittest.TestCase):
 
     def setUp(self) -> None:
         self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))  # pylint: disable=consider-using-with
-        self.list = self.root / "matrix/e2e/selftests.toml"
+        self.list = self.root / "matrix/selftests.toml"
         self.list.parent.mkdir(parents=True)
         self.list.write_text(LIST)
         (self.root / "on.config").write_text("CONFIG_THP=y\n")
@@ -123,7 +123,7 @@ class Built(Project):
         cell = self.cell("arm64")
         folder = self.root / "made"
         tests = selftests.present(self.tree, selftests.load(self.root, cell))
-        headers, kvm, init = selftests.build_commands(self.root, self.tree, cell, folder, tests, 3)
+        headers, kvm, init = selftests.build_commands(self.tree, cell, folder, tests, 3)
         for argv in (headers, kvm):
             self.assertLessEqual({"ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "--jobs=3"}, set(argv))
             places = [word for word in argv if str(self.tree) in word]
@@ -154,7 +154,7 @@ class Built(Project):
     def test_cut(self) -> None:
         """No archive is better than half of one."""
         path = self.root / "x.cpio"
-        with mock.patch("matrix.initramfs._entry", side_effect=[None, OSError(28, "No space left on device")]):
+        with mock.patch("matrix.cell.initramfs._entry", side_effect=[None, OSError(28, "No space left on device")]):
             with self.assertRaises(OSError):
                 initramfs.pack(path, ["a", "b"], {})
         self.assertFalse(path.exists())

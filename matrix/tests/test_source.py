@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""matrix.source against a web server on loopback and an apt-get of our own."""
+"""matrix.tree.source against a web server on loopback and an apt-get of our own."""
 
 import dataclasses
 import hashlib
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from matrix import source
-from matrix.errors import MachineError, WrongUse
+from matrix.tree import source
+from matrix.common.errors import MachineError, WrongUse
 from matrix.tests.fake_kernel import FakeKernel, write
 
 DEBIAN = "Debian linux-source-7.3 7.3.5-1~bpo13+1"

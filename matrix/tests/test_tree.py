@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""matrix.tree on a kernel of a handful of files."""
+"""matrix.tree.tree on a kernel of a handful of files."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from matrix import source, tree
-from matrix.errors import MachineError, WrongUse
+from matrix.tree import source, tree
+from matrix.common.errors import MachineError, WrongUse
 from matrix.tests.fake_kernel import FIRST, MAKEFILE, NUMBERS, OLD, SECOND, FakeKernel, snapshot, write
 
 # Patches on top of the series.

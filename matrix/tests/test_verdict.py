@@ -8,11 +8,11 @@ import unittest
 from typing import Any
 from unittest import mock
 
-from matrix import ktap
-from matrix import verdict as module
-from matrix.manifest import Manifest
+from matrix.verdict import ktap
+from matrix.verdict import judge as module
+from matrix.verdict.manifest import Manifest
 from matrix.tests.consoles import CLEAN, FULL, TESTS, spoil, verdict
-from matrix.verdict import Evidence, judge, matches
+from matrix.verdict.judge import Evidence, judge, matches
 
 # One line each that the kernel prints for a kind of trouble, as its source has it, and the label we give it.
 SPLATS = {

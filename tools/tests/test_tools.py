@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 # pylint: disable=wrong-import-position
-from matrix.tree import KUNIT_DIR
+from matrix.tree.tree import KUNIT_DIR
 from matrix.tests.fake_kernel import FIRST, NUMBERS, SECOND, FakeKernel, snapshot, write
 
 CHECKPATCH = """#!/usr/bin/perl

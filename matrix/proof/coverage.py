@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What of the lines that the series adds is executed by the suites and the selftests, as gcov counts it.
 
-A kernel with gcov prints its counters at the end of each boot (matrix/e2e/init.c). gcovr reads them, one cell at a time:
+A kernel with gcov prints its counters at the end of each boot (matrix/cell/init.c). gcovr reads them, one cell at a time:
 which branches a line has depends on the configuration. A line is covered if any cell covers it; its branches count in
 that cell which leaves the fewest out.
 """
@@ -17,9 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from matrix import boot, build, cellrun, initramfs, mutate, proc, report, selftests, tree
-from matrix.cells import Cell
-from matrix.errors import MachineError
+from matrix.cell import boot, build, cellrun, initramfs, selftests
+from matrix.common import proc
+from matrix.proof import mutate
+from matrix.tree import tree
+from matrix.verdict import report
+from matrix.cell.cells import Cell
+from matrix.common.errors import MachineError
 
 FILE = re.compile(rb"gcov: (/\S+\.gcda) (\d+)\s*$")
 DATA = re.compile(rb"gcov\+ ([A-Za-z0-9+/=]+)\s*$")
@@ -39,7 +43,7 @@ class Line:
 
     @property
     def key(self) -> str:
-        """How matrix/uncovered.txt names it."""
+        """How matrix/mutants/uncovered.txt names it."""
         return f"{self.file}: {self.text.strip()}"
 
     @property

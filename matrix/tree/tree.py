@@ -23,8 +23,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matrix import proc, source
-from matrix.errors import DISK_FULL, MachineError, WrongUse
+from matrix.common import proc
+from matrix.tree import source
+from matrix.common.errors import DISK_FULL, MachineError, WrongUse
 
 Say = Callable[[str], None]
 
@@ -180,7 +181,7 @@ def kunit_files(root: Path) -> Iterator[tuple[str, Path]]:
     """What kunit/ lays into the tree: (path in the tree, file). README.md, mutants/ and editors' leavings stay out."""
     for path in sorted((root / "kunit").rglob("*")):
         name = path.relative_to(root / "kunit")
-        ours = name.parts[0] in ("README.md", "mutants") or re.search(r"~$|\.sw.$|\.orig$|\.rej$|^#", path.name)
+        ours = name.parts[0] == "README.md" or re.search(r"~$|\.sw.$|\.orig$|\.rej$|^#", path.name)
         if path.is_file() and not ours:
             yield f"{KUNIT_DIR}/{name}", path
 

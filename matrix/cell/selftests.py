@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The KVM selftests of a cell: which there are (matrix/e2e/selftests.toml), how they are built and packed.
+"""The KVM selftests of a cell: which there are (matrix/selftests.toml), how they are built and packed.
 
 <out>/<key>/selftests/<arch>/headers   the uapi headers of the tree, as "make headers" leaves them
 <out>/<key>/selftests/<arch>/kvm       OUTPUT of tools/testing/selftests/kvm
-<out>/<key>/selftests/<arch>/init      matrix/e2e/init.c
+<out>/<key>/selftests/<arch>/init      matrix/cell/init.c
 
 Nothing of it depends on a .config, so the cells of an architecture share it.
 """
@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matrix import initramfs
-from matrix.cells import Cell, asked
-from matrix.errors import WrongUse
+from matrix.cell import initramfs
+from matrix.cell.cells import Cell, asked
+from matrix.common.errors import WrongUse
 
 SUITE = "kvm_selftests"  # as in init.c
 FOLDER = "tools/testing/selftests/kvm"
@@ -46,7 +46,7 @@ class Selftest:
 
 def load(root: Path, cell: Cell) -> list[Selftest]:
     """The selftests of a cell, in file order. Raises WrongUse on a malformed file."""
-    path = root / "matrix/e2e/selftests.toml"
+    path = root / "matrix/selftests.toml"
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as err:
@@ -81,7 +81,7 @@ def lock(folder: Path) -> threading.Lock:
     return _locks[folder]
 
 
-def build_commands(root: Path, tree: Path, cell: Cell, folder: Path, tests: Sequence[Selftest], jobs: int) -> list[list[str]]:
+def build_commands(tree: Path, cell: Cell, folder: Path, tests: Sequence[Selftest], jobs: int) -> list[list[str]]:
     """The headers, the selftests and init, in this order; all paths absolute.
 
     Nothing is left in the tree; Build.include tries options of the compiler in a folder .tmp_* of it.
@@ -94,7 +94,7 @@ def build_commands(root: Path, tree: Path, cell: Cell, folder: Path, tests: Sequ
            f"KHDR_INCLUDES=-isystem {folder / 'headers/usr/include'}",
            f"abs_objdir={folder / 'kvm'}",  # else arm64's generated headers land in the tree
            "USERLDFLAGS=-static", *(str(folder / "kvm" / test.path) for test in tests)]  # fmt: skip
-    init = [f"{cell.cross_compile}gcc", *INIT_FLAGS, "-o", str(folder / "init"), str(root / "matrix/e2e/init.c")]
+    init = [f"{cell.cross_compile}gcc", *INIT_FLAGS, "-o", str(folder / "init"), str(Path(__file__).with_name("init.c"))]
     return [headers, kvm, init] if tests else [headers, init]  # without a target make builds all there are
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Mutants: the kernel with one mistake put in, which a test has to find.
 
-kunit/mutants/<name>.patch: header lines "Mistake:", "Killed-by:" (cases, as suite.case), where not every cell can tell
+matrix/mutants/<name>.patch: header lines "Mistake:", "Killed-by:" (cases, as suite.case), where not every cell can tell
 "Cells:", and "Gate: yes" for those that are tried upon every push; a line that starts with a space goes on with the one
 before. An empty line, and a patch on top of series and suites. A mutant is killed in a cell if every case that its header
 names fails there, or is where the kernel complains. If they are selftests, those are what the kernel is booted for. Being
@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matrix import ktap, manifest, report, selftests, tree
-from matrix.cells import Cell
-from matrix.errors import WrongUse
-from matrix.verdict import Console
+from matrix.cell import selftests
+from matrix.tree import tree
+from matrix.verdict import ktap, manifest, report
+from matrix.cell.cells import Cell
+from matrix.common.errors import WrongUse
+from matrix.verdict.judge import Console
 
 HEADER = re.compile(r"(Mistake|Killed-by|Cells|Gate): *(.*)")
 CASE = re.compile(r"\w+\.\w+")
@@ -83,7 +85,7 @@ def _glob(names: Sequence[str]) -> str:
 
 def load(root: Path) -> list[Mutant]:
     """All mutants by name. Raises WrongUse on a malformed header."""
-    return [parse(path) for path in sorted((root / "kunit/mutants").glob("*.patch"))]
+    return [parse(path) for path in sorted((root / "matrix/mutants").glob("*.patch"))]
 
 
 def parse(path: Path) -> Mutant:
@@ -113,7 +115,7 @@ def select(mutants: Sequence[Mutant], globs: Sequence[str]) -> list[Mutant]:
     """Those whose names match one of globs; all when there is none."""
     chosen = [mutant for mutant in mutants if not globs or any(fnmatch.fnmatchcase(mutant.name, glob) for glob in globs)]
     if not chosen:
-        raise WrongUse(f"no mutant is called {' or '.join(globs) or 'anything'}; kunit/mutants/ has them")
+        raise WrongUse(f"no mutant is called {' or '.join(globs) or 'anything'}; matrix/mutants/ has them")
     return chosen
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from matrix.errors import WrongUse
+from matrix.common.errors import WrongUse
 
 SKIP = " skip: "
 

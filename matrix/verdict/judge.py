@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from matrix import ktap, splat
-from matrix.manifest import Manifest
+from matrix.verdict import ktap, splat
+from matrix.verdict.manifest import Manifest
 
 CHUNK = 1 << 20  # bytes read at once
 LARGEST = 16 << 20  # bytes, and

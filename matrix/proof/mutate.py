@@ -2,7 +2,7 @@
 """Generated mutants: each line of C that the series adds, with one small thing changed.
 
 What is changed is what one gets wrong: a comparison, a sign, a constant, a negation, a forgotten statement. A mutant
-that cannot be told from the original stands in kunit/mutants/equivalent.txt, with the reason. Lines are named by their
+that cannot be told from the original stands in matrix/mutants/equivalent.txt, with the reason. Lines are named by their
 text, not by their number, so that the list survives edits elsewhere.
 """
 
@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from matrix import tree
-from matrix.errors import WrongUse
+from matrix.tree import tree
+from matrix.common.errors import WrongUse
 
 # what, pattern, replacements. Spaces around the operators are the kernel's style, and keep pointers and casts out.
 SWAPS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
@@ -107,7 +107,7 @@ def mutate(lines: list[str], at: int) -> Iterator[tuple[str, str]]:
 
 
 def patch(change: Change, lines: list[str]) -> str:
-    """A patch for patch(1), with the header that kunit/mutants/ has."""
+    """A patch for patch(1), with the header that matrix/mutants/ has."""
     new = [*lines]
     new[change.line - 1] = change.new
     diff = difflib.unified_diff(lines, new, f"a/{change.file}", f"b/{change.file}", n=2, lineterm="")
@@ -130,7 +130,7 @@ def write(base: Path, prepared: tree.PreparedTree, folder: Path, known: Mapping[
 
 def equivalents(root: Path) -> dict[str, str]:
     """Change.key() -> why nothing can tell it from the original."""
-    return reasons(root / "kunit/mutants/equivalent.txt")
+    return reasons(root / "matrix/mutants/equivalent.txt")
 
 
 def reasons(path: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from matrix.errors import DISK_FULL, MachineError
+from matrix.common.errors import DISK_FULL, MachineError
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 POLL = 0.1  # seconds between two looks at whether a child may end early

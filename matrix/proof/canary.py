@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matrix import cells, tree
-from matrix.cellrun import KUNIT, CellRun
-from matrix.cells import Cell
-from matrix.errors import WrongUse
-from matrix.verdict import Reason, differences
+from matrix.cell import cells
+from matrix.tree import tree
+from matrix.cell.cellrun import KUNIT, CellRun
+from matrix.cell.cells import Cell
+from matrix.common.errors import WrongUse
+from matrix.verdict.judge import Reason, differences
 
 KEYS = {
     "name": str, "about": str, "cell": str, "patch": str, "fragment": str, "kernel_args": list, "filter": str,
@@ -34,20 +35,20 @@ class Canary:
 
 
 def load(root: Path, known: Sequence[Cell]) -> list[Canary]:
-    """All canaries of matrix/canaries.toml under root, in file order. Raises WrongUse on a malformed file."""
-    path = root / "matrix" / "canaries.toml"
+    """All canaries of matrix/canaries/canaries.toml under root, in file order. Raises WrongUse on a malformed file."""
+    path = root / "matrix/canaries/canaries.toml"
     try:
         entries = tomllib.loads(path.read_text("utf-8")).get("canary", [])
     except (OSError, ValueError) as err:
         raise WrongUse(f"{path}: {err}") from err
     found = []
     for entry in entries:
-        where = f"matrix/canaries.toml: canary {entry.get('name', '?')}"
+        where = f"matrix/canaries/canaries.toml: canary {entry.get('name', '?')}"
         cells.check_keys(where, entry, KEYS, NEEDED)
         cell = cells.select(known, [entry["cell"]])[0]
         if not entry["reasons"] or not all(isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in entry["reasons"]):
             raise WrongUse(f"{where}: reasons are pairs of code and text, and there is at least one")
-        folder = path.with_name("canaries")
+        folder = path.parent
         fragments = (folder / entry["fragment"],) if "fragment" in entry else ()
         found.append(Canary(
             name=entry["name"], about=entry["about"], patch=folder / entry["patch"], glob=entry.get("filter", ""),

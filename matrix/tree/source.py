@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from matrix import proc
-from matrix.errors import DISK_FULL, MachineError, WrongUse
+from matrix.common import proc
+from matrix.common.errors import DISK_FULL, MachineError, WrongUse
 
 Say = Callable[[str], None]
 

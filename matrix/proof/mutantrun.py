@@ -11,11 +11,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from matrix import build, cellrun, proc, tree
-from matrix.cells import Cell
-from matrix.main import side_by_side
-from matrix.mutants import Mutant, Outcome, cases_of, judge, killing, missed
-from matrix.verdict import Console, Evidence, matches
+from matrix.cell import build, cellrun
+from matrix.common import proc
+from matrix.tree import tree
+from matrix.cell.cells import Cell
+from matrix.common.session import side_by_side
+from matrix.proof.mutants import Mutant, Outcome, cases_of, judge, killing, missed
+from matrix.verdict.judge import Console, Evidence, matches
 
 # A mutant may hang. Of a cell's boot_seconds, which are ample: how long it may take, and how long KUnit may say nothing.
 BOOT_PART, QUIET_PART = 1 / 5, 1 / 100

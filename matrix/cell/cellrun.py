@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from matrix import boot, build, manifest, report, selftests
-from matrix.cells import Cell, asked, options
-from matrix.manifest import Manifest
-from matrix.tree import PreparedTree
-from matrix.verdict import Evidence, Verdict, check_warnings, judge, matches
+from matrix.cell import boot, build, selftests
+from matrix.verdict import manifest, report
+from matrix.cell.cells import Cell, asked, options
+from matrix.verdict.manifest import Manifest
+from matrix.tree.tree import PreparedTree
+from matrix.verdict.judge import Evidence, Verdict, check_warnings, judge, matches
 
 Say = Callable[[str], None]
 # With one of these the console does not show which tests there are.
@@ -157,7 +158,7 @@ class CellRun:
                 selftests.forget(folder)
             (folder / build.CLEAN).unlink(missing_ok=True)
             tests = self.tests()
-            commands = selftests.build_commands(self.root, tree, self.cell, folder, tests, self.jobs())
+            commands = selftests.build_commands(tree, self.cell, folder, tests, self.jobs())
             self.commands["selftests"] = " && ".join(map(build.shell, commands))
             for argv in commands:
                 done = build.step(argv, log, SELFTESTS_SECONDS)
@@ -198,10 +199,10 @@ class CellRun:
             limit = BOOT_SECONDS + sum(test.seconds for test in self.tests())
             cell, glob = replace(cell, qemu_config=config, boot_seconds=limit), ""
         argv = boot.exec_command(self.tree.path, cell, self.boot_dir or self.build_dir, glob)
-        shim = shlex.quote(str(self.root / "matrix/shim"))
+        shim = shlex.quote(str(boot.SHIM))
         self.commands["boot"] = build.shell(argv, {"PATH": f'{shim}:"$PATH"'})
         enough = functools.partial(self.until, console) if self.until else None
-        done = boot.boot(argv, self.root, console, cell.boot_seconds, enough)
+        done = boot.boot(argv, console, cell.boot_seconds, enough)
         self._time("boot", done.seconds)
         evidence = replace(evidence, exec_status=done.returncode, limit=cell.boot_seconds,
                            timed_out="boot" if done.timed_out else "")  # fmt: skip

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matrix import ktap
-from matrix.errors import WrongUse
-from matrix.verdict import Reason, Verdict
+from matrix.verdict import ktap
+from matrix.common.errors import WrongUse
+from matrix.verdict.judge import Reason, Verdict
 
 Result = dict[str, Any]  # the content of a result.json
 STEPS = ("configure", "build", "selftests", "boot")

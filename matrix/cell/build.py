@@ -9,9 +9,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from matrix import proc
-from matrix.cells import Cell
-from matrix.errors import MachineError
+from matrix.common import proc
+from matrix.cell.cells import Cell
+from matrix.common.errors import MachineError
 
 # Nothing else of the caller's environment reaches make: MAKEFLAGS, ARCH or KCFLAGS would change the kernel.
 PASSED = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "CCACHE_DIR", "CCACHE_CONFIGPATH")

@@ -5,17 +5,18 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from matrix import proc
-from matrix.build import common, environment, kunit
-from matrix.cells import Cell
+from matrix.common import proc
+from matrix.cell.build import common, environment, kunit
+from matrix.cell.cells import Cell
 
+SHIM = Path(__file__).resolve().parent / "shim"
 GRACE = 30.0  # seconds that kunit.py gets beyond its own time limit before it is killed
 PARSE_SECONDS = 120.0
 
 
-def shim_path(root: Path) -> str:
+def shim_path() -> str:
     """PATH with the folder in front whose qemu-system-* leave hardware acceleration out."""
-    return f"{root / 'matrix/shim'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return f"{SHIM}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def exec_command(tree: Path, cell: Cell, build: Path, glob: str) -> list[str]:
@@ -25,9 +26,9 @@ def exec_command(tree: Path, cell: Cell, build: Path, glob: str) -> list[str]:
     return argv + ([glob] if glob else [])
 
 
-def boot(argv: list[str], root: Path, log: Path, seconds: float, until: Callable[[], bool] | None = None) -> proc.Completed:
+def boot(argv: list[str], log: Path, seconds: float, until: Callable[[], bool] | None = None) -> proc.Completed:
     """Runs an exec_command(), or until it has shown enough; kunit.py enforces the limit, this only makes sure that it does."""
-    return proc.run(argv, log=log, env=environment() | {"PATH": shim_path(root)}, limit=seconds + GRACE, until=until)
+    return proc.run(argv, log=log, env=environment() | {"PATH": shim_path()}, limit=seconds + GRACE, until=until)
 
 
 def parse_command(tree: Path, console: Path, junit: Path) -> list[str]:

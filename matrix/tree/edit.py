@@ -16,9 +16,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from matrix import proc, source, tree
-from matrix.errors import MachineError, WrongUse
-from matrix.main import locked
+from matrix.common import proc
+from matrix.tree import source, tree
+from matrix.common.errors import MachineError, WrongUse
+from matrix.common.session import locked
 
 Say = Callable[[str], None]
 

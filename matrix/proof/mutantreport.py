@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What came of the mutants: mutants.json, which grows from run to run, and kunit/mutants/REPORT.md, which is made of it."""
+"""What came of the mutants: mutants.json, which grows from run to run, and build/mutants/REPORT.md, which is made of it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from matrix import report, tree
-from matrix.errors import WrongUse
-from matrix.mutants import ANYTHING, BROKEN, KILLED, Mutant, Outcome
+from matrix.tree import tree
+from matrix.verdict import report
+from matrix.common.errors import WrongUse
+from matrix.proof.mutants import ANYTHING, BROKEN, KILLED, Mutant, Outcome
 
 Outcomes = Mapping[str, Mapping[str, Outcome]]  # mutant -> cell -> outcome
 Document = dict[str, Any]
@@ -44,7 +45,7 @@ def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outc
 
 
 def markdown(data: Document, written: Sequence[Mutant], generated: Sequence[Mutant], equivalents: Mapping[str, str]) -> str:
-    """REPORT.md. Raises WrongUse when one of those in kunit/mutants/ or of the generated ones has not been run."""
+    """REPORT.md. Raises WrongUse when one of those in matrix/mutants/ or of the generated ones has not been run."""
     entries = data["mutants"]
     if missing := [mutant.name for mutant in (*written, *generated) if mutant.name not in entries]:
         names = f"{', '.join(missing[:5])}{f' and {len(missing) - 5} more' if missing[5:] else ''}"
