@@ -15,8 +15,8 @@ from matrix.cell import build, cells, selftests
 from matrix.proof import canary
 from matrix.tree import tree
 from matrix.verdict import manifest, report
-from matrix.cell.cellrun import E2E, KUNIT, CellRun, failed_check, manifest_path, result_name
 from matrix.cell.cells import Cell
+from matrix.cell.run import E2E, KUNIT, Job, Site, failed_check, manifest_path, result_name, run
 from matrix.common.errors import MatrixError, WrongUse
 from matrix.common.session import guarded, locked, sayer, side_by_side
 from matrix.verdict.judge import matches
@@ -107,10 +107,11 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         def share() -> int:
             return jobs if len(unfinished) == 1 else max(1, jobs // side)
 
+        site = Site(root, out, prepared, say, share, base=options.base)
+
         def one(cell: Cell) -> list[report.Result]:
             try:
-                run = CellRun(root, out, prepared, cell, share, say, options.filter, options.update_manifests, base=options.base)
-                return run.run(kinds)
+                return run(site, [Job(cell, kind, options.filter, options.update_manifests) for kind in kinds])
             except (MatrixError, OSError):
                 raise
             except Exception as err:  # pylint: disable=broad-exception-caught

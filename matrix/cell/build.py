@@ -30,11 +30,12 @@ def environment() -> dict[str, str]:
     return {name: os.environ[name] for name in PASSED if name in os.environ} | FIXED
 
 
-def use_ccache(folder: Path) -> None:
-    """Compiles by way of ccache from now on, if the machine has it; its cache is folder, unless the caller has one."""
+def with_ccache(folder: Path) -> dict[str, str]:
+    """The environment for compiling with ccache, if the machine has it; its cache is folder unless the caller has one."""
+    env = environment()
     if CCACHE.is_dir():
-        os.environ["PATH"] = f"{CCACHE}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-        os.environ.setdefault("CCACHE_DIR", str(folder))
+        env = {"CCACHE_DIR": str(folder)} | env | {"PATH": f"{CCACHE}{os.pathsep}{env.get('PATH', os.defpath)}"}
+    return env
 
 
 def kunit(tree: Path, verb: str) -> list[str]:
@@ -86,11 +87,6 @@ def make_command(tree: Path, cell: Cell, build: Path, jobs: int) -> list[str]:
     """What kunit.py build calls, without the seconds that it takes to find a .config of its own unchanged."""
     return ["make", "-C", str(tree), f"ARCH={cell.arch}", f"CROSS_COMPILE={cell.cross_compile}", f"O={build}", f"--jobs={jobs}",
             "--silent", "all"]  # fmt: skip
-
-
-def step(argv: list[str], log: Path, limit: float) -> proc.Completed:
-    """Runs one of the commands above, its output appended to log."""
-    return proc.run(argv, log=log, env=environment(), limit=limit)
 
 
 def forget_warned(build: Path, touched: frozenset[str]) -> None:

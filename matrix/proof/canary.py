@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matrix.cell import cells
+from matrix.cell import cells, run as cellrun
 from matrix.tree import tree
-from matrix.cell.cellrun import KUNIT, CellRun
 from matrix.cell.cells import Cell
+from matrix.cell.run import Job, Site
 from matrix.common.errors import WrongUse
 from matrix.verdict.judge import Reason, differences
 
@@ -77,8 +77,8 @@ def run(canary: Canary, root: Path, out: Path, prepared: tree.PreparedTree, jobs
     folder = out / "canaries" / canary.name
     shutil.rmtree(folder, ignore_errors=True)
     with tree.patched(prepared, [canary.patch]) as wrong:
-        run_of_cell = CellRun(root, folder, wrong, canary.cell, lambda: jobs, lambda text: say(f"{canary.name}: {text}"), canary.glob)
-        result = run_of_cell.run([KUNIT])[0]
+        site = Site(root, folder, wrong, lambda text: say(f"{canary.name}: {text}"), lambda: jobs)
+        result = cellrun.run(site, [Job(canary.cell, glob=canary.glob)])[0]
     return differences([Reason(**reason) for reason in result["reasons"]], canary.reasons)
 
 

@@ -17,12 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from matrix.cell import boot, build, cellrun, initramfs, selftests
+from matrix.cell import boot, build, initramfs, selftests
 from matrix.common import proc
 from matrix.proof import mutate
 from matrix.tree import tree
-from matrix.verdict import report
+from matrix.verdict.report import Result
 from matrix.cell.cells import Cell
+from matrix.cell.run import E2E, Job, Site, run
 from matrix.common.errors import MachineError
 
 FILE = re.compile(rb"gcov: (/\S+\.gcda) (\d+)\s*$")
@@ -73,47 +74,48 @@ def options(touched: Iterable[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def measure(run: cellrun.CellRun, into: Path) -> list[report.Result]:
-    """Boots the cell for the selftests and for the suites; what gcovr makes of their counters goes to into.
+def measure(site: Site, cell: Cell, into: Path) -> list[Result]:
+    """Boot the cell for the selftests and for the suites; what gcovr makes of their counters goes to into.
 
-    Nothing is written when one of them is red. run is for the selftests.
+    Nothing is written when one of them is red.
     """
-    results = run.run([cellrun.E2E])
+    selftest, folder = Job(cell, E2E), site.build_dir(cell)
+    results = run(site, [selftest])
     if results[0]["verdict"] != "green":
         return results
-    initrd = run.build_dir / "gcov.cpio"  # the same init, without anything to run
-    folder = run.made / "selftests" / run.cell.arch
-    initramfs.pack(initrd, selftests.FOLDERS, {"init": (folder / "init").read_bytes(), "tests": b""})
-    config = run.build_dir / "gcov.py"
-    config.write_text(boot.initramfs_config(run.cell, initrd), "utf-8")
-    suites = replace(run, kind=cellrun.KUNIT, cell=replace(run.cell, qemu_config=config), seconds={}, commands={})
-    results += suites.run([cellrun.KUNIT])
+    initrd = folder / "gcov.cpio"  # the same init, without anything to run
+    initramfs.pack(initrd, selftests.FOLDERS, {"init": (site.selftests_dir(cell) / "init").read_bytes(), "tests": b""})
+    config = folder / "gcov.py"
+    config.write_text(boot.initramfs_config(cell, initrd), "utf-8")
+    suites = Job(replace(cell, qemu_config=config))
+    results += run(site, [suites])
     if results[1]["verdict"] == "green":
-        parts = [_gcovr(one, into.with_name(f"{one.name}.json")) for one in (run, suites)]
-        _call([*_gcovr_start(run), *(f"--add-tracefile={part}" for part in parts), "--json", str(into)], run.build_dir)
+        parts = [_gcovr(site, job, into.with_name(f"{site.results(job).name}.json")) for job in (selftest, suites)]
+        _call([*_gcovr_start(site), *(f"--add-tracefile={part}" for part in parts), "--json", str(into)], folder)
     return results
 
 
-def _gcovr(run: cellrun.CellRun, into: Path) -> Path:
+def _gcovr(site: Site, job: Job, into: Path) -> Path:
     """gcovr's JSON for the counters of one boot, which lie beside the objects only meanwhile."""
-    found = counters((run.results / "console.log").read_bytes())
+    console, folder = site.results(job) / "console.log", site.build_dir(job.cell)
+    found = counters(console.read_bytes())
     if not found:
-        raise MachineError(f"{run.results / 'console.log'}: no counters; has the kernel been built with gcov?")
+        raise MachineError(f"{console}: no counters; has the kernel been built with gcov?")
     written = [Path(name) for name in found]
     try:
         for path, data in zip(written, found.values()):
             path.write_bytes(data)
-        sources = [f"--filter={re.escape(str(run.tree.path / name))}$" for name in sorted(run.tree.touched)]
-        _call([*_gcovr_start(run), *sources, f"--gcov-executable={run.cell.cross_compile}gcov", "--gcov-ignore-parse-errors",
-               "--json", str(into), str(run.build_dir)], run.build_dir)  # fmt: skip
+        sources = [f"--filter={re.escape(str(site.tree.path / name))}$" for name in sorted(site.tree.touched)]
+        _call([*_gcovr_start(site), *sources, f"--gcov-executable={job.cell.cross_compile}gcov", "--gcov-ignore-parse-errors",
+               "--json", str(into), str(folder)], folder)  # fmt: skip
     finally:
         for path in written:
             path.unlink(missing_ok=True)
     return into
 
 
-def _gcovr_start(run: cellrun.CellRun) -> list[str]:
-    return ["gcovr", f"--root={run.tree.path}"]
+def _gcovr_start(site: Site) -> list[str]:
+    return ["gcovr", f"--root={site.tree.path}"]
 
 
 def _call(argv: Sequence[str], cwd: Path) -> None:

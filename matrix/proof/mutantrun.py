@@ -6,16 +6,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from matrix.cell import build, cellrun
+from matrix.cell import build, run as cellrun
 from matrix.common import proc
 from matrix.tree import tree
 from matrix.cell.cells import Cell
-from matrix.common.session import side_by_side
+from matrix.cell.run import E2E, KUNIT, Job, Site, Steps
+from matrix.common.session import Say, side_by_side
 from matrix.proof.mutants import Mutant, Outcome, cases_of, judge, killing, missed
 from matrix.verdict.judge import Console, Evidence, matches
 
@@ -31,7 +32,8 @@ class Run:
     out: Path
     prepared: tree.PreparedTree
     jobs: int
-    say: cellrun.Say
+    say: Say
+    env: Mapping[str, str]  # of the builds
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     configured: set[Path] = field(default_factory=set)  # build directories
 
@@ -42,41 +44,43 @@ class Run:
             for mutant, cells in work:
                 with tree.patched(self.prepared, [mutant.path]) as prepared:
                     for cell in cells:
-                        run, evidence, seen = self._build(mutant, cell, prepared, kind)
+                        built = self._build(mutant, cell, prepared, kind)
                         if booting:
                             booting.result()
-                        if kind == cellrun.KUNIT:
-                            run.boot_dir = copy_image(run.build_dir, self.out / "mutants/boot")
-                        booting = booter.submit(self._boot, run, evidence, seen)
-                        if kind == cellrun.E2E:  # the selftests are built from this tree
+                        if kind == KUNIT:
+                            image = copy_image(built.site.build_dir(cell), self.out / "mutants/boot")
+                            built = dataclasses.replace(built, job=dataclasses.replace(built.job, image=image))
+                        booting = booter.submit(self._boot, built)
+                        if kind == E2E:  # the selftests are built from this tree
                             booting.result()
             if booting:
                 booting.result()
 
-    def _build(self, mutant: Mutant, cell: Cell, prepared: tree.PreparedTree, kind: str) -> tuple[cellrun.CellRun, Evidence, Seen]:
-        patience = cell.boot_seconds * QUIET_PART / proc.POLL if kind == cellrun.KUNIT else math.inf
+    def _build(self, mutant: Mutant, cell: Cell, prepared: tree.PreparedTree, kind: str) -> Built:
+        patience = cell.boot_seconds * QUIET_PART / proc.POLL if kind == KUNIT else math.inf
         cell = dataclasses.replace(cell, boot_seconds=math.ceil(cell.boot_seconds * BOOT_PART))
         order = [case for case in cases_of(cellrun.manifest_path(cell, kind)) if matches(mutant.glob, case)]
         seen = Seen(mutant, order, patience)
-        run = cellrun.CellRun(self.root, self.out / "mutants" / mutant.name, prepared, cell, lambda: self.jobs, lambda text: None,
-                              glob=mutant.glob, kind=kind, until=seen.enough)  # fmt: skip
-        run.configured = run.build_dir in self.configured
-        shutil.rmtree(run.results, ignore_errors=True)
-        run.results.mkdir(parents=True)
-        clean = (run.build_dir / build.CLEAN).exists()
-        evidence = run.kernel()
+        job = Job(cell, kind, mutant.glob, until=seen.enough)
+        site = Site(self.root, self.out / "mutants" / mutant.name, prepared, lambda text: None, lambda: self.jobs, self.env)
+        results, folder, steps = site.results(job), site.build_dir(cell), Steps()
+        shutil.rmtree(results, ignore_errors=True)
+        results.mkdir(parents=True)
+        clean = (folder / build.CLEAN).exists()
+        evidence = cellrun.kernel(site, cell, results, steps, configured=folder in self.configured)
         if not evidence.config_status:
-            self.configured.add(run.build_dir)
+            self.configured.add(folder)
         if clean:  # a warning was the mutant's, and its file is compiled again without it
-            build.mark_clean(run.build_dir)
-        return run, evidence, seen
+            build.mark_clean(folder)
+        return Built(site, job, evidence, steps, seen)
 
-    def _boot(self, run: cellrun.CellRun, evidence: Evidence, seen: Seen) -> None:
-        result = run.finish(evidence)
-        outcome = judge(seen.mutant, result, run.results / "console.log", seen.order, seen.stopped)
-        outcome = dataclasses.replace(outcome, seconds=round(sum(run.seconds.values()), 1))
-        self.outcomes.setdefault(seen.mutant.name, {})[run.cell.name] = outcome
-        self.say(f"{seen.mutant.name}: {run.cell.name}: {outcome.kind}{': ' if outcome.why else ''}{outcome.why}")
+    def _boot(self, built: Built) -> None:
+        result = cellrun.finish(built.site, built.job, built.evidence, built.steps)
+        seen, cell = built.seen, built.job.cell
+        outcome = judge(seen.mutant, result, built.site.results(built.job) / "console.log", seen.order, seen.stopped)
+        outcome = dataclasses.replace(outcome, seconds=round(sum(built.steps.seconds.values()), 1))
+        self.outcomes.setdefault(seen.mutant.name, {})[cell.name] = outcome
+        self.say(f"{seen.mutant.name}: {cell.name}: {outcome.kind}{': ' if outcome.why else ''}{outcome.why}")
 
 
 def copy_image(build_dir: Path, folder: Path) -> Path:
@@ -110,3 +114,14 @@ class Seen:
             with open(console, "rb") as stream:
                 self.stopped = not missed(self.mutant, killing(Console(stream), self.order, stopped=True))
         return self.stopped or self.quiet > self.patience
+
+
+@dataclass(frozen=True)
+class Built:
+    """A mutant that was built, and what its boot needs."""
+
+    site: Site
+    job: Job
+    evidence: Evidence
+    steps: Steps
+    seen: Seen

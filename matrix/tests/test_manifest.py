@@ -8,7 +8,7 @@ from unittest import mock
 
 from matrix.cell import cells
 from matrix.verdict import manifest
-from matrix.cell.cellrun import E2E, KUNIT, manifest_path
+from matrix.cell.run import E2E, KUNIT, manifest_path
 from matrix.common.errors import WrongUse
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,8 +14,8 @@ from unittest import mock
 
 from matrix.cell import build, cells
 from matrix.proof import mutantreport, mutantrun, mutants, mutate
-from matrix.verdict import manifest
-from matrix.cell.cellrun import E2E, KUNIT, manifest_path
+from matrix.verdict import manifest, report
+from matrix.cell.run import E2E, KUNIT, manifest_path
 from matrix.common.errors import WrongUse
 from matrix.proof.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
@@ -87,7 +87,8 @@ class Judge(unittest.TestCase):
 
     def judge(self, reasons: list[dict[str, str]], console: str | None, mutant: Mutant = MUTANT) -> Outcome:
         """The outcome of a run that was red for these reasons, or green."""
-        result: dict[str, Any] = {"verdict": "red" if reasons else "green", "reasons": reasons}
+        result = report.red("one", "", "")
+        result["verdict"], result["reasons"] = ("red" if reasons else "green"), reasons
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "console.log"
             if console is not None:
@@ -141,7 +142,7 @@ class Judge(unittest.TestCase):
             path.write_text(CLEAN[: CLEAN.index("        ok 2 second row")].replace("ok 1 one", "not ok 1 one"))
             anything = mutantrun.Seen(Mutant("m", Path(), "", mutants.ANYTHING, ()), ())
             self.assertTrue(anything.enough(path))
-            result: dict[str, Any] = {"verdict": "red", "reasons": [{"code": "end", "text": "x"}]}
+            result = report.red("one", "end", "x")
             self.assertEqual(mutants.judge(anything.mutant, result, path, (), anything.stopped).killers, ("alpha.one",))
 
     def test_hang(self) -> None:
@@ -154,7 +155,7 @@ class Judge(unittest.TestCase):
             self.assertEqual([seen.enough(path) for _ in range(3)], [False] * 3)
             path.write_text(CLEAN[: CLEAN.index("        ok 2 second row")])
             self.assertEqual([seen.enough(path) for _ in range(4)], [False] * 3 + [True])
-            result: dict[str, Any] = {"verdict": "red", "reasons": [{"code": "end", "text": "x"}]}
+            result = report.red("one", "end", "x")
             outcome = mutants.judge(seen.mutant, result, path, (), seen.stopped)
             self.assertEqual((outcome.kind, outcome.killers), (KILLED, ("alpha.table",)))
 
@@ -200,14 +201,13 @@ class Judge(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"PATH": "/bin"}):
             os.environ.pop("CCACHE_DIR", None)
             with mock.patch.object(build, "CCACHE", Path(folder) / "none"):
-                build.use_ccache(Path("/cache"))
-                self.assertEqual(build.environment()["PATH"], "/bin")
+                self.assertEqual(build.with_ccache(Path("/cache")), build.environment())
                 self.assertNotIn("CCACHE_DIR", build.environment())
             with mock.patch.object(build, "CCACHE", Path(folder)):
-                build.use_ccache(Path("/cache"))
-                self.assertEqual(build.environment()["PATH"], f"{folder}:/bin")
-                build.use_ccache(Path("/another"))
-                self.assertEqual(build.environment()["CCACHE_DIR"], "/cache")
+                env = build.with_ccache(Path("/cache"))
+                self.assertEqual((env["PATH"], env["CCACHE_DIR"]), (f"{folder}:/bin", "/cache"))
+                os.environ["CCACHE_DIR"] = "/own"
+                self.assertEqual(build.with_ccache(Path("/cache"))["CCACHE_DIR"], "/own")
 
     def test_images(self) -> None:
         """build.IMAGES has what the configs boot."""

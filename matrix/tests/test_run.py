@@ -261,7 +261,7 @@ class Run(Fake):
 
     def test_an_error_of_ours(self) -> None:
         """An exception in a cell makes that cell red, with a result."""
-        with mock.patch("matrix.cell.cellrun.options", side_effect=ZeroDivisionError("x")):
+        with mock.patch("matrix.cell.run.options", side_effect=ZeroDivisionError("x")):
             status, text = self.run_main("one")
         self.assertEqual(status, 1)
         self.assertIn("check could not run: ZeroDivisionError: x", text)

@@ -21,6 +21,10 @@ class Manifest:
     tests: dict[str, str | None]
     head: tuple[str, ...] = ()  # the comment in front
 
+    def of(self, names: Iterable[str]) -> "Manifest":
+        """The manifest of these tests, which keep their leave to skip."""
+        return Manifest({name: self.tests.get(name) for name in names}, self.head)
+
     def near(self, glob: str) -> list[str]:
         """Suites whose names resemble a glob that selects none."""
         suites = {name.partition(".")[0] for name in self.tests}

@@ -5,17 +5,36 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 from matrix.verdict import ktap
 from matrix.common.errors import WrongUse
 from matrix.verdict.judge import Reason, Verdict
 
-Result = dict[str, Any]  # the content of a result.json
 STEPS = ("configure", "build", "selftests", "boot")
 SHOWN = 5  # reasons of a cell in the table
 FIGURE = re.compile(r"^ *# (\w+): # ([\w ,-]+: \d.*)", re.MULTILINE)  # of init.c: "    # test: # huge mappings: 7"
 MOST_FIGURES = 20
+
+
+class Result(TypedDict, total=False):
+    """The content of a result.json. Of a run that ended in an error of ours only what is required is known."""
+
+    cell: Required[str]  # name of the result: "arm64-thp", "arm64-thp-e2e"
+    verdict: Required[str]  # "green" or "red"
+    reasons: Required[list[dict[str, str]]]  # code and text
+    tests: Required[dict[str, int]]  # total, passed, failed, skipped
+    suites: Required[dict[str, Any]]
+    skips: Required[dict[str, str]]  # test -> reason, of those that the manifest allows
+    seconds: Required[dict[str, float]]  # per step
+    arch: str
+    proves: str
+    kernel: dict[str, str]  # version, origin, series (a digest)
+    filter: str
+    manifest: str
+    figures: list[str]
+    commands: dict[str, str]  # what repeats each step
+    files: str
 
 
 def tests(verdict: Verdict) -> tuple[dict[str, int], dict[str, Any]]:

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0
+"""One cell from its fragments to its result.json: build once, then boot for KUnit's suites, for the KVM selftests, or both."""
+
+import functools
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from matrix.cell import boot, build, selftests
+from matrix.cell.cells import Cell, asked, options
+from matrix.common import proc
+from matrix.common.session import Say
+from matrix.tree.tree import PreparedTree
+from matrix.verdict import manifest, report
+from matrix.verdict.judge import Evidence, Verdict, check_warnings, judge, matches
+from matrix.verdict.manifest import Manifest
+from matrix.verdict.report import Result
+
+# With one of these the console does not show which tests exist.
+BLIND = frozenset({"check", "config", "build", "boot", "hang", "exec", "ktap", "end"})
+KUNIT, E2E = "kunit", "e2e"  # what a boot is for
+SELFTESTS_SECONDS = 600.0  # to build them
+BOOT_SECONDS = 60  # for the boot around them
+
+
+def result_name(cell: Cell, kind: str, base: bool = False) -> str:
+    """The name of a result and of its folder: "arm64-thp", "arm64-thp-e2e" or "arm64-thp-e2e-base"."""
+    return cell.name + ("" if kind == KUNIT else f"-{kind}") + ("-base" if base else "")
+
+
+def manifest_path(cell: Cell, kind: str) -> Path:
+    """The manifest of a cell's suites, or of its selftests."""
+    return cell.manifest if kind == KUNIT else cell.manifest.with_name(f"{cell.manifest.stem}-{kind}.txt")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the cells of one prepared tree are built, and where their results go."""
+
+    root: Path
+    out: Path
+    tree: PreparedTree
+    say: Say
+    jobs: Callable[[], int]  # asked when a build begins
+    env: Mapping[str, str] = field(default_factory=build.environment)  # of every build
+    base: bool = False  # the tree is the pristine source, which has no manifest: whatever runs may skip
+    make_options: tuple[str, ...] = ()  # for kunit.py build
+
+    @property
+    def made(self) -> Path:
+        """The folder of everything that is built from this tree."""
+        return self.tree.path.parent / "on-base" if self.base else self.tree.path.parent
+
+    def build_dir(self, cell: Cell) -> Path:
+        """kbuild's output directory, kept from run to run."""
+        return self.made / "cells" / cell.name
+
+    def selftests_dir(self, cell: Cell) -> Path:
+        """The selftests of an architecture."""
+        return self.made / "selftests" / cell.arch
+
+    def results(self, job: "Job") -> Path:
+        """The result folder of a job."""
+        return self.out / "results" / result_name(job.cell, job.kind, self.base)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One boot of a cell's kernel, and what it is judged by."""
+
+    cell: Cell
+    kind: str = KUNIT
+    glob: str = ""  # kunit.py's filter_glob
+    update: bool = False  # write the manifest instead of judging by the old one
+    image: Path | None = None  # boot the kernel that was copied to this folder
+    until: Callable[[Path], bool] | None = None  # ends the boot once it returns true for the console
+
+
+@dataclass
+class Steps:
+    """What the steps of a job took, and the commands that repeat them."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    commands: dict[str, str] = field(default_factory=dict)
+
+    def copy(self) -> "Steps":
+        """The same steps, to which another job adds its own."""
+        return Steps(dict(self.seconds), dict(self.commands))
+
+
+def run(site: Site, jobs: Sequence[Job]) -> list[Result]:
+    """Build the cell that the jobs share, then boot and judge each. Raises MatrixError when the cell is not to blame."""
+    folders = [site.results(job) for job in jobs]
+    for folder in folders:
+        folder.mkdir(parents=True)  # the caller has removed the old one
+    steps = Steps()
+    evidence = kernel(site, jobs[0].cell, folders[0], steps)
+    for folder in folders[1:]:
+        for name in ("build.log", ".config"):
+            if (folders[0] / name).exists():
+                shutil.copyfile(folders[0] / name, folder / name)
+    return [finish(site, job, evidence, steps.copy()) for job in jobs]
+
+
+def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool = False) -> Evidence:
+    """Configure and build; stop after the step that fails. A build directory that is configured only needs make."""
+    evidence = Evidence(asked=asked(cell), got=None, manifest=None, touched=site.tree.touched)
+    log, tree, folder = results / "build.log", site.tree.path, site.build_dir(cell)
+    folder.mkdir(parents=True, exist_ok=True)
+    build.forget_warned(folder, site.tree.touched)
+    steps_left = [("configure", build.CONFIG_SECONDS), ("build", float(cell.build_seconds))][configured:]
+    for step, limit in steps_left:
+        if step == "configure":
+            argv = build.config_command(tree, cell, folder)
+        elif configured:
+            argv = build.make_command(tree, cell, folder, site.jobs())
+        else:
+            argv = build.build_command(tree, cell, folder, site.jobs())
+            argv += [f"--make_options={option}" for option in site.make_options]
+        done = _step(site, steps, results.name, step, [argv], log, limit)
+        if step == "configure":
+            evidence = replace(evidence, config_status=done.returncode)
+        else:
+            evidence = replace(evidence, build_status=done.returncode)
+        if done.timed_out:
+            evidence = replace(evidence, timed_out=step, limit=limit)
+        if not evidence.built:
+            break
+    evidence = replace(evidence, build_log=log.read_text("utf-8", "replace"))
+    if (folder / ".config").exists():
+        shutil.copyfile(folder / ".config", results / ".config")
+        evidence = replace(evidence, got=options((folder / ".config").read_text("utf-8")))
+    if evidence.built and not check_warnings(evidence):
+        build.mark_clean(folder)
+    return evidence
+
+
+def finish(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Result:
+    """Boot what kernel() built, and judge."""
+    results = site.results(job)
+    evidence = replace(evidence, manifest=manifest.load(manifest_path(job.cell, job.kind)), glob=job.glob)
+    if job.kind == E2E and evidence.built:
+        evidence = _selftests(site, job, evidence, steps)
+    if evidence.built:
+        evidence = _boot(site, job, evidence, steps)
+    if site.base:
+        evidence = replace(evidence, settle=lambda ran: Manifest(dict.fromkeys(ran, "the base may")))
+    elif job.update:
+        evidence = replace(evidence, settle=(evidence.manifest or Manifest({})).of)
+    verdict = _judge(evidence, results / "console.log" if "boot" in steps.seconds else None)
+    if job.update:
+        _update(site, job, verdict)
+    if job.kind == E2E and not site.base:
+        _compare(site, verdict, job.cell)
+    return _write(site, job, verdict, steps)
+
+
+def _judge(evidence: Evidence, console: Path | None) -> Verdict:
+    if not console:
+        return judge(evidence)
+    with open(console, "rb") as stream:
+        return judge(replace(evidence, console=stream))
+
+
+def _step(site: Site, steps: Steps, name: str, step: str, commands: Sequence[list[str]], log: Path, limit: float) -> proc.Completed:
+    """Run the commands of one step until one of them fails, each for at most limit seconds."""
+    steps.commands[step] = " && ".join(build.shell(argv) for argv in commands)
+    seconds = 0.0
+    for argv in commands:
+        done = proc.run(argv, log=log, env=site.env, limit=limit)
+        seconds += done.seconds
+        if done.returncode or done.timed_out:
+            break
+    _time(site, steps, name, step, seconds)
+    return done
+
+
+def _time(site: Site, steps: Steps, name: str, step: str, seconds: float) -> None:
+    steps.seconds[step] = round(seconds, 1)
+    site.say(f"{name}: {step} {seconds:.1f} s")
+
+
+def chosen(site: Site, job: Job) -> list[selftests.Selftest]:
+    """The selftests of a boot."""
+    known = selftests.present(site.tree.path, selftests.load(site.root, job.cell))
+    return [test for test in known if not job.glob or matches(job.glob, f"{selftests.SUITE}.{test.name}")]
+
+
+def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
+    """Build the selftests and pack them."""
+    results, folder = site.results(job), site.selftests_dir(job.cell)
+    log = results / "build.log"
+    before = log.stat().st_size
+    with selftests.lock(folder):
+        if not (folder / build.CLEAN).exists():
+            selftests.forget(folder)
+        (folder / build.CLEAN).unlink(missing_ok=True)
+        tests = chosen(site, job)
+        commands = selftests.build_commands(site.tree.path, job.cell, folder, tests, site.jobs())
+        done = _step(site, steps, results.name, "selftests", commands, log, SELFTESTS_SECONDS)
+        evidence = replace(evidence, selftests_status=done.returncode)
+        if done.timed_out:
+            evidence = replace(evidence, timed_out="build of the selftests", limit=SELFTESTS_SECONDS)
+        with open(log, "rb") as file:
+            file.seek(before)
+            added = file.read().decode("utf-8", "replace")
+        names = {name.removeprefix(f"{selftests.FOLDER}/") for name in site.tree.touched}  # as gcc calls them there
+        only = replace(evidence, build_log=added, touched=site.tree.touched | names)
+        if evidence.built:
+            selftests.pack(folder, tests, site.build_dir(job.cell) / "e2e.cpio")
+            if not check_warnings(only):
+                (folder / build.CLEAN).touch()
+    return replace(only, build_log=log.read_text("utf-8", "replace"))
+
+
+def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
+    """Boot the kernel, and let kunit.py parse what it printed."""
+    results, folder, cell, glob = site.results(job), site.build_dir(job.cell), job.cell, job.glob
+    console, junit = results / "console.log", results / "junit.xml"
+    if job.kind == E2E:
+        config = folder / "e2e.py"
+        config.write_text(boot.initramfs_config(cell, folder / "e2e.cpio", boot.WITHOUT_KUNIT), "utf-8")
+        limit = BOOT_SECONDS + sum(test.seconds for test in chosen(site, job))
+        cell, glob = replace(cell, qemu_config=config, boot_seconds=limit), ""
+    argv = boot.exec_command(site.tree.path, cell, job.image or folder, glob)
+    steps.commands["boot"] = build.shell(argv, {"PATH": f'{shlex.quote(str(boot.SHIM))}:"$PATH"'})
+    done = boot.boot(argv, console, cell.boot_seconds, functools.partial(job.until, console) if job.until else None)
+    _time(site, steps, results.name, "boot", done.seconds)
+    evidence = replace(evidence, exec_status=done.returncode, limit=cell.boot_seconds, timed_out="boot" if done.timed_out else "")
+    argv = boot.parse_command(site.tree.path, console, junit)
+    steps.commands["parse"] = build.shell(argv)
+    done = boot.parse(argv)
+    status = done.returncode if junit.exists() and not done.timed_out else done.returncode or 1
+    return replace(evidence, parse_status=status)
+
+
+def _compare(site: Site, verdict: Verdict, cell: Cell) -> None:
+    """Say of a selftest that failed how it ended without the series, if somebody has run it (--base)."""
+    base = report.cases(site.out / "results" / result_name(cell, E2E, base=True), selftests.SUITE)
+    for at, reason in enumerate(verdict.reasons):
+        match = re.match(rf"{selftests.SUITE}\.(\S+) failed", reason.text)
+        if reason.code == "test" and match and match[1] in base:
+            verdict.reasons[at] = replace(reason, text=f"{reason.text} (without the series: {base[match[1]]})")
+
+
+def _update(site: Site, job: Job, verdict: Verdict) -> None:
+    """Write the tests that ran into the manifest and show the difference."""
+    path, name = manifest_path(job.cell, job.kind), result_name(job.cell, job.kind)
+    blind = [str(reason) for reason in verdict.reasons if reason.code in BLIND]
+    blind += [f"suite {suite} did not run" for suite in verdict.tests if "." not in suite]
+    if blind or not verdict.tests:
+        site.say(f"{name}: {path.name} left as it was: {(blind or ['no tests'])[0]}")
+        return
+    diff = manifest.update(path, verdict.tests)
+    site.say(f"{name}: {path.name} {'changed:' if diff else 'unchanged'}\n{diff}".rstrip())
+
+
+def _write(site: Site, job: Job, verdict: Verdict, steps: Steps) -> Result:
+    folder, tree = site.results(job), site.tree
+    counts, suites = report.tests(verdict)
+    result = Result(
+        cell=folder.name, arch=job.cell.arch, proves=job.cell.proves, verdict="green" if verdict.green else "red",
+        reasons=report.reasons(verdict.reasons),
+        kernel={"version": tree.version, "origin": tree.origin, "series": tree.series},
+        filter=job.glob, manifest=manifest_path(job.cell, job.kind).name, tests=counts, skips=verdict.skipped, suites=suites,
+        figures=report.figures(folder / "console.log") if job.kind == E2E else [],
+        seconds=steps.seconds, commands=steps.commands, files=str(folder),
+    )  # fmt: skip
+    report.write_json(folder / "result.json", result)
+    site.say(f"{folder.name}: {result['verdict']}, {counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
+    return result
+
+
+def failed_check(out: Path, name: str, err: Exception) -> Result:
+    """The result of a boot whose run ended in an error of ours."""
+    result = report.red(name, "check", f"check could not run: {type(err).__name__}: {err}")
+    (out / "results" / name).mkdir(parents=True, exist_ok=True)
+    report.write_json(out / "results" / name / "result.json", result)
+    return result
