@@ -229,7 +229,7 @@ class Judge(unittest.TestCase):
 
 
 class Report(unittest.TestCase):
-    """mutants.json and REPORT.md."""
+    """mutants.json and mutants.md."""
 
     def setUp(self) -> None:
         self.path = Path(self.enterContext(tempfile.TemporaryDirectory())) / "mutants.json"  # pylint: disable=consider-using-with
