@@ -15,9 +15,11 @@ from matrix.common import proc
 from matrix.common.session import Say
 from matrix.tree.tree import PreparedTree
 from matrix.verdict import manifest, report
-from matrix.verdict.judge import Evidence, Verdict, check_warnings, judge, matches
+from matrix.verdict.evidence import Evidence
+from matrix.verdict.judge import Verdict, judge, matches
 from matrix.verdict.manifest import Manifest
 from matrix.verdict.report import Result
+from matrix.verdict.warnings import check_warnings
 
 # With one of these the console does not show which tests exist.
 BLIND = frozenset({"check", "config", "build", "boot", "hang", "exec", "ktap", "end"})

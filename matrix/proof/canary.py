@@ -13,7 +13,7 @@ from matrix.tree import tree
 from matrix.cell.cells import Cell
 from matrix.cell.run import Job, Site
 from matrix.common.errors import WrongUse
-from matrix.verdict.judge import Reason, differences
+from matrix.verdict.evidence import Reason, differences
 
 KEYS = {
     "name": str, "about": str, "cell": str, "patch": str, "fragment": str, "kernel_args": list, "filter": str,

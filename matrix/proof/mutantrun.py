@@ -18,7 +18,9 @@ from matrix.cell.cells import Cell
 from matrix.cell.run import E2E, KUNIT, Job, Site, Steps
 from matrix.common.session import Say, side_by_side
 from matrix.proof.mutants import Mutant, Outcome, cases_of, judge, killing, missed
-from matrix.verdict.judge import Console, Evidence, matches
+from matrix.verdict.console import Console
+from matrix.verdict.evidence import Evidence
+from matrix.verdict.judge import matches
 
 # A mutant may hang. Of a cell's boot_seconds, which are ample: how long it may take, and how long KUnit may say nothing.
 BOOT_PART, QUIET_PART = 1 / 5, 1 / 100

@@ -22,7 +22,7 @@ from matrix.tree import tree
 from matrix.verdict import ktap, manifest, report
 from matrix.cell.cells import Cell
 from matrix.common.errors import WrongUse
-from matrix.verdict.judge import Console
+from matrix.verdict.console import Console
 
 HEADER = re.compile(r"(Mistake|Killed-by|Cells|Gate): *(.*)")
 CASE = re.compile(r"\w+\.\w+")

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from matrix.verdict.manifest import Manifest
-from matrix.verdict.judge import Evidence, Verdict, judge
+from matrix.verdict.evidence import Evidence
+from matrix.verdict.judge import Verdict, judge
 
 # The shape that lib/kunit/test.c and lib/kunit/executor.c of 7.3 print, with a boot around it.
 CLEAN = """\

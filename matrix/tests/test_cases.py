@@ -12,7 +12,8 @@ from typing import Any
 
 from matrix.verdict import manifest
 from matrix.cell.cells import options
-from matrix.verdict.judge import Evidence, Verdict, differences, judge
+from matrix.verdict.evidence import Evidence, differences
+from matrix.verdict.judge import Verdict, judge
 
 CASES = Path(__file__).resolve().parents[1] / "verdict/cases"
 # Where a splat.txt is put into a clean console: in front of the match, which reasons it then gets if the console ends
@@ -32,7 +33,8 @@ PLACES = {
 LOOP = """
 import io, pathlib, resource, sys
 from matrix.verdict import manifest
-from matrix.verdict.judge import Evidence, judge
+from matrix.verdict.evidence import Evidence
+from matrix.verdict.judge import judge
 folder = pathlib.Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 class Loop(io.RawIOBase):

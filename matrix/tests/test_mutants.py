@@ -20,7 +20,8 @@ from matrix.common.errors import WrongUse
 from matrix.proof.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
 from matrix.tree.tree import PreparedTree
-from matrix.verdict.judge import Console, matches
+from matrix.verdict.console import Console
+from matrix.verdict.judge import matches
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTANT = Mutant("m", Path("m.patch"), "a mistake.", ("alpha.two",), ())

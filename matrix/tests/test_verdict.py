@@ -9,10 +9,11 @@ from typing import Any
 from unittest import mock
 
 from matrix.verdict import ktap
-from matrix.verdict import judge as module
+from matrix.verdict import console as reader, judge as module
 from matrix.verdict.manifest import Manifest
 from matrix.tests.consoles import CLEAN, FULL, TESTS, spoil, verdict
-from matrix.verdict.judge import Evidence, judge, matches
+from matrix.verdict.evidence import Evidence
+from matrix.verdict.judge import judge, matches
 
 # One line each that the kernel prints for a kind of trouble, as its source has it, and the label we give it.
 SPLATS = {
@@ -315,11 +316,11 @@ class Clean(unittest.TestCase):
         text = "\x1bc\x1b[2J\x1b[0mSeaBIOS\r\n" + "".join(f"\x1b[1;37m{line}\r\n" for line in CLEAN.splitlines())
         line = text.count("\n") + 1
         for size in (1, 2, 3, 7, 64):
-            with self.subTest(size), mock.patch.object(module, "CHUNK", size):
+            with self.subTest(size), mock.patch.object(reader, "CHUNK", size):
                 self.check_green(text)
                 found = verdict(text + "BUG: KASAN: x")
                 self.assertEqual([str(reason) for reason in found.reasons], [f"splat: KASAN after the tests (line {line}): BUG: KASAN: x"])
-        with mock.patch.object(module, "LONG", 300), mock.patch.object(module, "CHUNK", 1000):
+        with mock.patch.object(reader, "LONG", 300), mock.patch.object(reader, "CHUNK", 1000):
             for at in range(250, 350):
                 self.assertFalse(verdict(CLEAN + "x" * at + " BUG: KASAN: y\n").green, at)
 
@@ -507,11 +508,11 @@ class Spoiled(unittest.TestCase):
 
         loop = b"KTAP version 1\n1..9\n" + b"ok 1 x\n" * 100_000
         nest = b"".join(b" " * 4 * depth + b"KTAP version 1\n" for depth in range(200))
-        with mock.patch.object(module, "LINES", 100):
+        with mock.patch.object(reader, "LINES", 100):
             found = verdict("x\n" * 100 + "Kernel panic - not syncing: x\n")  # all of it is in the first chunk
             self.assertIn("console", [reason.code for reason in found.reasons])
         small: dict[str, Any] = {"LARGEST": 1 << 19, "CHUNK": 1 << 16, "LINES": 20_000}
-        with mock.patch.multiple(module, **small), mock.patch.object(ktap, "MAX_LEAVES", 1000):
+        with mock.patch.multiple(reader, **small), mock.patch.object(ktap, "MAX_LEAVES", 1000):
             for text in (b"[    1.234567] a message\n", b"x", b"\x1b", b"BUG: y\n", b"\xff\xfe", b"INFO: task ", b"\r", loop, nest):
                 tracemalloc.start()
                 start = time.monotonic()

@@ -9,7 +9,8 @@ from typing import Any, Required, TypedDict
 
 from matrix.verdict import ktap
 from matrix.common.errors import WrongUse
-from matrix.verdict.judge import Reason, Verdict
+from matrix.verdict.evidence import Reason
+from matrix.verdict.judge import Verdict
 
 STEPS = ("configure", "build", "selftests", "boot")
 SHOWN = 5  # reasons of a cell in the table

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0
+"""What a run leaves behind, and the reasons that the verdict finds in it."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from matrix.verdict.manifest import Manifest
+
+MOST = 20  # reasons of one kind that are written out
+WIDTH = 200  # characters of a quoted line
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a cell is red: a short stable code and one line for people."""
+
+    code: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.text}"
+
+
+def differences(found: Sequence[Reason], expected: Sequence[Sequence[str]]) -> list[str]:
+    """What is not as expected, a pair of code and part of the text each: pairs that are not met, codes that nobody expects."""
+    wrong = [f"no {code}: …{part}…" for code, part in expected
+             if not any(reason.code == code and part in reason.text for reason in found)]  # fmt: skip
+    codes = {code for code, _ in expected}
+    return wrong + [f"not expected: {reason}" for reason in found if reason.code not in codes]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a run left behind. console is None when the kernel was never booted."""
+
+    asked: Mapping[str, str]  # options the fragments ask for
+    got: Mapping[str, str] | None  # options of the .config; None: there is none
+    manifest: Manifest | None  # None: there is no such file
+    touched: frozenset[str]  # files of the tree that must not cause a warning
+    build_log: str = ""
+    console: BinaryIO | None = None
+    glob: str = ""  # kunit.py's filter_glob
+    config_status: int = 0  # exit statuses of kunit.py's steps
+    build_status: int = 0
+    selftests_status: int = 0  # of make in tools/testing/selftests/kvm
+    exec_status: int = 0
+    parse_status: int = 0
+    timed_out: str = ""  # the step that hit its limit
+    limit: float = 0  # that limit, in seconds
+    settle: Callable[[Iterable[str]], Manifest] | None = None  # makes the manifest of the tests that ran
+
+    @property
+    def built(self) -> bool:
+        """Every step so far ended with success."""
+        return not (self.config_status or self.build_status or self.selftests_status or self.timed_out)
