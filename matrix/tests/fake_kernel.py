@@ -94,7 +94,7 @@ class FakeKernel(unittest.TestCase):
         tarball = self.cache / "linux-7.3.4.tar.xz"
         subprocess.run(["tar", "-cJf", str(tarball), "-C", str(self.top), "linux-7.3.4"], check=True)
         note = {"file": tarball.name, "sha256": hashlib.sha256(tarball.read_bytes()).hexdigest(), "version": "7.3.4",
-                "origin": "kernel.org linux-7.3.4", "pin": "7.3.4"}
+                "origin": "Debian linux-source-7.3 7.3.4-1", "pin": "7.3.4"}
         write(self.cache / "linux-7.3.4.tar.xz.json", json.dumps(note))
         return tarball
 

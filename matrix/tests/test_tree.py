@@ -50,7 +50,7 @@ class Prepared(FakeKernel):
         """All of it: patched, added, removed, laid in, linked."""
         got = self.prepare()
         self.assertEqual(got.path, self.out / "linux-7.3.4/tree")
-        self.assertEqual((got.version, got.origin), ("7.3.4", "kernel.org linux-7.3.4"))
+        self.assertEqual((got.version, got.origin), ("7.3.4", "Debian linux-source-7.3 7.3.4-1"))
         self.assertEqual(got.touched, {"virt/kvm/guest_memfd.c", "virt/kvm/new.c", "mm/gone.c",
                                        *(f"virt/kvm/tests/{n}" for n in ("Makefile", "gmem_kunit.c", ".kunitconfig"))})
         self.assertIn("line ten\n", self.text("virt/kvm/guest_memfd.c"))

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Where the kernel source comes from: the download cache, kernel.org, or Debian's archive.
+"""Where the kernel source comes from: the download cache, Debian's archive, or kernel.org.
+
+Nothing unverified is unpacked. apt checks the signature of Debian's archive; kernel.org's tarball must match the
+sha256 of source.toml, and without one it is not downloaded.
 
 The cache is $GMEM_CACHE, else ${XDG_CACHE_HOME:-~/.cache}/gmem-hugepages. It holds one tarball per pin and
 beside it NAME.json, written last: a tarball without it does not count.
@@ -17,7 +20,6 @@ import os
 import re
 import shutil
 import tempfile
-import threading
 import tomllib
 import urllib.error
 import urllib.request
@@ -30,20 +32,21 @@ from matrix.common.errors import DISK_FULL, MachineError, WrongUse
 
 Say = Callable[[str], None]
 
-CONNECT_SECONDS = 4.0  # to learn that kernel.org cannot be reached
-READ_SECONDS = 60.0    # without one byte
+READ_SECONDS = 60.0  # without one byte
 APT_SECONDS = 900.0
 UNPACK_SECONDS = 900.0
+KERNEL_ORG = "kernel.org linux-"  # how the origin of its tarballs starts
+TEMPLATE = Path("/usr/share/python-apt/templates/Debian.info")  # names Debian's archive on systems that are not Debian
 
 
 @dataclass(frozen=True)
 class Pin:
-    """kernel/<base>/source.toml: the version the series is written against, and where it is to be had."""
+    """kernel/<base>/source.toml: the version that the series is written against, and its sources."""
 
     base: str      # "7.3", the name of the folder
     version: str   # "7.3.4"
-    url: str       # of the .tar.xz; sha256sums.asc lies beside it
-    sha256: str    # "" when not known
+    url: str       # of kernel.org's .tar.xz
+    sha256: str    # of that file; "" when not known
     package: str   # Debian's source package
     suite: str
     keyring: Path
@@ -56,7 +59,7 @@ class Archive:
     file: str      # name inside the cache
     sha256: str
     version: str   # what it really is
-    origin: str    # for people: "kernel.org linux-7.3.4", "Debian linux-source-7.3 7.3.4-1~bpo13+1"
+    origin: str    # "kernel.org linux-7.3.4", "Debian linux-source-7.3 7.3.4-1~bpo13+1"
     pin: str       # the pinned version it was fetched for
 
     @property
@@ -104,7 +107,7 @@ def cache_dir() -> Path:
 def fetch(pin: Pin, say: Say) -> Archive:
     """Return the verified tarball for the pin, from the cache or downloaded into it.
 
-    Raises MachineError when no source can serve, and when a download came out truncated or wrong (it is removed).
+    Raises MachineError when no source can serve, and when a download is truncated or wrong (it is removed).
     """
     cache = cache_dir()
     try:
@@ -113,7 +116,7 @@ def fetch(pin: Pin, say: Say) -> Archive:
             if cached:
                 return cached
             why = []
-            for source in (_from_kernel_org, _from_apt):
+            for source in (_from_apt, _from_kernel_org):
                 try:
                     archive = source(pin, cache, say)
                 except Unreachable as reason:
@@ -131,7 +134,7 @@ def fetch(pin: Pin, say: Say) -> Archive:
 
 
 def unpack(archive: Archive, dest: Path, say: Say) -> None:
-    """Unpack the tarball as dest (which must not exist), whole or not at all: by way of dest.part."""
+    """Unpack the tarball as dest (which must not exist), whole or not at all, through dest.part."""
     part = dest.with_name(dest.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -165,9 +168,10 @@ def _cached(pin: Pin, say: Say) -> Archive | None:
             continue
         if archive.pin != pin.version:
             continue
-        if archive.path.is_file() and _sha256(archive.path) == archive.sha256:
+        want = pin.sha256 if archive.origin.startswith(KERNEL_ORG) else archive.sha256
+        if archive.path.is_file() and _sha256(archive.path) == archive.sha256 == want:
             return archive
-        say(f"source: {archive.path} is not what was downloaded; fetching it anew")
+        say(f"source: {archive.path} is not what was downloaded, or was not verified; fetching it again")
         note.unlink()
         archive.path.unlink(missing_ok=True)
     return None
@@ -182,46 +186,20 @@ def _record(archive: Archive) -> None:
 
 def _from_kernel_org(pin: Pin, cache: Path, say: Say) -> Archive:
     name = pin.url.rsplit("/", 1)[-1]
-    sums = _text(pin.url.rsplit("/", 1)[0] + "/sha256sums.asc")
-    want = pin.sha256
-    if not want:
-        found = re.search(rf"^([0-9a-f]{{64}})  {re.escape(name)}$", sums, re.MULTILINE)
-        if not found:
-            raise Unreachable(f"kernel.org's sha256sums.asc does not list {name}")
-        want = found[1]
-        say("source: source.toml has no sha256; checking against kernel.org's sha256sums.asc (signature not verified)")
+    if not pin.sha256:
+        raise Unreachable(f"kernel.org: kernel/{pin.base}/source.toml has no sha256 to verify {name} with")
     say(f"source: downloading {pin.url}")
     part = cache / f"{name}.part"
     try:
         size = _download(pin.url, part)
         got = _sha256(part)
-        if got != want:
-            raise MachineError(f"{pin.url} is not what it should be: {size} bytes with sha256 {got}, expected {want}; "
-                               "removed it. Run again; if it stays so, check source.toml")
+        if got != pin.sha256:
+            raise MachineError(f"{pin.url} is not what source.toml pins: {size} bytes with sha256 {got}, expected {pin.sha256}; "
+                               "removed it. Run again; if it fails again, check source.toml")
         part.rename(cache / name)
     finally:
         part.unlink(missing_ok=True)
-    return Archive(name, want, pin.version, f"kernel.org linux-{pin.version}", pin.version)
-
-
-def _text(url: str) -> str:
-    """Read a small file. Unreachable within CONNECT_SECONDS: urllib's own limit leaves the name look-up out."""
-    got: list[str] = []
-    failed: list[str] = ["no answer"]
-
-    def read() -> None:
-        try:
-            with urllib.request.urlopen(url, timeout=CONNECT_SECONDS) as answer:
-                got.append(answer.read().decode())
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            failed[0] = str(getattr(error, "reason", "") or error)
-
-    reader = threading.Thread(target=read, daemon=True)
-    reader.start()
-    reader.join(CONNECT_SECONDS)
-    if not got:
-        raise Unreachable(f"kernel.org cannot be reached ({failed[0]})")
-    return got[0]
+    return Archive(name, pin.sha256, pin.version, KERNEL_ORG + pin.version, pin.version)
 
 
 def _download(url: str, part: Path) -> int:
@@ -230,8 +208,10 @@ def _download(url: str, part: Path) -> int:
         with urllib.request.urlopen(url, timeout=READ_SECONDS) as answer, part.open("wb") as out:
             shutil.copyfileobj(answer, out, 1 << 20)
             size, want = out.tell(), answer.headers.get("Content-Length")
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise MachineError(f"the download of {url} broke off ({error}); removed what had come. Run again") from error
+    except urllib.error.URLError as error:
+        raise Unreachable(f"kernel.org cannot be reached ({error.reason})") from error
+    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        raise MachineError(f"the download of {url} broke off ({error}); removed it. Run again") from error
     if want is not None and size != int(want):
         raise MachineError(f"the download of {url} is truncated: {size} of {want} bytes; removed it. Run again")
     return size
@@ -247,9 +227,9 @@ def _from_apt(pin: Pin, cache: Path, say: Say) -> Archive:
             raise Unreachable(f"apt: there is no {tool} here")
     if not pin.keyring.is_file():
         raise Unreachable(f"apt: there is no {pin.keyring} (package debian-archive-keyring)")
-    hosts = _debian_archives()
+    hosts = debian_archives()
     if not hosts:
-        raise Unreachable("apt: no Debian archive among this machine's apt sources")
+        raise Unreachable(f"apt: this machine knows no Debian archive: none in its apt sources, and no {TEMPLATE} (package python-apt-common)")
     say(f"source: asking apt for {pin.package} in {pin.suite}")
     with tempfile.TemporaryDirectory(prefix="apt-", dir=cache) as folder:
         work = Path(folder)
@@ -259,7 +239,8 @@ def _from_apt(pin: Pin, cache: Path, say: Say) -> Archive:
             f"Types: deb\nURIs: {' '.join(hosts)}\nSuites: {pin.suite}\nComponents: main\nSigned-By: {pin.keyring}\n")
         apt = ["apt-get", "-q", "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={work}/sources",
                "-o", f"Dir::State::Lists={work}/lists", "-o", f"Dir::Cache={work}/cache",
-               "-o", "Acquire::Languages=none", "-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=2"]
+               "-o", "Acquire::Languages=none", "-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=2",
+               "-o", "Acquire::AllowInsecureRepositories=false", "-o", "APT::Get::AllowUnauthenticated=false"]
         for step in (["update"], ["download", pin.package]):
             done = proc.run([*apt, *step], cwd=work, limit=APT_SECONDS)
             if done.returncode or done.timed_out:
@@ -279,10 +260,13 @@ def _from_apt(pin: Pin, cache: Path, say: Say) -> Archive:
     return Archive(name, digest, version[1], f"Debian {pin.package} {full}", pin.version)
 
 
-def _debian_archives() -> list[str]:
-    """The Debian archives this machine's apt knows (main archive only: the security one has no backports)."""
+def debian_archives() -> list[str]:
+    """The Debian archives that apt knows here (not the security archive, which has no backports), or Debian's default."""
     asked = proc.run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], limit=60)
-    return sorted({uri for uri in asked.output.split() if uri.rstrip("/").endswith("/debian")})
+    known = {uri for uri in asked.output.split() if uri.rstrip("/").endswith("/debian")}
+    if not known and TEMPLATE.is_file():
+        known = set(re.findall(r"^BaseURI: (\S+/debian/?)$", TEMPLATE.read_text(), re.MULTILINE))
+    return sorted(known)
 
 
 def _last_line(done: proc.Completed) -> str:

@@ -82,6 +82,14 @@ class Setup(Tools):
         self.assertIn("--no-install-recommends made-up-test\n", done.stdout)
         self.assertEqual(done.returncode, 0)
 
+    def test_for_one_system(self) -> None:
+        """A line for another system does not count; one for this system does."""
+        self.program("sed", "echo ubuntu")
+        for system, packages in (("debian", "made-up made-up-dev"), ("ubuntu", "made-up made-up-dev made-up-keyring")):
+            with (self.root / "tools/packages.txt").open("a") as file:
+                file.write(f"matrix {system} /nowhere/keyring made-up-keyring\n")
+            self.assertIn(f"setup: missing: {packages}\n", self.run_tool("tools/setup", SETUP="no").stdout)
+
     def test_setup_no(self) -> None:
         """Prints the one command, status 3, asks apt nothing."""
         done = self.run_tool("tools/setup", SETUP="no")
