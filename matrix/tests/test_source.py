@@ -72,9 +72,8 @@ class Source(FakeKernel):
         (self.apt / "bin/apt-get").chmod(0o755)
         self.template = self.top / "Debian.info"
         env = {"PATH": f"{self.apt}/bin:{os.environ['PATH']}", "FAKE_APT": str(self.apt), "no_proxy": "127.0.0.1"}
-        for patch in (mock.patch.dict(os.environ, env), mock.patch.object(source, "TEMPLATE", self.template)):
-            patch.start()
-            self.addCleanup(patch.stop)
+        self.enterContext(mock.patch.dict(os.environ, env))
+        self.enterContext(mock.patch.object(source, "TEMPLATE", self.template))
 
     def fetch(self, **changes: Any) -> source.Archive:
         """fetch() with some fields of the pin changed."""
@@ -258,10 +257,8 @@ class RealApt(FakeKernel):
         debian.write(self.archive)
         careless = self.top / "apt.conf"
         write(careless, 'Acquire::AllowInsecureRepositories "true";\nAPT::Get::AllowUnauthenticated "true";\n')
-        for patch in (mock.patch.object(source, "debian_archives", return_value=[f"file:{self.archive}"]),
-                      mock.patch.dict(os.environ, {"APT_CONFIG": str(careless)})):
-            patch.start()
-            self.addCleanup(patch.stop)
+        self.enterContext(mock.patch.object(source, "debian_archives", return_value=[f"file:{self.archive}"]))
+        self.enterContext(mock.patch.dict(os.environ, {"APT_CONFIG": str(careless)}))
         self.pin = source.Pin("7.3", "7.3.4", "http://127.0.0.1:9/linux-7.3.4.tar.xz", "", debian.NAME, debian.SUITE,
                               debian.ARCHIVE / "key.asc")
 
