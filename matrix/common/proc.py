@@ -45,8 +45,9 @@ def run(
     env: Mapping[str, str] | None = None,
     limit: float,
     until: Callable[[], bool] | None = None,
+    stdin: Path | None = None,
 ) -> Completed:
-    """Run argv to its end or for limit seconds; stdout and stderr are appended to log, or returned.
+    """Run argv to its end or for limit seconds, with an empty stdin or this file; stdout and stderr are appended to log, or returned.
 
     A child over its limit is killed with its whole group and comes back with timed_out set. One that until() says
     enough of is killed, too; it did not time out.
@@ -54,9 +55,9 @@ def run(
     when the run is being stopped (Ctrl-C here, or stop_all() from another thread).
     """
     try:
-        with (open(log, "a+b") if log else tempfile.TemporaryFile()) as sink:
+        with (open(log, "a+b") if log else tempfile.TemporaryFile()) as sink, open(stdin or os.devnull, "rb") as given:
             start = time.monotonic()
-            returncode, timed_out = _run(argv, sink, cwd, env, limit, until)
+            returncode, timed_out = _run(argv, given, sink, cwd, env, limit, until)
             seconds = time.monotonic() - start
             output = "" if log else _tail(sink.fileno(), None)
             full = returncode != 0 and "No space left on device" in _tail(sink.fileno(), TAIL)
@@ -73,7 +74,7 @@ def run(
 
 
 def _run(
-    argv: Sequence[str], sink: IO[bytes], cwd: Path | None, env: Mapping[str, str] | None, limit: float,
+    argv: Sequence[str], given: IO[bytes], sink: IO[bytes], cwd: Path | None, env: Mapping[str, str] | None, limit: float,
     until: Callable[[], bool] | None,
 ) -> tuple[int, bool]:
     """Returns (exit status, whether the limit was hit)."""
@@ -81,7 +82,7 @@ def _run(
         if _stopping.is_set():
             raise KeyboardInterrupt
         child = subprocess.Popen(  # pylint: disable=consider-using-with
-            list(argv), stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT,
+            list(argv), stdin=given, stdout=sink, stderr=subprocess.STDOUT,
             cwd=cwd, env=env, start_new_session=True, pass_fds=tuple(_kept),
         )
         _live.add(child)

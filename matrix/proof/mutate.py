@@ -9,6 +9,7 @@ text, not by their number, so that the list survives edits elsewhere.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -52,7 +53,7 @@ class Change:
     @property
     def name(self) -> str:
         """Unique among the changes of a tree."""
-        digest = format(abs(hash_text(self.new)) % 0xFFFF, "04x")
+        digest = hashlib.sha256(self.new.encode()).hexdigest()[:8]
         return f"{Path(self.file).stem}-{self.line}-{self.what}-{digest}"
 
     def key(self) -> str:
@@ -60,29 +61,20 @@ class Change:
         return f"{self.file}: {self.old.strip()} => {self.new.strip()}"
 
 
-def hash_text(text: str) -> int:
-    """The same in every run, other than hash()."""
-    value = 5381
-    for char in text:
-        value = (value * 33 + ord(char)) & 0xFFFFFFFF
-    return value
-
-
-def added(base: Path, prepared: tree.PreparedTree) -> Iterator[tuple[str, list[str], list[int]]]:
+def added(prepared: tree.PreparedTree) -> Iterator[tuple[str, list[str], list[int]]]:
     """(file, its lines, numbers from 0 of those that the series adds) of each C file outside of the suites."""
     for name in sorted(prepared.touched):
         path = prepared.path / name
         if not name.endswith((".c", ".h")) or name.startswith((tree.KUNIT_DIR, "tools/")) or not path.is_file():
             continue
-        new = path.read_text("utf-8").splitlines()
-        old = (base / name).read_text("utf-8").splitlines() if (base / name).is_file() else []
+        old, new = tree.pristine_text(prepared, name).splitlines(), path.read_text("utf-8").splitlines()
         blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
         yield name, new, [at for tag, _, _, start, end in blocks if tag in ("insert", "replace") for at in range(start, end)]
 
 
-def changes(base: Path, prepared: tree.PreparedTree) -> list[Change]:
+def changes(prepared: tree.PreparedTree) -> list[Change]:
     """All changes to the lines that the series adds."""
-    return [Change(name, at + 1, what, lines[at], new) for name, lines, numbers in added(base, prepared)
+    return [Change(name, at + 1, what, lines[at], new) for name, lines, numbers in added(prepared)
             for at in numbers for what, new in mutate(lines, at)]
 
 
@@ -107,19 +99,19 @@ def mutate(lines: list[str], at: int) -> Iterator[tuple[str, str]]:
 
 
 def patch(change: Change, lines: list[str]) -> str:
-    """A patch for patch(1), with the header that matrix/mutants/ has."""
+    """A patch with the header that matrix/mutants/ has."""
     new = [*lines]
     new[change.line - 1] = change.new
     diff = difflib.unified_diff(lines, new, f"a/{change.file}", f"b/{change.file}", n=2, lineterm="")
     return f"Mistake: {change.what}: {change.old.strip()} => {change.new.strip()}\nKilled-by: *\n\n" + "\n".join(diff) + "\n"
 
 
-def write(base: Path, prepared: tree.PreparedTree, folder: Path, known: Mapping[str, str]) -> list[Path]:
+def write(prepared: tree.PreparedTree, folder: Path, known: Mapping[str, str]) -> list[Path]:
     """Writes all generated mutants but those that are known to be equivalent as patches into folder, a new one."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     paths = []
-    for change in changes(base, prepared):
+    for change in changes(prepared):
         if change.key() in known:
             continue
         lines = (prepared.path / change.file).read_text("utf-8").splitlines()

@@ -103,12 +103,13 @@ class FakeKernel(unittest.TestCase):
         self.said.append(line)
 
 
-def write(path: Path, text: str, mtime: int | None = None) -> None:
+def write(path: Path, text: str, mtime: int | None = None) -> Path:
     """Write a file with its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     if mtime is not None:
         os.utime(path, (mtime, mtime))
+    return path
 
 
 def snapshot(top: Path) -> dict[str, tuple[str, int, int, int]]:

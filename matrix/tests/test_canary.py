@@ -3,14 +3,18 @@
 
 import json
 import unittest
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from matrix.cell import cells
 from matrix.proof import canary
 from matrix.common.errors import WrongUse
 from matrix.tests.consoles import CLEAN, spoil
+from matrix.tests import test_run
 from matrix.tests.test_run import Fake
+from matrix.tree import tree
 
 CANARY = """
 [[canary]]
@@ -20,11 +24,29 @@ cell = "one"
 patch = "{0}.patch"
 reasons = {1}
 """
+FAKE = test_run.prepared
 END = ["end", "no 'reboot: Restarting system'"]
+
+
+def prepared(root: Path, out: Path, ksrc: Path | None, say: Callable[[str], None]) -> tree.PreparedTree:
+    """The fake tree, in git as tree.prepare() keeps it."""
+    made = FAKE(root, out, ksrc, say)
+    folder = made.path.parent
+    (folder / "git").mkdir(exist_ok=True)
+    tree.git(folder, "init", "--quiet", "--template=")
+    tree.git(folder, "add", "tools", "scenario.json")
+    commit = tree.git(folder, "commit-tree", "-m", "all", tree.git(folder, "write-tree").strip()).strip()
+    for name in ("base", "prepared"):
+        tree.git(folder, "update-ref", f"refs/heads/{name}", commit)
+    return made
 
 
 class Canaries(Fake):
     """A project with canaries."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.enterContext(mock.patch.object(test_run, "prepared", prepared))
 
     def write(self, **canaries: tuple[dict[str, Any], list[list[str]], str]) -> None:
         """name: what the kunit.py of this canary plays, the reasons that are expected, more keys."""

@@ -6,12 +6,13 @@ import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from matrix.cell import cells
 from matrix.proof import coverage
 from matrix.proof.coverage import Line
 from matrix.common.errors import MachineError
-from matrix.tree.tree import PreparedTree
+from matrix.tree import tree
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = "int a(int x)\n{\n\tif (x)\n\t\treturn 1;\n\treturn 0;\n}\n"
@@ -56,12 +57,10 @@ class Covered(unittest.TestCase):
 
     def added(self, *documents: dict[str, Any]) -> list[Line]:
         """What is known of f.c, of which the base has neither condition nor first return."""
-        with tempfile.TemporaryDirectory() as folder:
-            base, path = Path(folder) / "base", Path(folder) / "tree"
-            for top, text in ((base, SOURCE.replace("\tif (x)\n\t\treturn 1;\n", "")), (path, SOURCE)):
-                top.mkdir()
-                (top / "f.c").write_text(text)
-            return coverage.added(base, PreparedTree(path, "7.3.4", "", frozenset({"f.c"}), ""), documents)
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(tree, "pristine_text") as base:
+            base.return_value = SOURCE.replace("\tif (x)\n\t\treturn 1;\n", "")
+            (Path(folder) / "f.c").write_text(SOURCE)
+            return coverage.added(tree.PreparedTree(Path(folder), "7.3.4", "", frozenset({"f.c"}), ""), documents)
 
     def test_added(self) -> None:
         """Only the lines that the series adds count; cells add up, the best one counts for the branches."""

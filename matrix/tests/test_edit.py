@@ -2,6 +2,7 @@
 """matrix.tree.edit: the series to commits and back, losing nothing."""
 
 import os
+import shutil
 import subprocess
 import unittest
 from pathlib import Path
@@ -13,7 +14,7 @@ from matrix.tests.fake_kernel import FIRST, PATCH, SECOND, FakeKernel, snapshot,
 
 
 class Edit(FakeKernel):
-    """On the fake kernel, with a git that knows nobody's name."""
+    """On the fake kernel, with a git that does not know the user's name."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -31,7 +32,8 @@ class Edit(FakeKernel):
 
     def git(self, *args: str) -> str:
         """As a person in the repository."""
-        return subprocess.run(["git", "-C", str(self.out / "edit/linux-7.3"), *args],
+        identity = ("-c", "user.name=x", "-c", "user.email=x@x")
+        return subprocess.run(["git", *identity, "-C", str(self.out / "edit/linux-7.3"), *args],
                               check=True, capture_output=True, text=True).stdout
 
     def patches(self) -> dict[str, str]:
@@ -120,6 +122,23 @@ class Edit(FakeKernel):
         with self.assertRaisesRegex(WrongUse, "kernel/7.3 has changed since make edit"):
             self.refresh()
 
+    def test_the_source_goes(self) -> None:
+        """Work in the repository survives that somebody removes the git directory from which it borrows, and a new series."""
+        repo = self.edit()
+        write(repo / "virt/kvm/third.c", "third\n")
+        self.git("add", "-A")
+        self.git("commit", "-qm", "KVM: Third")
+        for change in (SECOND, SECOND.replace("+new\n", "+newer\n")):
+            self.set_series(FIRST, change)
+            shutil.rmtree(self.out / "linux-7.3.4")
+            if change == SECOND:
+                self.edit()
+            else:
+                with self.assertRaisesRegex(WrongUse, "holds work that was not written back"):
+                    self.edit()
+            self.git("fsck", "--strict")
+            self.assertEqual(len(self.git("log", "-p", "--format=%s", "base..").split("KVM: ")), 4)
+
     def test_edit_follows_changed_patches(self) -> None:
         """Nothing to lose: after a git pull the commits are the new ones."""
         self.edit()
@@ -128,12 +147,18 @@ class Edit(FakeKernel):
         self.assertEqual(self.git("log", "--format=%s", "base..").splitlines(), ["KVM: Number ten"])
 
     def test_stopped_half_way(self) -> None:
-        """Killed while copying, or between two patches: the next make edit starts over."""
-        write(self.out / "edit/linux-7.3.part/x", "")
+        """Killed on the way, at first or later: the next make edit starts over."""
+        write(self.out / "edit/linux-7.3/Makefile", "half")
         repo = self.edit()
+        self.assertEqual(edit.unsaved(repo), "")
         (repo / ".git/gmem.json").unlink()
         self.git("reset", "-q", "--hard", "HEAD~1")
         (repo / ".git/rebase-apply").mkdir()
+        self.edit()
+        self.set_series(FIRST)
+        with mock.patch.object(edit, "_agree", side_effect=KeyboardInterrupt), self.assertRaises(KeyboardInterrupt):
+            self.edit()
+        self.set_series(FIRST, SECOND)
         self.edit()
         self.assertEqual(len(self.git("rev-list", "base..").splitlines()), 2)
         self.assertEqual(edit.unsaved(repo), "")
@@ -141,7 +166,7 @@ class Edit(FakeKernel):
     def test_a_series_that_does_not_apply(self) -> None:
         """Said; and once it is mended the next try goes through."""
         self.set_series(FIRST, FIRST)
-        with self.assertRaisesRegex(WrongUse, "series of kernel/7.3 does not apply"):
+        with self.assertRaisesRegex(WrongUse, "kernel/7.3/0002-p.patch does not apply"):
             self.edit()
         self.set_series(FIRST, SECOND)
         self.edit()
@@ -152,12 +177,11 @@ class Edit(FakeKernel):
             self.refresh()
         repo = self.edit()
         before = snapshot(self.root)
-        identity = ("-c", "user.name=x", "-c", "user.email=x@x")
         steps: dict[str, list[tuple[str, ...]]] = {
             "HEAD is not on top of base": [("checkout", "-q", "--orphan", "other"), ("commit", "-qm", "x")],
             "no commits on top": [("checkout", "-q", "base")],
             "there are merges": [("checkout", "-qB", "m", "series~1"), ("commit", "-q", "--allow-empty", "-m", "e"),
-                                 (*identity, "merge", "-q", "-m", "m", "series")],
+                                 ("merge", "-q", "-m", "m", "series")],
         }
         for text, commands in steps.items():
             with self.subTest(text):

@@ -294,7 +294,7 @@ class Mutate(unittest.TestCase):
         change = mutate.Change("virt/kvm/x.c", 2, "relation", "\tif (a < b)", "\tif (a <= b)")
         text = mutate.patch(change, ["int x;", "\tif (a < b)", "\t\treturn;"])
         self.assertIn("\n\n--- a/virt/kvm/x.c\n+++ b/virt/kvm/x.c\n@@ -1,3 +1,3 @@\n int x;\n-\tif (a < b)\n+\tif (a <= b)\n", text)
-        self.assertRegex(change.name, "^x-2-relation-[0-9a-f]{4}$")
+        self.assertRegex(change.name, "^x-2-relation-[0-9a-f]{8}$")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "x.patch"
             path.write_text(text)

@@ -39,7 +39,7 @@ class Prepared(FakeKernel):
     """From the tarball."""
 
     def prepare(self, ksrc: Path | None = None) -> tree.PreparedTree:
-        """prepare(), with the tree checked against base + overlay made by hand."""
+        """prepare() of the project."""
         return tree.prepare(self.root, self.out, ksrc, self.say)
 
     def text(self, name: str) -> str:
@@ -47,7 +47,7 @@ class Prepared(FakeKernel):
         return (self.out / "linux-7.3.4/tree" / name).read_text()
 
     def test_first_time(self) -> None:
-        """All of it: patched, added, removed, laid in, linked."""
+        """All of it: patched, added, removed, from kunit/, linked; what needs no change keeps the time of the tarball."""
         got = self.prepare()
         self.assertEqual(got.path, self.out / "linux-7.3.4/tree")
         self.assertEqual((got.version, got.origin), ("7.3.4", "Debian linux-source-7.3 7.3.4-1"))
@@ -59,20 +59,49 @@ class Prepared(FakeKernel):
         self.assertFalse((got.path / "virt/kvm/tests/README.md").exists())
         self.assertEqual(os.readlink(got.path / "scripts/link"), "run.sh")
         self.assertTrue(os.access(got.path / "scripts/run.sh", os.X_OK))
-        base = self.out / "linux-7.3.4/base"
-        self.assertEqual((base / "Makefile").stat().st_ino, (got.path / "Makefile").stat().st_ino)
-        self.assertEqual((base / "virt/kvm/guest_memfd.c").read_text(), NUMBERS)
-        self.assertFalse((self.out / "linux-7.3.4/stage").exists())
+        self.assertEqual((got.path / "Makefile").stat().st_mtime, OLD)
+        self.assertEqual(tree.pristine_text(got, "virt/kvm/guest_memfd.c"), NUMBERS)
+        self.assertEqual(tree.pristine_text(got, "virt/kvm/new.c"), "")
+        self.assertEqual({path.name for path in got.path.parent.iterdir()}, {"git", "tree", "base.json"})
 
     def test_nothing_changed_touches_nothing(self) -> None:
-        """Not one mtime or inode moves, and the download is not looked at again."""
+        """Not one mtime or inode moves, and the download is not read again."""
         first = self.prepare()
-        before = snapshot(self.out)
+        before = snapshot(first.path)
         for path in self.cache.iterdir():
             path.unlink()
         self.assertEqual(self.prepare(), first)
-        after = snapshot(self.out)
-        self.assertEqual(after, before)
+        self.assertEqual(snapshot(first.path), before)
+
+    def test_pristine(self) -> None:
+        """The source as it came, beside the tree."""
+        path = self.prepare().path
+        before = snapshot(path)
+        got = tree.pristine(self.root, self.out, None, self.say)
+        self.assertEqual((got.path / "virt/kvm/guest_memfd.c").read_text(), NUMBERS)
+        self.assertEqual({name: item[0] for name, item in snapshot(got.path).items() if name != ".gitignore"},
+                         {name: item[0] for name, item in snapshot(self.upstream).items() if name != ".gitignore"})
+        self.assertEqual(snapshot(path), before)
+
+    def test_settings_do_not_matter(self) -> None:
+        """Neither those of the user, nor GIT_ variables, nor attributes in the source: the tree is the same, byte by byte."""
+        write(self.upstream / ".gitattributes", "* text=auto eol=crlf ident\n", OLD)
+        write(self.upstream / "mm/crlf.c", "$Id$\r\n", OLD)
+        self.fill_cache()
+        want = self.prepare()
+        (want.path / "mm/crlf.c").unlink()
+        self.prepare()
+        self.assertEqual((want.path / "mm/crlf.c").read_bytes(), b"$Id$\r\n")
+        subprocess.run(["rm", "-r", str(self.out)], check=True)
+        write(self.top / "hooks/post-applypatch", "#!/bin/sh\nexit 1\n").chmod(0o755)
+        write(self.top / ".gitconfig", f"[core]\nautocrlf = true\nhooksPath = {self.top}/hooks\n[am]\nkeepcr = true\nthreeWay = true\n"
+              "[apply]\nwhitespace = error\nignoreWhitespace = change\n[commit]\ngpgsign = true\n")
+        with mock.patch.dict(os.environ, {"HOME": str(self.top), "GIT_CONFIG_GLOBAL": str(self.top / ".gitconfig"),
+                                          "GIT_DIR": "/nowhere", "GIT_INDEX_FILE": "/nowhere", "GIT_AUTHOR_DATE": "@1"}):
+            self.assertEqual(self.prepare(), want)
+            self.set_series(FIRST.replace(" line 7\n", " line  7\n"))
+            with self.assertRaisesRegex(WrongUse, "0001-p.patch does not apply"):
+                self.prepare()
 
     def test_a_changed_series_touches_only_what_it_changes(self) -> None:
         """And with a fresh mtime, in both directions."""
@@ -133,58 +162,45 @@ class Prepared(FakeKernel):
         self.prepare()
         self.assertEqual({name: item[:2] for name, item in snapshot(path).items()}, want)
 
-    def test_an_edit_through_a_link_is_undone(self) -> None:
-        """Written in place, it changed base/ as well: the source is unpacked again, nothing else gets a new mtime."""
-        path = self.prepare().path
-        before = snapshot(path)
-        with (path / "virt/kvm/kvm_main.c").open("a") as file:
-            file.write("edited\n")
-        self.prepare()
-        self.assertEqual(self.text("virt/kvm/kvm_main.c"), "main\n")
-        after = snapshot(path)
-        self.assertEqual({name for name, item in after.items() if before[name][:3] != item[:3]}, {"virt/kvm/kvm_main.c"})
-        self.assertEqual(after["Makefile"][3], (self.out / "linux-7.3.4/base/Makefile").stat().st_ino)
-        self.assertTrue(any("was changed" in line for line in self.said), self.said)
-
-    def test_a_file_lost_from_base_comes_back(self) -> None:
-        """The count in base.json tells."""
-        self.prepare()
-        (self.out / "linux-7.3.4/base/Kbuild").unlink()
-        self.prepare()
-        self.assertTrue((self.out / "linux-7.3.4/tree/Kbuild").exists())
-
     def test_killed_at_any_point(self) -> None:
-        """Half of a step, left by kill -9, is never taken for the whole."""
+        """Half of a step, left by kill -9, never counts as complete."""
         want = {name: item[:2] for name, item in snapshot(self.prepare().path).items()}
         folder = self.out / "linux-7.3.4"
-        for step in ("unpack", "note", "links", "stage"):
+        for step in ("unpack", "add", "am", "checkout"):
             with self.subTest(step):
                 if step == "unpack":
                     subprocess.run(["rm", "-r", str(folder)], check=True)
-                    write(folder / "base.part/Makefile", "half")
-                elif step == "note":
+                    write(folder / "tree.part/Makefile", "half")
+                elif step == "add":
                     (folder / "base.json").unlink()
-                    (folder / "base/Makefile").unlink()
-                elif step == "links":
-                    (folder / "tree").rename(folder / "tree.part")
-                    (folder / "tree.part/Makefile").unlink()
-                    write(folder / "tree.part/junk", "")
-                    (folder / "tree.part/Kbuild").unlink()
-                    write(folder / "tree.part/Kbuild", "half")
+                    subprocess.run(["rm", "-r", str(folder / "git/objects")], check=True)
+                    (folder / "tree/Makefile").unlink()
+                elif step == "am":
+                    subprocess.run(["rm", "-r", str(folder / "git/refs/series")], check=True)
+                    write(folder / "git/rebase-apply/last", "2")
+                    write(folder / "git/HEAD.lock", "")
+                    write(folder / "am/virt/kvm/guest_memfd.c", "half")
                 else:
-                    write(folder / "stage/virt/kvm/guest_memfd.c", "half")
+                    write(folder / "git/tree.index.lock", "half")
+                    write(folder / "git/refs/heads/prepared.lock", "")
+                    write(folder / "tree/Kbuild", "half")
+                    (folder / "tree/Makefile").unlink()
                 got = self.prepare()
                 self.assertEqual({name: item[:2] for name, item in snapshot(got.path).items()}, want)
 
-    def test_a_new_tree_has_no_old_objects(self) -> None:
-        """Links carry old mtimes: what was built before must go when the tree is laid out anew."""
+    def test_no_old_objects(self) -> None:
+        """A file that git writes is new to make; what was built goes when the tarball is unpacked, with its old times."""
         path = self.prepare().path
-        write(path.with_name("cells") / "x86_64-thp/vmlinux", "")
-        self.prepare()
-        self.assertTrue(path.with_name("cells").exists())
+        built = path.with_name("cells") / "x86_64-thp/vmlinux"
+        write(built, "")
+        start = time.time()
         subprocess.run(["rm", "-r", str(path)], check=True)
         self.prepare()
-        self.assertFalse(path.with_name("cells").exists())
+        self.assertTrue(built.exists())
+        self.assertGreater((path / "Makefile").stat().st_mtime, start - 1)
+        path.with_name("base.json").unlink()
+        self.prepare()
+        self.assertFalse(built.exists())
 
     def test_a_patch_that_does_not_apply(self) -> None:
         """Names patch, file and hunk, and where the rejects are; the old tree stays as it was."""
@@ -215,19 +231,25 @@ class Prepared(FakeKernel):
     def test_a_patch_already_in(self) -> None:
         """As with a KSRC that has the series."""
         self.set_series(FIRST, FIRST)
-        with self.assertRaisesRegex(WrongUse, "0002-p.patch does not apply.*guest_memfd.c"):
+        with self.assertRaisesRegex(WrongUse, "0002-p.patch does not apply.*guest_memfd.c.*has this change already"):
             self.prepare()
 
     def test_a_patch_for_a_file_that_is_not_there(self) -> None:
         """The file is named."""
         self.set_series(FIRST.replace("guest_memfd.c", "absent.c"))
-        with self.assertRaisesRegex(WrongUse, "0001-p.patch does not apply.*virt/kvm/absent.c"):
+        with self.assertRaisesRegex(WrongUse, "0001-p.patch does not apply.*virt/kvm/absent.c: does not exist"):
+            self.prepare()
+
+    def test_a_patch_that_is_no_mail(self) -> None:
+        """Says so."""
+        self.set_series(FIRST[FIRST.index("diff"):])
+        with self.assertRaisesRegex(WrongUse, "0001-p.patch does not apply.*Patch format detection failed"):
             self.prepare()
 
     def test_series_names_a_missing_patch(self) -> None:
         """Clear, before anything is unpacked or applied."""
         (self.root / "kernel/7.3/0002-p.patch").unlink()
-        with self.assertRaisesRegex(WrongUse, "names 0002-p.patch, which is not there"):
+        with self.assertRaisesRegex(WrongUse, "names 0002-p.patch, which is missing"):
             self.prepare()
 
     def extra(self, *patches: str) -> list[Path]:
@@ -240,7 +262,6 @@ class Prepared(FakeKernel):
     def test_patched(self) -> None:
         """Patches on top, of a file of the series, a suite and a file of the source, one new and one gone; then all is as before."""
         got = self.prepare()
-        base = snapshot(self.out / "linux-7.3.4/base")
         before = snapshot(got.path)
         start = time.time_ns()
         time.sleep(0.02)
@@ -265,7 +286,6 @@ class Prepared(FakeKernel):
             self.assertGreater(inside[name][2], start)
             self.assertGreater(after[name][2], middle)
         self.assertEqual({name for name, item in before.items() if item != after[name]}, changed - {"lib/fresh.c"})
-        self.assertEqual(snapshot(self.out / "linux-7.3.4/base"), base)
         self.assertEqual(self.prepare(), got)
         self.assertFalse((got.path / "lib").exists())
 
@@ -302,12 +322,19 @@ class Prepared(FakeKernel):
         self.assertEqual(snapshot(got.path), before)
 
     def test_disk_full(self) -> None:
-        """One line, and no half tree."""
-        with mock.patch.object(os, "link", side_effect=OSError(28, "No space left on device")):
+        """One line, and no half of a tree."""
+        write(self.top / "bin/git", "#!/bin/sh\necho 'fatal: write: No space left on device'\nexit 128\n").chmod(0o755)
+        with mock.patch.dict(os.environ, {"PATH": f"{self.top}/bin:{os.environ['PATH']}"}):
             with self.assertRaisesRegex(MachineError, "disk full"):
                 self.prepare()
-        self.assertFalse((self.out / "linux-7.3.4/tree").exists())
         self.prepare()
+
+    def test_git_fails(self) -> None:
+        """Says where, and what to do."""
+        path = self.prepare().path
+        (path.parent / "git/tree.index").write_text("damaged")
+        with self.assertRaisesRegex(MachineError, "git read-tree in .*linux-7.3.4 failed: (.|\n)*remove "):
+            self.prepare()
 
     def test_tarball_of_another_version(self) -> None:
         """What the note claims and what the Makefile says must agree."""
@@ -362,11 +389,13 @@ class Ksrc(FakeKernel):
         self.assertIn("line ten\n", (got.path / "virt/kvm/guest_memfd.c").read_text())
 
     def test_a_staged_file_counts(self) -> None:
-        """git add is enough."""
+        """git add is enough; and git rm --cached, for the opposite."""
         self.commit()
         write(self.ksrc / "virt/kvm/staged.c", "s\n")
         self.git("add", "-f", "virt/kvm/staged.c")
         self.assertEqual((self.prepare().path / "virt/kvm/staged.c").read_text(), "s\n")
+        self.git("rm", "--cached", "virt/kvm/staged.c")
+        self.assertFalse((self.prepare().path / "virt/kvm/staged.c").exists())
 
     def test_switching_back_gives_fresh_mtimes(self) -> None:
         """Also when the user's file comes back with its old mtime."""

@@ -1,44 +1,50 @@
 # SPDX-License-Identifier: GPL-2.0
 """From the kernel source to the tree that is built: base + series + kunit/.
 
-<out>/<key>/base       the pristine source; <out>/<key>/base.json, written last, says that it is whole
-<out>/<key>/tree       base by hard links, the overlay as files of its own; kunit.py of this tree is run
-<out>/<key>/stage      the files the series touches, while it is applied; kept when it does not apply
+<out>/<key>/git        a git directory without a work tree of its own. Branch "base" is the pristine source as one commit,
+                       "prepared" what tree/ holds, refs/series/<digest> a series on base with one commit per patch
+<out>/<key>/tree       the work tree that is built; kunit.py of this tree is run
+<out>/<key>/base       the pristine source, for runs without the series only
+<out>/<key>/stage      what git says of a patch that does not apply, with its rejects
+<out>/<key>/base.json  where the source came from, written last: the git directory is complete
 key is linux-<version>, or ksrc-<8 hex digits of the sha256 of the path> for a tree of the user's own.
 
-Nobody edits tree/: every run puts it right again, and touches only what differs, so that builds stay warm.
+Nobody edits tree/: every run restores it, and touches only what differs, so that builds stay warm. Git gives every file that
+it writes a fresh mtime. Each work tree NAME has its own index, git/NAME.index.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
 import shutil
-import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matrix.common import proc
 from matrix.tree import source
-from matrix.common.errors import DISK_FULL, MachineError, WrongUse
-
-Say = Callable[[str], None]
-
-Item = tuple[bytes, int]  # content and mode of a file
+from matrix.common.errors import MachineError, WrongUse
+from matrix.common.session import Say
 
 KUNIT_DIR = "virt/kvm/tests"
-PATCH_SECONDS = 60.0
-GIT_SECONDS = 120.0
+GIT_SECONDS = 900.0
+
+# The same commits on every machine, whoever runs this. Base is old: git expects parents to be older than their children.
+_ENV = {"LC_ALL": "C", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_OPTIONAL_LOCKS": "0"} | {
+    f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (
+        ("NAME", "matrix"), ("EMAIL", "matrix@localhost"), ("DATE", "2000-01-01T00:00:00Z"))}
+_OPTIONS = ("safe.directory=*", "core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "core.compression=0", "core.fsync=none",
+            "index.version=4", "checkout.workers=0")
+_BYTES = "* -text -filter -ident -working-tree-encoding\n"  # no conversion, whatever .gitattributes says
 
 # What a build inside a tree without git leaves behind; kbuild with O= refuses a tree that holds some of it.
-_PRODUCT = re.compile(
-    r"(^|/)(\.git|__pycache__|\.[^/]*\.(cmd|d)|\.tmp_[^/]*|\.config(\.old)?|[^/]*\.(o|ko|a|mod|mod\.c|order|symvers|dtb|su|gcno))$"
-    r"|^(vmlinux[^/]*|System\.map|include/(config|generated)|arch/[^/]*/include/generated)$")
+_PRODUCTS = ("__pycache__ .*.cmd .*.d .tmp_* .config .config.old *.o *.ko *.a *.mod *.mod.c *.order *.symvers *.dtb *.su *.gcno "
+             "/vmlinux* /System.map /include/config /include/generated /arch/*/include/generated").split()
 
 
 @dataclass(frozen=True)
@@ -48,38 +54,21 @@ class PreparedTree:
     path: Path               # absolute
     version: str             # of the source, from its Makefile: "7.3.4"
     origin: str              # for people: where the source came from
-    touched: frozenset[str]  # files the series touches or kunit/ lays in, relative to path
+    touched: frozenset[str]  # files the series touches or kunit/ adds, relative to path
     series: str              # sha256 over these files
 
 
 @dataclass(frozen=True)
 class Base:
-    """A pristine source tree in the build folder."""
+    """A pristine source in the build folder."""
 
-    path: Path
+    folder: Path  # <out>/<key>
     kernel: str   # which folder of kernel/ it takes: "7.3"
     version: str
     origin: str
 
-
-@dataclass(frozen=True)
-class Overlay:
-    """What the series and kunit/ make of the base: content and mode per path; None: the file goes away."""
-
-    files: Mapping[str, Item | None]
-
-    def digest(self) -> str:
-        """sha256 over paths, modes and contents."""
-        total = hashlib.sha256()
-        for path, item in sorted(self.files.items()):
-            content, mode = item or (b"", -1)
-            total.update(f"{path}\0{mode}\0{len(content)}\0".encode())
-            total.update(content)
-        return total.hexdigest()
-
-
-class _Damaged(Exception):
-    """base/ is not as it was unpacked."""
+    def __str__(self) -> str:
+        return f"{self.version} ({self.origin})"
 
 
 def prepare(root: Path, out: Path, ksrc: Path | None, say: Say) -> PreparedTree:
@@ -87,56 +76,27 @@ def prepare(root: Path, out: Path, ksrc: Path | None, say: Say) -> PreparedTree:
 
     The caller holds the lock of out. Raises WrongUse (ksrc unusable, series does not apply) and MachineError.
     """
-    root, out = root.resolve(), out.resolve()
-    try:
-        base = prepare_base(root, out, ksrc, say)
-        over = overlay(root, base)
-        tree = base.path.with_name("tree")
-        try:
-            mirror(base, tree, over, say)
-        except _Damaged as what:
-            say(f"tree: {what}; unpacking the source again")
-            base.path.with_name("base.json").unlink()
-            base = prepare_base(root, out, ksrc, say)
-            mirror(base, tree, over, say)
-    except _Damaged as what:
-        raise MachineError(f"{what} while it was being used; run again") from what
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise MachineError(DISK_FULL) from error
-        raise MachineError(f"cannot prepare the tree in {out}: {error}") from error
-    return PreparedTree(tree, base.version, base.origin, frozenset(over.files), over.digest())
+    base = prepare_base(root, out, ksrc, say)
+    commits, why = apply_series(base, series(root, base.kernel))
+    if why:
+        raise WrongUse(why)
+    commit = add_suites(base.folder, root, (commits or ["base"])[-1])
+    git(base.folder, "update-ref", "refs/heads/prepared", commit)
+    return PreparedTree(checkout(base.folder, commit, "tree"), base.version, base.origin, *changed(base.folder, commit))
 
 
 def pristine(root: Path, out: Path, ksrc: Path | None, say: Say) -> PreparedTree:
-    """As prepare(), but the source as it came: without series and suites. It lies beside the tree and is as little written to."""
+    """The same without series and suites, in a work tree of its own."""
     base = prepare_base(root, out, ksrc, say)
-    return PreparedTree(base.path, base.version, f"{base.origin}, without the series", frozenset(), "")
+    return PreparedTree(checkout(base.folder, "base", "base"), base.version, f"{base.origin}, without the series", frozenset(), "")
 
 
 def prepare_base(root: Path, out: Path, ksrc: Path | None, say: Say) -> Base:
-    """Make sure that the pristine source is there, from ksrc or as kernel/<base>/source.toml says."""
+    """Make sure that the pristine source is in git, from ksrc or as kernel/<base>/source.toml says."""
     root, out = root.resolve(), out.resolve()
-    if ksrc is not None:
-        return _copy_ksrc(root, out, ksrc, say)
-    pin = source.load_pin(root)
-    for note in sorted(out.glob("linux-*/base.json")):
-        data = _read_note(note)
-        if data.get("pin") == pin.version and (note.parent / "base").is_dir():
-            return Base(note.parent / "base", pin.base, data["version"], data["origin"])
-    archive = source.fetch(pin, say)
-    folder = out / f"linux-{archive.version}"
-    base = folder / "base"
-    _remove(base)
-    source.unpack(archive, base, say)
-    version = read_version(base)
-    if version != archive.version:
-        raise MachineError(f"{archive.path} holds Linux {version}, not {archive.version}; remove it and run again")
-    mtimes = [(base / name).lstat().st_mtime_ns for name in _walk(base)]
-    data = {"version": version, "origin": archive.origin, "pin": pin.version,
-            "files": str(len(mtimes)), "newest": str(max(mtimes))}
-    _write(folder / "base.json", (json.dumps(data, indent=1) + "\n").encode(), 0o644)
-    return Base(base, pin.base, version, archive.origin)
+    for lock in [*out.glob("*/git/*.lock"), *out.glob("*/git/refs/**/*.lock")]:
+        lock.unlink()  # of a git that was killed; nobody else works here
+    return _take_ksrc(root, out, ksrc, say) if ksrc else _take_tarball(root, out, say)
 
 
 def read_version(tree: Path) -> str:
@@ -151,7 +111,76 @@ def read_version(tree: Path) -> str:
     return f"{found['VERSION']}.{found['PATCHLEVEL']}.{found.get('SUBLEVEL') or 0}{found.get('EXTRAVERSION', '')}"
 
 
-# The overlay
+# Git
+
+def run_git(cwd: Path, *args: str, env: Mapping[str, str] | None = None, stdin: Path | None = None) -> proc.Completed:
+    """Run git in cwd without settings, hooks and GIT_* variables of the user and the machine."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    options = [part for option in _OPTIONS for part in ("-c", option)]
+    return proc.run(["git", *options, *args], cwd=cwd, env=clean | _ENV | dict(env or {}), limit=GIT_SECONDS, stdin=stdin)
+
+
+def git(folder: Path, *args: str, tree: str = "tree", top: Path | None = None, stdin: Path | None = None) -> str:
+    """Run git on <out>/<key> with its work tree named tree (and this top instead, if given); MachineError when git fails."""
+    done = _git(folder, *args, tree=tree, top=top, stdin=stdin)
+    if done.returncode:
+        raise MachineError(f"git {args[0]} in {folder} failed: {done.output.strip()}\nIf it fails again, remove {folder}")
+    return done.output
+
+
+def _git(folder: Path, *args: str, tree: str = "tree", top: Path | None = None, stdin: Path | None = None) -> proc.Completed:
+    top = top or folder / tree
+    env = {"GIT_DIR": str(folder / "git"), "GIT_WORK_TREE": str(top), "GIT_INDEX_FILE": str(_index(folder, tree))}
+    return run_git(top if top.is_dir() else folder, *args, env=env, stdin=stdin)
+
+
+def _index(folder: Path, tree: str) -> Path:
+    return folder / "git" / f"{tree.replace('/', '-')}.index"
+
+
+def _init(folder: Path) -> None:
+    """An empty git directory."""
+    (folder / "git/info").mkdir(parents=True, exist_ok=True)
+    (folder / "git/info/attributes").write_text(_BYTES)
+    git(folder, "init", "--quiet", "--template=")
+
+
+def _commit(folder: Path, tree: str, message: str, *options: str) -> str:
+    """Commit what the index of a work tree holds."""
+    return git(folder, "commit-tree", "-m", message, *options, git(folder, "write-tree", tree=tree).strip()).strip()
+
+
+def _scratch(folder: Path, name: str, commit: str = "") -> Path:
+    """An empty work tree, with commit in its index. Git takes files that a patch needs from the index."""
+    shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / name).mkdir()
+    if commit:
+        git(folder, "read-tree", commit, tree=name)
+    return folder / name
+
+
+def checkout(folder: Path, commit: str, name: str) -> Path:
+    """Make the named work tree equal to commit, whatever state it is in. Files that need no change keep their mtime."""
+    path = folder / name
+    path.mkdir(parents=True, exist_ok=True)
+    git(folder, "read-tree", "--reset", "-u", commit, tree=name)
+    git(folder, "clean", "-ffdxq", tree=name)
+    return path
+
+
+def changed(folder: Path, commit: str) -> tuple[frozenset[str], str]:
+    """The files that differ from base, and a sha256 over their contents, modes and names."""
+    raw = git(folder, "diff-tree", "-r", "-z", "--no-renames", "--full-index", "base", commit, "--")
+    return frozenset(raw.split("\0")[1::2]), hashlib.sha256(raw.encode()).hexdigest()
+
+
+def pristine_text(prepared: PreparedTree, name: str) -> str:
+    """A file as it is in the pristine source; "" when the source has no such file."""
+    done = _git(prepared.path.parent, "cat-file", "blob", f"base:{name}")
+    return "" if done.returncode else done.output
+
+
+# Series and suites
 
 def series(root: Path, kernel: str) -> list[Path]:
     """The patches of kernel/<kernel>/series in order; empty lines and # comments do not count."""
@@ -160,25 +189,21 @@ def series(root: Path, kernel: str) -> list[Path]:
     if not listing.is_file():
         raise WrongUse(f"there is no {listing}: is this a whole checkout?")
     names = [line.split("#")[0].strip() for line in listing.read_text().splitlines()]
-    patches = [folder / name for name in names if name]
+    patches = [(folder / name).absolute() for name in names if name]
     for patch in patches:
         if not patch.is_file():
-            raise WrongUse(f"{listing} names {patch.name}, which is not there")
+            raise WrongUse(f"{listing} names {patch.name}, which is missing")
     return patches
 
 
 def patched_files(patch: Path) -> list[str]:
     """The paths a patch reads or writes, relative to the top of the tree."""
-    found = set()
-    for line in patch.read_text(errors="replace").splitlines():
-        name = re.match(r"(?:--- a/|\+\+\+ b/|rename (?:from|to) |copy (?:from|to) )([^\t]+)", line)
-        if name:
-            found.add(name[1])
-    return sorted(found)
+    names = re.findall(r"^(?:--- a/|\+\+\+ b/|rename (?:from|to) |copy (?:from|to) )([^\t\n]+)", patch.read_text(errors="replace"), re.M)
+    return sorted(set(names))
 
 
 def kunit_files(root: Path) -> Iterator[tuple[str, Path]]:
-    """What kunit/ lays into the tree: (path in the tree, file). README.md, mutants/ and editors' leavings stay out."""
+    """What kunit/ adds to the tree: (path in the tree, file). README.md, mutants/ and backup files of editors stay out."""
     for path in sorted((root / "kunit").rglob("*")):
         name = path.relative_to(root / "kunit")
         ours = name.parts[0] == "README.md" or re.search(r"~$|\.sw.$|\.orig$|\.rej$|^#", path.name)
@@ -186,23 +211,73 @@ def kunit_files(root: Path) -> Iterator[tuple[str, Path]]:
             yield f"{KUNIT_DIR}/{name}", path
 
 
-def overlay(root: Path, base: Base, patches: Sequence[Path] | None = None) -> Overlay:
-    """Apply the series to copies of the files it touches, no fuzz; WrongUse tells the hunk that does not go in.
+def apply_series(base: Base, patches: Sequence[Path]) -> tuple[list[str], str]:
+    """The commits on base, one per patch as far as the patches apply, and why the next patch does not apply ("": all do)."""
+    folder = base.folder
+    total = hashlib.sha256(git(folder, "rev-parse", "base").encode())
+    for patch in patches:
+        total.update(patch.read_bytes())
+    made, why = f"refs/series/{total.hexdigest()[:16]}", ""
+    if not patches:
+        return [], ""
+    if _git(folder, "rev-parse", "--quiet", "--verify", made, tree="am").returncode:
+        shutil.rmtree(folder / "git/rebase-apply", ignore_errors=True)
+        git(folder, "update-ref", "--no-deref", "HEAD", "base")
+        scratch = _scratch(folder, "am", "base")
+        done = _git(folder, "am", "--quiet", "--keep-non-patch", "--committer-date-is-author-date", *map(str, patches), tree="am")
+        shutil.rmtree(scratch)
+        if done.returncode:
+            made = "HEAD"
+            why = _refusal(folder, "am", patches[len(_log(folder, made))], str(base), done.output)
+        else:
+            git(folder, "update-ref", made, "HEAD")
+    return _log(folder, made), why
 
-    With patches given, these only, and the suites only if one of them hooks them up: the tree after some steps of the series.
-    """
-    suites = patches is None or any(KUNIT_DIR in patch.read_text(errors="replace") for patch in patches)
-    patches = series(root, base.kernel) if patches is None else patches
-    files = _apply(patches, base.path, f"{base.version} ({base.origin})")
-    for name, path in kunit_files(root) if suites else ():
-        files[name] = path.read_bytes(), 0o644
-    return Overlay(files)
+
+def _log(folder: Path, ref: str) -> list[str]:
+    return git(folder, "rev-list", "--reverse", f"base..{ref}", "--").split()
+
+
+def add_suites(folder: Path, root: Path, commit: str) -> str:
+    """The commit with the files of kunit/ on top of it."""
+    scratch = _scratch(folder, "am", commit)
+    names = []
+    for name, path in kunit_files(root):
+        (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, scratch / name)
+        names.append(name)
+    git(folder, "update-index", "--add", "--", *names, tree="am")
+    shutil.rmtree(scratch)
+    return _commit(folder, "am", "kunit", "-p", commit)
+
+
+def _refusal(folder: Path, index: str, patch: Path, what: str, said: str = "") -> str:
+    """Why a patch does not apply to the index of a work tree: which file, hunk and line, and where the rejects are."""
+    stage = _scratch(folder, "stage")
+    shutil.copy(_index(folder, index), _index(folder, "stage"))
+    output = _git(folder, "apply", "--index", "--reject", str(patch), tree="stage").output
+    lines, hunks = (re.findall(rf"^{line}$", output, re.M) for line in (r"error: patch failed: (.*):(\d+)", r"Rejected hunk #(\d+)\."))
+    where = [f"{file}, hunk {hunk} at line {line}" for (file, line), hunk in zip(lines, hunks)]
+    where += re.findall(r"^error: (?!patch failed|while searching)(.*)$", output.replace("in index", "in this tree"), re.M)
+    if not _git(folder, "apply", "--cached", "--check", "--reverse", str(patch), tree=index).returncode:
+        where.append("the tree has this change already")
+    rejects = " ".join(sorted(str(path) for path in stage.rglob("*.rej")))
+    return (f"{'/'.join(patch.parts[-3:])} does not apply to {what}: {'; '.join(where) or said.strip()}"
+            + (f"\nSee what was refused: less {rejects}" if rejects else ""))
+
+
+def _apply(prepared: PreparedTree, patch: Path, index: str, *options: str) -> None:
+    """Apply a patch to the index of a work tree, or as the options say; WrongUse when it does not apply."""
+    folder = prepared.path.parent
+    done = _git(folder, "apply", *options, str(patch.absolute()), tree=index)
+    if done.returncode:
+        raise WrongUse(_refusal(folder, index, patch.absolute(), f"{prepared.version} with the series", done.output))
 
 
 def check_applies(prepared: PreparedTree, patches: Iterable[Path]) -> None:
     """Raises WrongUse for the first of these patches that does not apply on top of series and suites, each on its own."""
     for patch in patches:
-        _apply([patch], prepared.path, f"{prepared.version} with the series")
+        _apply(prepared, patch, "tree", "--check")
 
 
 @contextmanager
@@ -210,206 +285,58 @@ def patched(prepared: PreparedTree, patches: Sequence[Path]) -> Iterator[Prepare
     """The prepared tree with these patches on top of series and suites; without them again afterwards.
 
     Only what they change is written, with fresh mtimes each way: the cells' build directories stay warm. After a kill
-    in between, prepare() puts the tree right. The caller holds the lock of out and builds nothing else meanwhile.
+    in between, prepare() restores the tree. The caller holds the lock of out and builds nothing else meanwhile.
     Raises WrongUse when a patch does not apply; the tree is then as it was.
     """
-    old: dict[str, Item | None] = {}
-    new = _apply(patches, prepared.path, f"{prepared.version} with the series")
-    for name in new:
-        path = prepared.path / name
-        old[name] = (path.read_bytes(), path.stat().st_mode & 0o777) if path.is_file() else None
-    over = Overlay(new)
-    try:
-        _lay(prepared.path, new)
-        yield replace(prepared, touched=prepared.touched | frozenset(new),
-                      series=hashlib.sha256(f"{prepared.series} {over.digest()}".encode()).hexdigest())
-    finally:
-        _lay(prepared.path, old)
-
-
-def _lay(tree: Path, files: Mapping[str, Item | None]) -> None:
-    """Write or remove the files that differ."""
-    for name, item in files.items():
-        if item is None:
-            _remove(tree / name)
-        elif not _same(tree / name, *item):
-            _write(tree / name, *item)
-
-
-def _apply(patches: Sequence[Path], top: Path, what: str) -> dict[str, Item | None]:
-    """What the files that these patches touch in top become; top itself stays as it is."""
-    stage = top.with_name("stage")
-    _remove(stage)
-    stage.mkdir()
-    names = sorted({name for patch in patches for name in patched_files(patch)})
-    for name in names:
-        if (top / name).is_file():
-            (stage / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(top / name, stage / name)
+    folder = prepared.path.parent
+    shutil.copy(_index(folder, "tree"), _index(folder, "patched"))
     for patch in patches:
-        _apply_patch(patch, stage, what)
-    files: dict[str, Item | None] = {}
-    for name in names:
-        path = stage / name
-        if path.is_file():
-            files[name] = path.read_bytes(), path.stat().st_mode & 0o777
-        elif (top / name).exists():
-            files[name] = None
-    _remove(stage)
-    return files
-
-
-def _apply_patch(patch: Path, stage: Path, what: str) -> None:
-    """Apply one patch in stage with fuzz 0 (offsets are fine); WrongUse names file and hunk and where the rejects are."""
-    if not shutil.which("patch"):
-        raise MachineError("there is no patch(1) here; tools/setup installs it")
-    done = proc.run(["patch", "-p1", "-F0", "-N", "--no-backup-if-mismatch", "--reject-format=unified",
-                     "-d", str(stage), "-i", str(patch)], limit=PATCH_SECONDS)
-    if done.returncode == 0:
-        return
-    where, file = [], ""
-    for line in done.output.splitlines():
-        if name := re.match(r"(?:checking|patching) file (.+?)(?: \(.*\))?$", line):
-            file = name[1]
-        elif hunk := re.match(r"Hunk #(\d+) (?:FAILED|ignored) at (\d+)", line):
-            where.append(f"{file}, hunk {hunk[1]} at line {hunk[2]}")
-        elif "can't find file to patch" in line:
-            where.append("a file that this source does not have: " +
-                         ", ".join(n for n in patched_files(patch) if not (stage / n).exists()))
-        elif "previously applied" in line:
-            where.append(f"{file or 'one file'} has it already" if "Reversed" in line else line)
-    rejects = sorted(str(path) for path in stage.rglob("*.rej"))
-    see = f"\nSee what was refused: less {' '.join(rejects)}" if rejects else ""
-    raise WrongUse(f"{patch.parent.parent.name}/{patch.parent.name}/{patch.name} does not apply to {what}: "
-                   f"{'; '.join(where) or done.output.strip()}{see}")
-
-
-# The mirror
-
-def mirror(base: Base, tree: Path, over: Overlay, say: Say) -> None:
-    """Make tree equal to base + overlay. Raises _Damaged when base is not as unpacked.
-
-    What is replaced gets a fresh mtime, never an old one, so that make sees every change. Links carry the mtimes of the
-    tarball: they are made only for a new tree, in which nothing was built.
-    """
-    data = _read_note(base.path.with_name("base.json"))
-    # A file edited through a hard link in tree/ is newer than all of the tarball. A copy of KSRC is compared with KSRC.
-    newest = int(data["newest"]) if "newest" in data else None
-    new = not tree.exists()
-    target = tree.with_name(tree.name + ".part") if new else tree
-    if new:
-        say("tree: laying out the source")
-        for made in ("cells", "selftests"):
-            _remove(tree.with_name(made))
-        _remove(target)
-    target.mkdir(parents=True, exist_ok=True)
-    parents = {str(parent) for path, item in over.files.items() if item for parent in Path(path).parents}
-
-    def folder(rel: str) -> int:
-        """Mirror one folder; return how many files of base were seen in and under it."""
-        seen = 0
-        have = {entry.name: entry for entry in os.scandir(target / rel)}
-        for entry in list(os.scandir(base.path / rel)) if (base.path / rel).is_dir() else ():
-            path = f"{rel}/{entry.name}" if rel else entry.name
-            old = have.pop(entry.name, None)
-            if entry.is_dir(follow_symlinks=False):
-                if old is None or not old.is_dir(follow_symlinks=False):
-                    _remove(target / path)
-                    (target / path).mkdir()
-                seen += folder(path)
-                continue
-            seen += 1
-            if newest is not None and entry.stat(follow_symlinks=False).st_mtime_ns > newest:
-                raise _Damaged(f"{base.path / path} was changed")
-            if path in over.files:
-                if old and over.files[path] is None:
-                    _remove(target / path)
-            elif old is None or old.inode() != entry.inode():
-                _take(base.path / path, target / path, new)
-        for name, entry in have.items():
-            path = f"{rel}/{name}" if rel else name
-            if path in parents and entry.is_dir(follow_symlinks=False):
-                folder(path)
-            elif not over.files.get(path):
-                _remove(target / path)
-        return seen
-
-    seen = folder("")
-    if "files" in data and seen != int(data["files"]):
-        raise _Damaged(f"{base.path} has {seen} files, not {data['files']}")
-    _lay(target, over.files)
-    if new:
-        target.rename(tree)
-
-
-def _take(src: Path, dest: Path, link: bool) -> None:
-    """Bring one file of base into the tree."""
-    if src.is_symlink():
-        if not dest.is_symlink() or os.readlink(dest) != os.readlink(src):
-            _remove(dest)
-            dest.symlink_to(os.readlink(src))
-        return
-    if link:
-        os.link(src, dest)
-        return
-    want = src.stat()
-    have = None if dest.is_symlink() or not dest.is_file() else dest.stat()
-    if have and have.st_mode == want.st_mode and have.st_size == want.st_size:
-        if have.st_mtime_ns == want.st_mtime_ns:  # from an earlier base: share the new one
-            part = dest.with_name(dest.name + ".part")
-            part.unlink(missing_ok=True)
-            os.link(src, part)
-            part.replace(dest)
-            return
-        if dest.read_bytes() == src.read_bytes():
-            return
-    _write(dest, src.read_bytes(), want.st_mode & 0o777)
-
-
-def _same(path: Path, content: bytes, mode: int) -> bool:
-    return (path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 == mode and path.read_bytes() == content)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    """Write a file whole or not at all, with a fresh mtime."""
-    if path.is_dir() and not path.is_symlink():
-        _remove(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    part.write_bytes(content)
-    part.chmod(mode)
-    part.replace(path)
-
-
-def _remove(path: Path, only_dir: bool = False) -> None:
-    """Remove a file or a whole folder; fine when there is none."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    elif not only_dir:
-        path.unlink(missing_ok=True)
-
-
-def _read_note(note: Path) -> dict[str, str]:
+        _apply(prepared, patch, "patched", "--cached")
+    commit = _commit(folder, "patched", "patched")
+    touched, digest = changed(folder, commit)
     try:
-        data = json.loads(note.read_text())
-        return {str(key): str(value) for key, value in data.items()}
-    except (OSError, ValueError, AttributeError):
-        return {}
+        git(folder, "read-tree", "-m", "-u", "prepared", commit)
+        yield replace(prepared, touched=prepared.touched | touched, series=digest)
+    finally:
+        git(folder, "read-tree", "--reset", "-u", "prepared")
 
 
-def _walk(top: Path) -> Iterator[str]:
-    """All files and symlinks under top, relative to it."""
-    for folder, dirs, files in os.walk(top):
-        rel = os.path.relpath(folder, top)
-        links = [name for name in dirs if os.path.islink(os.path.join(folder, name))]
-        for name in [*files, *links]:
-            yield name if rel == "." else f"{rel}/{name}"
+# The source
+
+def _take_tarball(root: Path, out: Path, say: Say) -> Base:
+    pin = source.load_pin(root)
+    for note in sorted(out.glob("linux-*/base.json")):
+        with suppress(ValueError, KeyError):
+            data = json.loads(note.read_text())
+            if data["pin"] == pin.version and (note.parent / "git").is_dir():
+                return Base(note.parent, pin.base, data["version"], data["origin"])
+    archive = source.fetch(pin, say)
+    folder = out / f"linux-{archive.version}"
+    shutil.rmtree(folder, ignore_errors=True)  # with what was built there: the files of the tarball are older
+    source.unpack(archive, folder / "tree", say)
+    version = read_version(folder / "tree")
+    if version != archive.version:
+        raise MachineError(f"{archive.path} holds Linux {version}, not {archive.version}; remove it and run again")
+    say("tree: adding the source to git")
+    _show_new_files(folder / "tree/.gitignore")
+    _init(folder)
+    git(folder, "add", "--all", "--force")
+    git(folder, "update-ref", "refs/heads/base", _commit(folder, "tree", f"Linux {version}: {archive.origin}"))
+    part = folder / "base.json.part"
+    part.write_text(json.dumps({"version": version, "origin": archive.origin, "pin": pin.version}) + "\n")
+    part.rename(folder / "base.json")
+    return Base(folder, pin.base, version, archive.origin)
 
 
-# A tree of the user's own: only ever read
+def _show_new_files(gitignore: Path) -> None:
+    """Debian's .gitignore makes git ignore the whole tree; make edit would lose a new file."""
+    if gitignore.exists():
+        lines = gitignore.read_text().splitlines(keepends=True)
+        gitignore.write_text("".join(line for line in lines if line.strip() not in ("/*", "!/debian/")))
 
-def _copy_ksrc(root: Path, out: Path, ksrc: Path, say: Say) -> Base:
+
+def _take_ksrc(root: Path, out: Path, ksrc: Path, say: Say) -> Base:
+    """A tree of the user's own, which is only ever read: our git directory with the user's tree as its work tree."""
     ksrc = ksrc.resolve()
     if not ksrc.is_dir():
         raise WrongUse(f"KSRC={ksrc} is not a folder")
@@ -419,84 +346,30 @@ def _copy_ksrc(root: Path, out: Path, ksrc: Path, say: Say) -> Base:
     kernel = ".".join(version.split(".")[:2])
     if kernel not in source.bases(root):
         raise WrongUse(f"KSRC={ksrc} is Linux {version}; there is a series for {', '.join(source.bases(root))}")
-    tracked = _git(ksrc, "ls-files", "-z").split("\0")
-    if "Makefile" in tracked:
-        names: Iterable[str] = (name for name in tracked if name)
-        head = _git(ksrc, "describe", "--always", "--tags").strip()
-        changed = " + uncommitted changes" if _git(ksrc, "status", "--porcelain", "-uno") else ""
-        origin = f"KSRC {ksrc} at {head or 'no commit'}{changed}"
-    else:
-        names = _walk_sources(ksrc)
-        origin = f"KSRC {ksrc}"
     folder = out / f"ksrc-{hashlib.sha256(os.fsencode(ksrc)).hexdigest()[:8]}"
-    note = folder / "base.json"
-    base = folder / "base"
-    if not base.is_dir():
-        say(f"tree: copying {origin}")
-    note.unlink(missing_ok=True)
-    base.mkdir(parents=True, exist_ok=True)
-    _copy_changed(ksrc, base, names)
-    _write(note, (json.dumps({"version": version, "origin": origin, "ksrc": str(ksrc)}, indent=1) + "\n").encode(), 0o644)
-    return Base(base, kernel, version, origin)
+    if not (folder / "git/refs/heads/base").is_file():
+        say(f"tree: adding KSRC {ksrc} to git")
+        shutil.rmtree(folder, ignore_errors=True)
+        _init(folder)
+    origin = f"KSRC {ksrc}"
+    listed = _ask(ksrc, "ls-files", "--stage", "-z").split("\0")
+    names = {entry.partition("\t")[2] for entry in listed if not entry.startswith("160000 ")}  # 160000: a submodule
+    if "Makefile" in names:
+        changes = " + uncommitted changes" if _ask(ksrc, "status", "--porcelain", "-uno") else ""
+        origin += f" at {_ask(ksrc, 'describe', '--always', '--tags').strip() or 'no commit'}{changes}"
+    else:
+        products = [f"--exclude={pattern}" for pattern in _PRODUCTS]
+        names = set(git(folder, "ls-files", "--others", "-z", *products, tree="none", top=ksrc).split("\0"))
+    gone = set(git(folder, "ls-files", "-z", tree="ksrc").split("\0")) - names
+    listing = folder / "git/names"
+    for options, some in (("--force-remove",), gone), (("--add", "--remove"), names):
+        listing.write_text("".join(f"{name}\0" for name in some if name and not name.endswith("/")))
+        git(folder, "update-index", *options, "-z", "--stdin", tree="ksrc", top=ksrc, stdin=listing)
+    git(folder, "update-ref", "refs/heads/base", _commit(folder, "ksrc", f"Linux {version}"))
+    return Base(folder, kernel, version, origin)
 
 
-def _git(ksrc: Path, *args: str) -> str:
-    """Ask git about ksrc without letting it write there, not even its index; "" when git cannot tell."""
-    if not shutil.which("git"):
-        return ""
-    env = {**os.environ, "LC_ALL": "C"}
-    done = proc.run(["git", "--no-optional-locks", "-c", f"safe.directory={ksrc}", "-c", "core.fsmonitor=false",
-                     "-c", "gc.auto=0", "-C", str(ksrc), *args], env=env, limit=GIT_SECONDS)
+def _ask(ksrc: Path, *args: str) -> str:
+    """Ask git about ksrc; "" when it is no repository."""
+    done = run_git(ksrc, *args)
     return "" if done.returncode else done.output
-
-
-def _walk_sources(ksrc: Path) -> Iterator[str]:
-    """The files of a tree without git, less what a build left in it."""
-    for folder, dirs, files in os.walk(ksrc):
-        rel = os.path.relpath(folder, ksrc)
-        prefix = "" if rel == "." else f"{rel}/"
-        links = [name for name in dirs if os.path.islink(os.path.join(folder, name))]
-        dirs[:] = [name for name in dirs if not _PRODUCT.search(prefix + name)]
-        for name in [*files, *links]:
-            if not _PRODUCT.search(prefix + name):
-                yield prefix + name
-
-
-def _copy_changed(ksrc: Path, base: Path, names: Iterable[str]) -> None:
-    """Make base equal to the named files of ksrc. Size and mtime tell a change, as with rsync; copies keep the mtime."""
-    keep = set()
-    for name in names:
-        try:
-            want = os.lstat(f"{ksrc}/{name}")
-        except FileNotFoundError:
-            continue  # deleted, not committed
-        if stat.S_ISDIR(want.st_mode):
-            continue  # a submodule
-        keep.add(name)
-        try:
-            have = os.lstat(f"{base}/{name}")
-            if (have.st_size, have.st_mtime_ns, have.st_mode) == (want.st_size, want.st_mtime_ns, want.st_mode):
-                continue
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        src, dest = ksrc / name, base / name
-        for parent in reversed(Path(name).parents):
-            if (base / parent).is_symlink() or (base / parent).is_file():
-                (base / parent).unlink()
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        _remove(dest, only_dir=True)
-        part = dest.with_name(dest.name + ".part")
-        part.unlink(missing_ok=True)
-        shutil.copy2(src, part, follow_symlinks=False)
-        part.replace(dest)
-    for folder, dirs, files in os.walk(base, topdown=False):
-        rel = os.path.relpath(folder, base)
-        prefix = "" if rel == "." else f"{rel}/"
-        for name in [*files, *dirs]:
-            if prefix + name in keep:
-                continue
-            path = Path(folder, name)
-            if path.is_symlink() or name in files:
-                path.unlink()
-            elif not os.listdir(path):
-                path.rmdir()
