@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests for creating guest_memfd files: which sizes and flags userspace can
- * use, and what the capabilities say about it (invariants I9 and I10).
+ * KUnit tests for creating guest_memfd files: the sizes and flags that KVM accepts,
+ * and the capabilities that announce them (invariants I9 and I10).
  *
- * The tables are written in terms of the page and hugepage size, and decide on
- * their own which of them can work; nothing is derived from the code under test.
+ * The tables depend on nothing but the page size and the hugepage size, and derive
+ * nothing from the code under test.
  */
 #include <kunit/test.h>
 #include <linux/fdtable.h>
@@ -18,16 +18,18 @@
 
 #define HUGE	GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE
 
+#define KNOWN_FLAGS	(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED | HUGE)
+
 /*
- * Hugepages need a PMD that one entry of the page cache can cover, i.e. at most
- * 2^11 pages, which is true for 4K and 16K pages, but not for 64K.
+ * One entry of the page cache covers at most 2^11 pages.  That is enough for a PMD
+ * with 4K and 16K pages, but not with 64K pages.
  */
 static bool huge_supported(void)
 {
 	return PAGE_SIZE <= SZ_16K;
 }
 
-/* The lowest descriptor that is not in use. */
+/* Get the lowest unused descriptor. */
 static int next_fd(void)
 {
 	int fd = get_unused_fd_flags(0);
@@ -37,8 +39,8 @@ static int next_fd(void)
 }
 
 /*
- * Create a file, check the outcome, and check that a failure leaves nothing
- * behind: neither a descriptor nor a reference to the VM.
+ * Create a file and check the result.  Check that neither a failure nor closing
+ * the file leaks a descriptor or a reference to the VM.
  */
 static void check_create(struct kunit *test, struct kvm *kvm, u64 size, u64 flags,
 			 int expected)
@@ -63,8 +65,8 @@ static void check_create(struct kunit *test, struct kvm *kvm, u64 size, u64 flag
 struct size_case {
 	const char *name;
 	u64 size;
-	int base;		/* without hugepages: 0 or error */
-	int huge;		/* with hugepages */
+	int base;		/* expected result without hugepages */
+	int huge;		/* expected result with hugepages */
 };
 
 static const struct size_case size_cases[] = {
@@ -88,7 +90,7 @@ static const struct size_case size_cases[] = {
 
 KUNIT_ARRAY_PARAM_DESC(size, size_cases, name);
 
-/* I9: the size has to suit the flag, whatever the other flags, with THP or not. */
+/* I9: the valid sizes depend on the hugepage flag, but on no other flag nor on THP. */
 static void size_rules(struct kunit *test)
 {
 	const struct size_case *c = test->param_value;
@@ -101,24 +103,27 @@ static void size_rules(struct kunit *test)
 	check_create(test, kvm, c->size, HUGE | GMEM_SHARED, huge);
 }
 
-/* I9: every combination of the known flags works. */
+/* I9: KVM accepts every combination of the known flags. */
 static void flag_combinations(struct kunit *test)
 {
 	struct kvm *kvm = gmem_kunit_vm(test, 0);
 	u64 flags;
 
-	for (flags = 0; flags < 8; flags++)
+	for (flags = 0; flags <= KNOWN_FLAGS; flags++)
 		check_create(test, kvm, PMD_SIZE, flags,
 			     (flags & HUGE) && !huge_supported() ? -EINVAL : 0);
 }
 
-/* I9: no unknown flag gets accepted, alone or with known ones. */
+/* I9: KVM rejects each unknown flag, alone or together with the known ones. */
 static void unknown_flags(struct kunit *test)
 {
 	struct kvm *kvm = gmem_kunit_vm(test, 0);
 	int bit;
 
-	for (bit = 3; bit < 64; bit++) {
+	for (bit = 0; bit < BITS_PER_TYPE(u64); bit++) {
+		if (BIT_ULL(bit) & KNOWN_FLAGS)
+			continue;
+
 		check_create(test, kvm, PMD_SIZE, BIT_ULL(bit), -EINVAL);
 		check_create(test, kvm, PMD_SIZE, BIT_ULL(bit) | GMEM_HUGE, -EINVAL);
 	}
@@ -144,7 +149,7 @@ static void check_capability(struct kunit *test, struct kvm *kvm, bool supported
 	KUNIT_EXPECT_TRUE(test, flags & GUEST_MEMFD_FLAG_MMAP);
 }
 
-/* I9, I10: without a VM, the capability tells what KVM can do in general. */
+/* I9, I10: without a VM, the capability reports what KVM supports in general. */
 static void capability_without_vm(struct kunit *test)
 {
 	check_capability(test, NULL, huge_supported());
@@ -156,7 +161,7 @@ static void capability_with_vm(struct kunit *test)
 	check_capability(test, gmem_kunit_vm(test, 0), huge_supported());
 }
 
-/* Software-protected VMs have private memory, but no reason to refuse hugepages. */
+/* Software-protected VMs support hugepages although they have private memory. */
 static void sw_protected_vm(struct kunit *test)
 {
 #ifdef CONFIG_KVM_SW_PROTECTED_VM
@@ -180,8 +185,9 @@ static void check_no_hugepages(struct kunit *test, struct kvm *kvm)
 }
 
 /*
- * I10: SNP, TDX and protected arm64 VMs can't cope with hugepages.  None of the former
- * can be created here, but what decides is the type and whether memory is private.
+ * I10: SNP, TDX and protected arm64 VMs do not support hugepages.  This case cannot
+ * create an SNP or TDX VM and changes the type of an ordinary VM instead, because
+ * KVM decides by the type and by whether memory is private.
  */
 static void coco_vm(struct kunit *test)
 {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests for allocating memory with fallocate(): it fills what is empty, with
- * hugepages where possible, and never touches what exists (invariants I2, I3, I7
- * and I8).
+ * KUnit tests for allocating memory with fallocate(): it fills holes, with hugepages
+ * where possible, and never changes existing memory (invariants I2, I3, I7 and I8).
  */
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
@@ -21,20 +20,11 @@
 #define NPAGES	(4 * N)
 #define GFN	GMEM_GFN
 
-static unsigned long nr_allocated(struct gmem_kunit_file *f)
-{
-	return f->inode->i_mapping->nrpages;
-}
+/* How long hole_waits() waits for its thread. */
+#define WAIT_MS	10000
+#define POLL_MS	20
 
-static unsigned int order_of(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index)
-{
-	struct folio *folio = gmem_kunit_peek(f, index);
-
-	KUNIT_ASSERT_NOT_NULL(test, folio);
-	return folio_order(folio);
-}
-
-/* Have the guest write to a single page, which thereby comes into existence. */
+/* Write to a page from the guest, so that KVM allocates a single page for it. */
 static kvm_pfn_t write_base_page(struct kunit *test, struct gmem_kunit_file *f,
 				 pgoff_t index, u8 byte)
 {
@@ -52,7 +42,7 @@ struct range_case {
 	const char *name;
 	pgoff_t start;
 	unsigned long npages;
-	unsigned long allocated;	/* with hugepages */
+	unsigned long allocated;	/* expected number of pages with hugepages */
 };
 
 static const struct range_case range_cases[] = {
@@ -65,62 +55,63 @@ static const struct range_case range_cases[] = {
 
 KUNIT_ARRAY_PARAM_DESC(range, range_cases, name);
 
-/* I7: every hugepage that the range touches is allocated, and nothing else. */
+/* I7: fallocate() allocates exactly the hugepages that overlap with the range. */
 static void fills_range(struct kunit *test)
 {
 	const struct range_case *c = test->param_value;
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, c->start, c->npages), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), c->allocated);
-	KUNIT_EXPECT_EQ(test, order_of(test, f, c->start), PMD_ORDER);
-	KUNIT_EXPECT_EQ(test, order_of(test, f, c->start + c->npages - 1), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), c->allocated);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, c->start), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, c->start + c->npages - 1), PMD_ORDER);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->start), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->start + c->npages - 1), 0);
 }
 
-/* I8: without the flag, exactly the range is allocated, in single pages. */
+/* I8: without the flag, fallocate() allocates exactly the range, in single pages. */
 static void flag_off(struct kunit *test)
 {
 	const struct range_case *c = test->param_value;
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_SHARED);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, c->start, c->npages), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), c->npages);
-	KUNIT_EXPECT_EQ(test, order_of(test, f, c->start), 0);
-	KUNIT_EXPECT_EQ(test, order_of(test, f, c->start + c->npages - 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), c->npages);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, c->start), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, c->start + c->npages - 1), 0);
 }
 
 /*
- * I2, I7: where single pages exist the range around them is filled with single
- * pages, elsewhere with hugepages; what exists stays where and what it is.
+ * I2, I7: next to existing single pages, fallocate() allocates single pages, and
+ * hugepages elsewhere.  The existing pages keep their pfn and their contents.
  */
 static void mixed_with_base_pages(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	const u8 first_byte = 0x11, last_byte = 0x22;
 	struct gmem_kunit_fault fault;
 	kvm_pfn_t first, last;
 
-	first = write_base_page(test, f, N, 0x11);
-	last = write_base_page(test, f, 3 * N - 1, 0x22);
-	KUNIT_ASSERT_EQ(test, nr_allocated(f), 2);
+	first = write_base_page(test, f, N, first_byte);
+	last = write_base_page(test, f, 3 * N - 1, last_byte);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_nr_pages(f), 2);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), NPAGES);
-	KUNIT_EXPECT_EQ(test, order_of(test, f, 0), PMD_ORDER);
-	KUNIT_EXPECT_EQ(test, order_of(test, f, N + 1), 0);
-	KUNIT_EXPECT_EQ(test, order_of(test, f, 2 * N), 0);
-	KUNIT_EXPECT_EQ(test, order_of(test, f, 3 * N), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, N + 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 2 * N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 3 * N), PMD_ORDER);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N, &fault), 0);
 	KUNIT_EXPECT_EQ(test, fault.pfn, first);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(first, 1, 0x11), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(first, 1, first_byte), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 3 * N - 1, &fault), 0);
 	KUNIT_EXPECT_EQ(test, fault.pfn, last);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(last, 1, 0x22), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(last, 1, last_byte), 0);
 }
 
-/* I2: allocating again is a no-op, for memory in use and for memory that is not. */
+/* I2: allocating memory again changes nothing, whether the memory is in use or not. */
 static void idempotent(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
@@ -128,47 +119,48 @@ static void idempotent(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N, &before), 0);
-	gmem_kunit_fill(before.pfn, N, 0x33);
+	gmem_kunit_fill(before.pfn, N, GMEM_DATA);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), NPAGES);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N, &after), 0);
 	KUNIT_EXPECT_EQ(test, after.pfn, before.pfn);
 	KUNIT_EXPECT_EQ(test, after.order, PMD_ORDER);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(after.pfn, N, 0x33), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(after.pfn, N, GMEM_DATA), 0);
 }
 
-/* Memory of a hole is allocated anew, and reads as zeros. */
+/* fallocate() fills a hole again, and the memory reads as zeros. */
 static void refills_hole(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	const pgoff_t start = 5, inside = 9, end = 15;
 	struct gmem_kunit_fault fault;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
-	gmem_kunit_fill(fault.pfn, N, 0x44);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 5, 10), 0);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, start, end - start), 0);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), NPAGES);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 9, &fault), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + inside, &fault), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0), 0);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 15, &fault), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0x44), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + end, &fault), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA), 0);
 }
 
-/* I7: no hugepages to be had, no error. */
+/* I7: if no hugepage is available, fallocate() allocates single pages. */
 static void without_hugepages(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 
 	gmem_kunit_no_hugepages(test);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, N - 1, N + 2), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), N + 2);
-	KUNIT_EXPECT_EQ(test, order_of(test, f, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N + 2);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, N), 0);
 }
 
-/* I3: a pending signal interrupts before anything is allocated. */
+/* I3: a signal that is already pending interrupts before the first allocation. */
 static void interrupted(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
@@ -177,7 +169,7 @@ static void interrupted(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), -EINTR);
 	clear_tsk_thread_flag(current, TIF_SIGPENDING);
 
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 	KUNIT_EXPECT_FALSE(test, rwsem_is_locked(&f->inode->i_mapping->invalidate_lock));
 }
 
@@ -187,7 +179,7 @@ static struct folio *alloc_is_interrupted(struct inode *inode, pgoff_t index)
 	return folio_alloc(GFP_HIGHUSER, PMD_ORDER);
 }
 
-/* A signal in the middle: what has been allocated stays, the next call goes on. */
+/* After a signal, allocated memory stays allocated, and the next call continues. */
 static void interrupted_half_way(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
@@ -197,9 +189,9 @@ static void interrupted_half_way(struct kunit *test)
 	clear_tsk_thread_flag(current, TIF_SIGPENDING);
 	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
 
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), NPAGES);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES);
 }
 
 static int take_invalidate_lock(void *mapping)
@@ -209,22 +201,25 @@ static int take_invalidate_lock(void *mapping)
 	return 0;
 }
 
-/* Succeeds, but not before somebody waits for the lock that fallocate() holds. */
+/* Succeed, but only after the thread waits for the lock that fallocate() holds. */
 static struct folio *alloc_while_hole_waits(struct inode *inode, pgoff_t index)
 {
 	struct kunit *test = kunit_get_current_test();
 	struct rw_semaphore *lock = &inode->i_mapping->invalidate_lock;
-	int i;
+	unsigned int waited;
 
 	wake_up_process(test->priv);
-	for (i = 0; i < 500 && !rwsem_is_contended(lock); i++)
-		msleep(20);
+	for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
+		msleep(POLL_MS);
 	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
 
 	return folio_alloc(GFP_HIGHUSER, PMD_ORDER);
 }
 
-/* I7: fallocate() need not try to take the lock, and gets hugepages to its end. */
+/*
+ * I7: fallocate() holds the invalidate lock and allocates only hugepages, even if
+ * somebody waits for the lock.
+ */
 static void hole_waits(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
@@ -233,8 +228,8 @@ static void hole_waits(struct kunit *test)
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_while_hole_waits);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, 2 * N), 0);
 
-	KUNIT_EXPECT_EQ(test, order_of(test, f, 0), PMD_ORDER);
-	KUNIT_EXPECT_EQ(test, order_of(test, f, N), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, N), PMD_ORDER);
 }
 
 struct bad_range {
@@ -253,7 +248,7 @@ static const struct bad_range bad_ranges[] = {
 
 KUNIT_ARRAY_PARAM_DESC(bad_range, bad_ranges, name);
 
-/* I3: a range that is not acceptable is refused, and nothing is allocated. */
+/* I3: fallocate() rejects an invalid range and allocates nothing. */
 static void refused(struct kunit *test)
 {
 	const struct bad_range *c = test->param_value;
@@ -261,16 +256,16 @@ static void refused(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, vfs_fallocate(f->file, FALLOC_FL_KEEP_SIZE, c->offset, c->len),
 			-EINVAL);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 }
 
-/* I3: the size of the file can't change, a call that would is not supported. */
+/* I3: fallocate() rejects a call that could change the size of the file. */
 static void without_keep_size(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 
 	KUNIT_EXPECT_EQ(test, vfs_fallocate(f->file, 0, 0, PMD_SIZE), -EOPNOTSUPP);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 }
 
 static struct kunit_case gmem_fallocate_cases[] = {

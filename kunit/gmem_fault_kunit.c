@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests for what a fault hands out: the right page, at the right order, and
- * never with somebody else's data (invariants I5 and I6).
+ * KUnit tests for guest and host faults: they return the right page with the right
+ * order, and never expose old data (invariants I5 and I6).
  *
- * Guest faults go through kvm_gmem_get_pfn() with real memslots, host faults
- * through a real mapping.  New hugepages are filled with a pattern before they are
- * added to the file, so that a page that was not zeroed shows.
+ * Guest faults use kvm_gmem_get_pfn() with real memslots, host faults use a real
+ * mapping.  New hugepages contain old data, so that the tests detect a page that
+ * KVM does not zero.
  */
 #include <kunit/test.h>
 #include <linux/kvm_host.h>
@@ -24,19 +24,17 @@
 #define N	GMEM_NR
 #define NPAGES	(4 * N)
 
-/* Where the tests bind a file, unless they are about the address. */
+/* The guest frame at which most tests bind a file. */
 #define GFN	GMEM_GFN
 
-static struct gmem_kunit_file *open_poisoned(struct kunit *test, u64 flags)
+/* The number of free pages to poison: more than KVM needs for one fault. */
+#define NR_POISONED	256
+
+/* Create a file whose hugepages contain old data, without binding it. */
+static struct gmem_kunit_file *open_unbound(struct kunit *test, u64 flags)
 {
 	gmem_kunit_poison_hugepages(test);
 	return gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags);
-}
-
-static struct gmem_kunit_file *open_bound(struct kunit *test, u64 flags)
-{
-	gmem_kunit_poison_hugepages(test);
-	return gmem_kunit_open_bound(test, NPAGES, flags);
 }
 
 static struct gmem_kunit_fault fault_in(struct kunit *test, struct gmem_kunit_file *f,
@@ -64,11 +62,11 @@ static const struct page_case page_cases[] = {
 
 KUNIT_ARRAY_PARAM_DESC(page, page_cases, name);
 
-/* I5: whichever page is touched first, all of the hugepage is zeroed. */
+/* I5: the first fault zeroes the whole hugepage, whichever page it accesses. */
 static void guest_sees_zeros(struct kunit *test)
 {
 	const struct page_case *c = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault fault = fault_in(test, f, GFN + c->index);
 
 	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
@@ -76,28 +74,29 @@ static void guest_sees_zeros(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 }
 
-/* I5: a second fault, on any page of the hugepage, does not zero again. */
+/* I5: later faults on the hugepage do not zero it again. */
 static void second_fault_keeps_data(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
-	struct gmem_kunit_fault first = fault_in(test, f, GFN + 3);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	const pgoff_t accessed = 3;
+	kvm_pfn_t head = fault_in(test, f, GFN + accessed).pfn - accessed;
 	int i;
 
-	gmem_kunit_fill(first.pfn - 3, N, 0x77);
+	gmem_kunit_fill(head, N, GMEM_DATA);
 
-	for (i = 0; i < ARRAY_SIZE(page_cases) - 2; i++) {
+	for (i = 0; i < ARRAY_SIZE(page_cases) && page_cases[i].index < N; i++) {
 		pgoff_t index = page_cases[i].index;
 		struct gmem_kunit_fault fault = fault_in(test, f, GFN + index);
 
-		KUNIT_EXPECT_EQ(test, fault.pfn, first.pfn - 3 + index);
+		KUNIT_EXPECT_EQ(test, fault.pfn, head + index);
 	}
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(first.pfn - 3, N, 0x77), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(head, N, GMEM_DATA), 0);
 }
 
-/* I5: fallocate() need not zero, the first fault after it has to. */
+/* I5: the first fault zeroes memory that fallocate() allocated. */
 static void zeros_after_fallocate(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault fault;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
@@ -106,28 +105,29 @@ static void zeros_after_fallocate(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn - 1, N, 0), 0);
 }
 
-/* I5: memory that comes back after a hole is zeroed again. */
+/* I5: the first fault after a hole was punched zeroes the new memory. */
 static void zeros_after_hole(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault fault = fault_in(test, f, GFN);
+	const pgoff_t index = 9;
 
-	gmem_kunit_fill(fault.pfn, N, 0x77);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 0, N), 0);
 
-	fault = fault_in(test, f, GFN + 9);
+	fault = fault_in(test, f, GFN + index);
 	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn - 9, N, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn - index, N, 0), 0);
 }
 
-/* Make it likely, in practice certain, that the next pages to be had contain data. */
+/* Fill free pages with old data, so that the next allocation almost certainly gets one. */
 static void poison_free_pages(struct kunit *test)
 {
 	LIST_HEAD(pages);
 	struct page *page, *next;
 	int i;
 
-	for (i = 0; i < 256; i++) {
+	for (i = 0; i < NR_POISONED; i++) {
 		page = alloc_page(GFP_HIGHUSER);
 		KUNIT_ASSERT_NOT_NULL(test, page);
 		gmem_kunit_fill(page_to_pfn(page), 1, GMEM_POISON);
@@ -139,11 +139,11 @@ static void poison_free_pages(struct kunit *test)
 	}
 }
 
-/* I5, I8: single pages are zeroed as ever. */
+/* I5, I8: a fault zeroes single pages, too. */
 static void guest_sees_zeros_in_base_pages(struct kunit *test)
 {
 	const struct page_case *c = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test, GMEM_SHARED);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_SHARED);
 	struct gmem_kunit_fault fault;
 
 	poison_free_pages(test);
@@ -152,15 +152,14 @@ static void guest_sees_zeros_in_base_pages(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0), 0);
 }
 
-/* I6: within a hugepage, pfn and gfn are congruent, and the pfn is that of the page. */
+/* I6: pfn and gfn are congruent modulo the hugepage, and the pfn is that of the page. */
 static void pfn_congruent_to_gfn(struct kunit *test)
 {
 	const struct page_case *c = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault fault = fault_in(test, f, GFN + c->index);
-	struct folio *folio = gmem_kunit_peek(f, c->index);
+	struct folio *folio = gmem_kunit_folio(test, f, c->index);
 
-	KUNIT_ASSERT_NOT_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
 	KUNIT_EXPECT_EQ(test, fault.pfn % N, (GFN + c->index) % N);
 	KUNIT_EXPECT_EQ(test, fault.pfn, folio_pfn(folio) + c->index % N);
@@ -188,89 +187,93 @@ static const struct slot_case slot_cases[] = {
 
 KUNIT_ARRAY_PARAM_DESC(slot, slot_cases, name);
 
-/* I6: the order of a real memslot, and the page is right even if the order is 0. */
+/* I6: a fault respects the bounds of the memslot, and returns the right page. */
 static void order_of_slot(struct kunit *test)
 {
 	const struct slot_case *c = test->param_value;
-	struct gmem_kunit_file *f = open_poisoned(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = open_unbound(test, GMEM_HUGE);
 	struct gmem_kunit_fault fault;
 	struct folio *folio;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, c->base_gfn, c->pgoff, c->npages), 0);
 	fault = fault_in(test, f, c->base_gfn + c->index - c->pgoff);
 
-	folio = gmem_kunit_peek(f, c->index);
-	KUNIT_ASSERT_NOT_NULL(test, folio);
+	folio = gmem_kunit_folio(test, f, c->index);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), PMD_ORDER);
 	KUNIT_EXPECT_EQ(test, fault.order, c->order);
 	KUNIT_EXPECT_EQ(test, fault.pfn, folio_pfn(folio) + c->index % N);
 }
 
 /*
- * I6: looking without a fault gives the same answer as a fault, once there was one,
- * and otherwise allocates nothing.
+ * I6: a lookup without a fault allocates nothing.  After a fault, it returns what
+ * the fault returned.
  */
 static void lookup_without_fault(struct kunit *test)
 {
 	const struct slot_case *c = test->param_value;
-	struct gmem_kunit_file *f = open_poisoned(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = open_unbound(test, GMEM_HUGE);
 	gfn_t gfn = c->base_gfn + c->index - c->pgoff;
 	struct gmem_kunit_fault fault;
 	struct kvm_memory_slot *slot;
 	kvm_pfn_t pfn;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, c->base_gfn, c->pgoff, c->npages), 0);
-	slot = gmem_kunit_slot(f->kvm, 0);
+	slot = gmem_kunit_slot(test, f->kvm, 0);
 
 	KUNIT_EXPECT_EQ(test, kvm_gmem_lookup_pfn(slot, gfn, &pfn), 0);
 	KUNIT_EXPECT_EQ(test, pfn, KVM_PFN_ERR_FAULT);
-	KUNIT_EXPECT_EQ(test, f->inode->i_mapping->nrpages, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 
 	fault = fault_in(test, f, gfn);
 	KUNIT_EXPECT_EQ(test, kvm_gmem_lookup_pfn(slot, gfn, &pfn), fault.order);
 	KUNIT_EXPECT_EQ(test, pfn, fault.pfn);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 
-	/* A memslot outlives its file. */
+	/* The memslot still exists after the file is closed. */
 	gmem_kunit_close(test, f);
 	KUNIT_EXPECT_EQ(test, kvm_gmem_lookup_pfn(slot, gfn, &pfn), 0);
 	KUNIT_EXPECT_EQ(test, pfn, KVM_PFN_ERR_FAULT);
 }
 
-/* I6: where x86 has no fault to tell, it maps what is there, and allocates nothing. */
+/*
+ * I6: without a fault, the mapping level on x86 depends on the existing folio, and
+ * the lookup allocates nothing.
+ */
 static void x86_level_without_fault(struct kunit *test)
 {
 #ifndef CONFIG_X86
-	kunit_skip(test, "only x86 asks without a fault");
+	kunit_skip(test, "only x86 looks up memory without a fault");
 #elif IS_MODULE(CONFIG_KVM_GMEM_KUNIT_TEST)
 	kunit_skip(test, "kvm_mmu_max_mapping_level() is not exported to modules");
 #else
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
-	struct kvm_memory_slot *slot = gmem_kunit_slot(f->kvm, 0);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	struct kvm_memory_slot *slot = gmem_kunit_slot(test, f->kvm, 0);
+	const gfn_t gfn = GFN + 3;
 	int before, after;
 
 	write_lock(&f->kvm->mmu_lock);
-	before = kvm_mmu_max_mapping_level(f->kvm, NULL, slot, GFN + 3);
+	before = kvm_mmu_max_mapping_level(f->kvm, NULL, slot, gfn);
 	write_unlock(&f->kvm->mmu_lock);
 	KUNIT_EXPECT_EQ(test, before, PG_LEVEL_4K);
-	KUNIT_EXPECT_EQ(test, f->inode->i_mapping->nrpages, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 
 	fault_in(test, f, GFN);
 	write_lock(&f->kvm->mmu_lock);
-	after = kvm_mmu_max_mapping_level(f->kvm, NULL, slot, GFN + 3);
+	after = kvm_mmu_max_mapping_level(f->kvm, NULL, slot, gfn);
 	write_unlock(&f->kvm->mmu_lock);
 	KUNIT_EXPECT_EQ(test, after, PG_LEVEL_2M);
 #endif
 }
 
 /*
- * I6: arm64 maps a block only if both folio and, for a nested guest, which can't run
- * here, that guest's own stage 2 are large enough.
+ * I6: arm64 maps a block only if the folio is large enough and, for a nested guest,
+ * its own stage 2 maps a block, too.  No nested guest can run here, so that this
+ * case calls only the function that chooses the size.
  */
 static void arm64_mapping_size(struct kunit *test)
 {
 #ifndef CONFIG_ARM64
-	kunit_skip(test, "only arm64 has to respect a guest's own stage 2");
+	kunit_skip(test, "only arm64 considers the stage 2 of a nested guest");
 #else
 	static const unsigned long nested[] = {
 		PAGE_SIZE, PMD_SIZE / 2, PMD_SIZE - 1, PMD_SIZE, PMD_SIZE + 1, 2 * PMD_SIZE,
@@ -279,7 +282,7 @@ static void arm64_mapping_size(struct kunit *test)
 
 	for (order = 0; order <= PMD_ORDER + 1; order++) {
 		for (i = 0; i < ARRAY_SIZE(nested); i++) {
-			bool block = order >= PMD_ORDER && i >= 3;
+			bool block = order >= PMD_ORDER && nested[i] >= PMD_SIZE;
 
 			KUNIT_EXPECT_EQ(test, kvm_gmem_mapping_size(order, nested[i]),
 					block ? PMD_SIZE : PAGE_SIZE);
@@ -288,10 +291,10 @@ static void arm64_mapping_size(struct kunit *test)
 #endif
 }
 
-/* I6: two slots that share a hugepage get at the same memory, page by page. */
+/* I6: two memslots that share a hugepage access it page by page. */
 static void folio_shared_by_two_slots(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_poisoned(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = open_unbound(test, GMEM_HUGE);
 	struct gmem_kunit_fault lower, upper;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, N / 2), 0);
@@ -302,25 +305,25 @@ static void folio_shared_by_two_slots(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, lower.order, 0);
 	KUNIT_EXPECT_EQ(test, upper.order, 0);
 	KUNIT_EXPECT_EQ(test, upper.pfn, lower.pfn + N / 2);
-	KUNIT_EXPECT_EQ(test, f->inode->i_mapping->nrpages, N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 }
 
-/* A gfn that the memslot does not have is an error, and allocates nothing. */
+/* A fault on a gfn outside the memslot fails and allocates nothing. */
 static void unbound_gfn(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_poisoned(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = open_unbound(test, GMEM_HUGE);
 	struct gmem_kunit_fault fault;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, N, N), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N, &fault), -EIO);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN - 1, &fault), -EIO);
-	KUNIT_EXPECT_EQ(test, f->inode->i_mapping->nrpages, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 }
 
-/* A memslot outlives its file; faults then fail, and say so. */
+/* After the file is closed, a fault on its memslot fails with -EFAULT. */
 static void closed_file(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	struct kvm *kvm = f->kvm;
 	struct gmem_kunit_fault fault = fault_in(test, f, GFN);
 
@@ -329,17 +332,17 @@ static void closed_file(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_unbind(kvm, 0), 0);
 }
 
-/* Memory belongs to the file: it survives the memslot, and moves with the next one. */
+/* The file keeps its memory when a memslot is deleted; the next memslot gets it. */
 static void binding_reused(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault before, after;
 
 	before = fault_in(test, f, GFN + N);
-	gmem_kunit_fill(before.pfn, N, 0x77);
+	gmem_kunit_fill(before.pfn, N, GMEM_DATA);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->kvm, 0), 0);
 
-	/* The same range is taken once, another slot may have it afterwards. */
+	/* Only one memslot at a time can be bound to a range. */
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, 2 * GFN + 1, N, N), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_bind(f, 1, 3 * GFN, N, N), -EEXIST);
 	after = fault_in(test, f, 2 * GFN + 1);
@@ -351,70 +354,71 @@ static void binding_reused(struct kunit *test)
 	after = fault_in(test, f, 2 * GFN);
 	KUNIT_EXPECT_EQ(test, after.pfn, before.pfn);
 	KUNIT_EXPECT_EQ(test, after.order, PMD_ORDER);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(after.pfn, N, 0x77), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(after.pfn, N, GMEM_DATA), 0);
 }
 
-/* I5: the host gets every page of a hugepage, no SIGBUS, and sees only zeros. */
+/* I5: the host can read each page of a hugepage without SIGBUS, and reads zeros. */
 static void host_sees_zeros(struct kunit *test)
 {
 	const struct page_case *c = test->param_value;
-	struct gmem_kunit_file *f = open_poisoned(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = open_unbound(test, GMEM_HUGE);
 	unsigned long addr = gmem_kunit_map(test, f, 0);
+	const unsigned int offset = 5;
 	struct folio *folio;
 	u8 byte = 1;
 
 	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, (void __user *)(addr +
-			(c->index << PAGE_SHIFT) + 5), 1), 0);
+			(c->index << PAGE_SHIFT) + offset), 1), 0);
 	KUNIT_EXPECT_EQ(test, byte, 0);
 
-	folio = gmem_kunit_peek(f, c->index);
-	KUNIT_ASSERT_NOT_NULL(test, folio);
+	folio = gmem_kunit_folio(test, f, c->index);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), PMD_ORDER);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(folio_pfn(folio), N, 0), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 }
 
 /*
- * Host and guest mean the same page: what one writes, the other reads, whether the
- * host's mapping has to be made page by page or can be of a hugepage at once.
+ * Host and guest access the same page: each reads what the other wrote, whether the
+ * host maps the folio page by page or at once.
  */
 static void host_writes_guest_reads(struct kunit *test)
 {
 	const struct page_case *c = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test, GMEM_HUGE);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	unsigned long addr = gmem_kunit_map(test, f, PAGE_SIZE);
 	unsigned long aligned = gmem_kunit_map(test, f, 0);
+	static const char by_host[] = "written", by_guest[] = "xxxxxxx";
 	struct gmem_kunit_fault fault;
-	char seen[8] = {};
+	char seen[sizeof(by_host)] = {};
 	void *p;
 
 	KUNIT_ASSERT_EQ(test, copy_to_user((void __user *)(addr +
-			(c->index << PAGE_SHIFT)), "written", 8), 0);
+			(c->index << PAGE_SHIFT)), by_host, sizeof(by_host)), 0);
 
 	fault = fault_in(test, f, GFN + c->index);
 	p = kmap_local_pfn(fault.pfn);
 	memcpy(seen, p, sizeof(seen));
-	memset(p, 'x', 7);
+	memcpy(p, by_guest, sizeof(by_guest));
 	kunmap_local(p);
-	KUNIT_EXPECT_STREQ(test, seen, "written");
-	/* No other page was written to, nor left with old data. */
+	KUNIT_EXPECT_STREQ(test, seen, by_host);
+	/* All other pages contain zeros. */
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn - c->index % N, N, 0), 1);
 
 	KUNIT_ASSERT_EQ(test, copy_from_user(seen, (void __user *)(aligned +
-			(c->index << PAGE_SHIFT)), 8), 0);
-	KUNIT_EXPECT_STREQ(test, seen, "xxxxxxx");
+			(c->index << PAGE_SHIFT)), sizeof(seen)), 0);
+	KUNIT_EXPECT_STREQ(test, seen, by_guest);
 }
 
-/* Private memory stays out of the host's reach, hugepage or not. */
+/* The host cannot access private memory, even if the file allows hugepages. */
 static void host_cannot_map_private(struct kunit *test)
 {
 	u64 flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE;
-	struct gmem_kunit_file *f = open_poisoned(test, flags);
+	struct gmem_kunit_file *f = open_unbound(test, flags);
 	unsigned long addr = gmem_kunit_map(test, f, 0);
 	u8 byte;
 
 	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)addr, 1), 1);
-	KUNIT_EXPECT_EQ(test, f->inode->i_mapping->nrpages, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 }
 
 static struct kunit_case gmem_fault_cases[] = {

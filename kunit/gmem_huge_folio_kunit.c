@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests for kvm_gmem_get_huge_folio() and kvm_gmem_get_folio(), i.e. for when
- * guest_memfd backs a range with a hugepage, and for falling back to single pages
- * in all other cases, with nothing leaked (invariants I7, I8 and I11).
+ * KUnit tests for kvm_gmem_get_huge_folio() and kvm_gmem_get_folio(): they check when
+ * guest_memfd backs a range with a hugepage, and that it falls back to single pages
+ * in all other cases without leaking anything (invariants I7, I8 and I11).
  *
- * All tests use real files.  A static stub of the allocation, the one seam there
- * is, makes it fail, or adds a page to the range in the middle of it, which is what
- * a racing fault would do.
+ * All tests use real files.  Only the allocation of hugepages is replaced by static
+ * stubs.  They make it fail, or add a page to the range as a racing fault would.
  */
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
@@ -45,27 +44,22 @@ static struct gmem_kunit_file *open_file(struct kunit *test, u64 flags)
 	return gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags);
 }
 
-static unsigned long nr_allocated(struct gmem_kunit_file *f)
-{
-	return f->inode->i_mapping->nrpages;
-}
-
-/* @folio is the hugepage of @index, and is locked and referenced as promised. */
+/* Check that @folio is a new hugepage that contains @index, locked and referenced. */
 static void check_huge_folio(struct kunit *test, struct gmem_kunit_file *f,
 			     struct folio *folio, pgoff_t index)
 {
-	KUNIT_ASSERT_NOT_NULL(test, folio);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), PMD_ORDER);
 	KUNIT_EXPECT_EQ(test, folio->index, index / N * N);
 	KUNIT_EXPECT_EQ(test, folio_pfn(folio) % N, 0);
 	KUNIT_EXPECT_PTR_EQ(test, folio->mapping, f->inode->i_mapping);
 	KUNIT_EXPECT_TRUE(test, folio_test_locked(folio));
 	KUNIT_EXPECT_FALSE(test, folio_test_uptodate(folio));
-	/* One per page for the page cache, and the caller's. */
+	/* The page cache holds one reference per page, and the caller holds one. */
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), N + 1);
 }
 
-/* There is no hugepage for @index; should there be one, don't leave it locked. */
+/* Check that there is no hugepage for @index; if there is one, release it. */
 static void check_no_huge_folio(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index)
 {
 	struct folio *folio = gmem_kunit_get_huge_folio(f, index);
@@ -75,7 +69,7 @@ static void check_no_huge_folio(struct kunit *test, struct gmem_kunit_file *f, p
 		gmem_kunit_put_folio(folio);
 }
 
-/* Nobody holds the invalidate lock; should it be held, closing the file must not hang. */
+/* Check that nobody holds the invalidate lock; otherwise closing the file would hang. */
 static void check_not_locked(struct kunit *test, struct gmem_kunit_file *f)
 {
 	bool locked = rwsem_is_locked(&f->inode->i_mapping->invalidate_lock);
@@ -85,25 +79,25 @@ static void check_not_locked(struct kunit *test, struct gmem_kunit_file *f)
 		filemap_invalidate_unlock_shared(f->inode->i_mapping);
 }
 
-/* I11: a lookup drops the invalidate lock again, with a hugepage and without. */
+/* I11: a lookup drops the invalidate lock, whether it finds a hugepage or not. */
 static void lookup_drops_lock(struct kunit *test)
 {
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
 	struct folio *folio;
 
 	folio = kvm_gmem_get_folio(f->inode, 0);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	gmem_kunit_put_folio(folio);
 	check_not_locked(test, f);
 
 	gmem_kunit_no_hugepages(test);
 	folio = kvm_gmem_get_folio(f->inode, N);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	gmem_kunit_put_folio(folio);
 	check_not_locked(test, f);
 }
 
-/* I7: hugepages come from where single pages would, but nobody waits or is warned. */
+/* I7: hugepages use the gfp mask of single pages, but neither stall nor warn. */
 static void neither_stalls_nor_warns(struct kunit *test)
 {
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
@@ -115,17 +109,18 @@ static void neither_stalls_nor_warns(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, huge & __GFP_NOWARN);
 }
 
-/* I7: whatever index is asked for, the hugepage is the aligned one around it. */
+/* I7: for each index, the hugepage is the aligned one that contains the index. */
 static void naturally_aligned(struct kunit *test)
 {
 	const struct index_case *c = test->param_value;
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
 	struct folio *folio = gmem_kunit_get_huge_folio(f, c->index);
+	pgoff_t head = c->index / N * N;
 
 	check_huge_folio(test, f, folio, c->index);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), N);
-	KUNIT_EXPECT_PTR_EQ(test, gmem_kunit_peek(f, c->index / N * N), folio);
-	KUNIT_EXPECT_PTR_EQ(test, gmem_kunit_peek(f, c->index / N * N + N - 1), folio);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
+	KUNIT_EXPECT_PTR_EQ(test, gmem_kunit_peek(f, head), folio);
+	KUNIT_EXPECT_PTR_EQ(test, gmem_kunit_peek(f, head + N - 1), folio);
 	gmem_kunit_put_folio(folio);
 }
 
@@ -136,38 +131,39 @@ static void lookup_uses_hugepage(struct kunit *test)
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
 	struct folio *folio = kvm_gmem_get_folio(f->inode, c->index);
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	check_huge_folio(test, f, folio, c->index);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 	gmem_kunit_put_folio(folio);
 }
 
-/* I11: there is one folio per hugepage, whichever of its pages is looked up. */
+/* I11: lookups of different pages of a hugepage return the same folio. */
 static void second_lookup_finds_first(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
-	struct folio *folio = kvm_gmem_get_folio(f->inode, N + 9);
 	static const pgoff_t again[] = { N + 9, N, N + 1, 2 * N - 1 };
+	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
+	struct folio *folio = kvm_gmem_get_folio(f->inode, again[0]);
 	int i;
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	folio_unlock(folio);
 
 	for (i = 0; i < ARRAY_SIZE(again); i++) {
 		struct folio *second = kvm_gmem_get_folio(f->inode, again[i]);
 
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, second);
 		KUNIT_EXPECT_PTR_EQ(test, second, folio);
 		gmem_kunit_put_folio(second);
 	}
 
-	/* The range is not empty any more. */
-	check_no_huge_folio(test, f, N + 9);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), N);
+	/* The range is no longer empty. */
+	check_no_huge_folio(test, f, again[0]);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), N + 1);
 	folio_put(folio);
 }
 
-/* I8: without the flag there are single pages, and just the one asked for. */
+/* I8: without the flag, a lookup allocates only the single page at its index. */
 static void flag_off(struct kunit *test)
 {
 	const struct index_case *c = test->param_value;
@@ -175,17 +171,17 @@ static void flag_off(struct kunit *test)
 	struct folio *folio;
 
 	check_no_huge_folio(test, f, c->index);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 
 	folio = kvm_gmem_get_folio(f->inode, c->index);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
 	KUNIT_EXPECT_EQ(test, folio->index, c->index);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 1);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 1);
 	gmem_kunit_put_folio(folio);
 }
 
-/* Add one single page to @f. */
+/* Allocate a single page of @f. */
 static void add_base_page(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index)
 {
 	struct folio *folio;
@@ -194,14 +190,14 @@ static void add_base_page(struct kunit *test, struct gmem_kunit_file *f, pgoff_t
 	folio = kvm_gmem_get_folio(f->inode, index);
 	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_ASSERT_EQ(test, folio_order(folio), 0);
 	gmem_kunit_put_folio(folio);
 }
 
 struct present_case {
 	const char *name;
-	pgoff_t present;	/* of the second hugepage */
+	pgoff_t present;	/* a page in the range of the second hugepage */
 };
 
 static const struct present_case present_cases[] = {
@@ -213,7 +209,7 @@ static const struct present_case present_cases[] = {
 
 KUNIT_ARRAY_PARAM_DESC(present, present_cases, name);
 
-/* Counts the attempts to allocate a hugepage. */
+/* Count the attempts to allocate a hugepage. */
 static struct folio *alloc_is_counted(struct inode *inode, pgoff_t index)
 {
 	struct kunit *test = kunit_get_current_test();
@@ -223,8 +219,8 @@ static struct folio *alloc_is_counted(struct inode *inode, pgoff_t index)
 }
 
 /*
- * I7: a single page anywhere in the range rules the hugepage out, for each of its
- * pages, while the neighbours are not affected.
+ * I7: a single page anywhere in the range of a hugepage prevents this hugepage, but
+ * not its neighbours.
  */
 static void base_page_present(struct kunit *test)
 {
@@ -233,25 +229,26 @@ static void base_page_present(struct kunit *test)
 	static const pgoff_t in_range[] = { N, N + N / 2, 2 * N - 1 };
 	static const pgoff_t outside[] = { N - 1, 2 * N };
 	struct folio *folio;
+	const pgoff_t other = N + 3;
 	int i, attempts = 0;
 
 	add_base_page(test, f, c->present);
-	KUNIT_ASSERT_EQ(test, nr_allocated(f), 1);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_nr_pages(f), 1);
 
-	/* Known beforehand, i.e. no hugepage is allocated only to be freed again. */
+	/* KVM does not allocate a hugepage that it cannot insert. */
 	test->priv = &attempts;
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_is_counted);
 	for (i = 0; i < ARRAY_SIZE(in_range); i++)
 		check_no_huge_folio(test, f, in_range[i]);
 	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
 	KUNIT_EXPECT_EQ(test, attempts, 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 1);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 1);
 
-	folio = kvm_gmem_get_folio(f->inode, N + 3);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	folio = kvm_gmem_get_folio(f->inode, other);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
-	KUNIT_EXPECT_EQ(test, folio->index, N + 3);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 2);
+	KUNIT_EXPECT_EQ(test, folio->index, other);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 2);
 	gmem_kunit_put_folio(folio);
 
 	for (i = 0; i < ARRAY_SIZE(outside); i++) {
@@ -259,10 +256,10 @@ static void base_page_present(struct kunit *test)
 		check_huge_folio(test, f, folio, outside[i]);
 		gmem_kunit_put_folio(folio);
 	}
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 2 + 2 * N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 2 + ARRAY_SIZE(outside) * N);
 }
 
-/* I7: if there is no hugepage to be had, there is a single page, not an error. */
+/* I7: if no hugepage is available, a lookup allocates a single page. */
 static void allocation_fails(struct kunit *test)
 {
 	const struct index_case *c = test->param_value;
@@ -272,23 +269,22 @@ static void allocation_fails(struct kunit *test)
 	gmem_kunit_no_hugepages(test);
 
 	check_no_huge_folio(test, f, c->index);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 
 	folio = kvm_gmem_get_folio(f->inode, c->index);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
 	KUNIT_EXPECT_EQ(test, folio->index, c->index);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 1);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 1);
 	gmem_kunit_put_folio(folio);
 }
 
-/* What the racing fault below needs to know, and has to tell. */
 struct race {
-	pgoff_t present;
-	struct folio *lost;
+	pgoff_t present;	/* the page that the racing fault adds */
+	struct folio *lost;	/* the hugepage that cannot be inserted */
 };
 
-/* Another fault adds a single page right after the range was found to be empty. */
+/* Add a single page after KVM found the range empty, as a racing fault would. */
 static struct folio *alloc_loses_race(struct inode *inode, pgoff_t index)
 {
 	struct kunit *test = kunit_get_current_test();
@@ -301,7 +297,7 @@ static struct folio *alloc_loses_race(struct inode *inode, pgoff_t index)
 	if (!IS_ERR(folio))
 		gmem_kunit_put_folio(folio);
 
-	/* The test's own reference, to see what becomes of the folio. */
+	/* This reference lets the test check the folio after KVM has dropped its own. */
 	race->lost = folio_alloc(GFP_HIGHUSER, PMD_ORDER);
 	if (race->lost)
 		folio_get(race->lost);
@@ -310,8 +306,8 @@ static struct folio *alloc_loses_race(struct inode *inode, pgoff_t index)
 }
 
 /*
- * I7, I11: a hugepage that can't be added because somebody was faster is given
- * back, complete with lock, reference and memcg charge.
+ * I7, I11: when a hugepage loses the race and cannot be inserted, KVM releases its
+ * lock, reference and memcg charge.
  */
 static void insertion_fails(struct kunit *test)
 {
@@ -329,21 +325,22 @@ static void insertion_fails(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, folio_test_locked(race.lost));
 	KUNIT_EXPECT_NULL(test, race.lost->mapping);
 	KUNIT_EXPECT_FALSE(test, folio_memcg_charged(race.lost));
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 1);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 1);
 	folio_put(race.lost);
 
-	/* And the page that was faster is what everybody gets. */
+	/* Lookups return the page that won the race. */
 	folio = kvm_gmem_get_folio(f->inode, c->present);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 1);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 1);
 	gmem_kunit_put_folio(folio);
 }
 
-/* I7: the same for the lookup, which falls back instead of failing. */
+/* I7: when the hugepage loses the race, a lookup falls back to a single page. */
 static void lookup_falls_back(struct kunit *test)
 {
 	const struct present_case *c = test->param_value;
+	const pgoff_t index = N + 5;
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
 	struct race race = { .present = c->present };
 	struct folio *folio;
@@ -351,19 +348,19 @@ static void lookup_falls_back(struct kunit *test)
 	test->priv = &race;
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_loses_race);
 
-	folio = kvm_gmem_get_folio(f->inode, N + 5);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	folio = kvm_gmem_get_folio(f->inode, index);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
-	KUNIT_EXPECT_EQ(test, folio->index, N + 5);
+	KUNIT_EXPECT_EQ(test, folio->index, index);
 	gmem_kunit_put_folio(folio);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 2);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 2);
 
 	KUNIT_ASSERT_NOT_NULL(test, race.lost);
 	KUNIT_EXPECT_EQ(test, folio_ref_count(race.lost), 1);
 	folio_put(race.lost);
 }
 
-/* I7: no hugepage can reach beyond the end of the file. */
+/* I7: there are no hugepages beyond the end of the file. */
 static void beyond_end_of_file(struct kunit *test)
 {
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
@@ -371,44 +368,41 @@ static void beyond_end_of_file(struct kunit *test)
 	check_no_huge_folio(test, f, NPAGES);
 	check_no_huge_folio(test, f, NPAGES + N - 1);
 	check_no_huge_folio(test, f, 2 * NPAGES);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 }
 
-/* Neither index nor offset may be truncated to 32 bits. */
+/* Neither the index nor the offset is truncated to 32 bits. */
 static void above_4gib(struct kunit *test)
 {
-	const pgoff_t index = (SZ_4G >> PAGE_SHIFT) + 2 * N;
+	const pgoff_t truncated = 2 * N, head = (SZ_4G >> PAGE_SHIFT) + truncated;
+	const pgoff_t index = head + 11;
 	struct gmem_kunit_file *f;
 	struct folio *folio;
 
-	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), index + N, GMEM_HUGE);
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), head + N, GMEM_HUGE);
 
-	/* Would be in the way if the index were truncated. */
-	add_base_page(test, f, 2 * N);
+	/* If the offset were truncated, this page would prevent the hugepage. */
+	add_base_page(test, f, truncated);
 
-	folio = gmem_kunit_get_huge_folio(f, index + 11);
-	check_huge_folio(test, f, folio, index + 11);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), N + 1);
+	folio = gmem_kunit_get_huge_folio(f, index);
+	check_huge_folio(test, f, folio, index);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N + 1);
 	gmem_kunit_put_folio(folio);
 }
 
-/* I7: fallocate() fills a range with hugepages. */
+/* I7: fallocate() allocates hugepages. */
 static void fallocate_uses_hugepages(struct kunit *test)
 {
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
 	pgoff_t index;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, N + 1, N), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 2 * N);
-	for (index = N; index < 3 * N; index += N) {
-		struct folio *folio = gmem_kunit_peek(f, index);
-
-		KUNIT_ASSERT_NOT_NULL(test, folio);
-		KUNIT_EXPECT_EQ(test, folio_order(folio), PMD_ORDER);
-	}
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 2 * N);
+	for (index = N; index < 3 * N; index += N)
+		KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, index), PMD_ORDER);
 }
 
-/* I7: a hole that has the size of the hugepage makes room for a new one. */
+/* I7: after a hole that covers a whole hugepage, a new hugepage can be allocated. */
 static void again_after_hole(struct kunit *test)
 {
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
@@ -416,17 +410,17 @@ static void again_after_hole(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, N, N), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), NPAGES - N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES - N);
 
 	folio = gmem_kunit_get_huge_folio(f, N + 1);
 	check_huge_folio(test, f, folio, N + 1);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), NPAGES);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES);
 	gmem_kunit_put_folio(folio);
 }
 
 /*
- * I11: whoever holds the invalidate lock for write, be it to punch a hole or to
- * populate, must not see a new hugepage, and the lookup must not wait for it.
+ * I11: while somebody holds the invalidate lock for write, to punch a hole or to
+ * populate, a lookup neither waits nor adds a hugepage.
  */
 static void no_hugepage_while_invalidating(struct kunit *test)
 {
@@ -437,19 +431,19 @@ static void no_hugepage_while_invalidating(struct kunit *test)
 	folio = kvm_gmem_get_folio(f->inode, 3);
 	filemap_invalidate_unlock(f->inode->i_mapping);
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), 1);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 1);
 	gmem_kunit_put_folio(folio);
 
-	/* The lookup did not leave the lock behind. */
+	/* The lookup does not hold the lock either. */
 	KUNIT_EXPECT_TRUE(test, filemap_invalidate_trylock_shared(f->inode->i_mapping));
 	filemap_invalidate_unlock_shared(f->inode->i_mapping);
 }
 
 /*
- * THP=n: the page cache has a limit below PMD_ORDER for everybody else, and there
- * are hugepages nevertheless.
+ * Without THP, the page cache limits other large folios to an order below PMD_ORDER.
+ * guest_memfd has hugepages nevertheless.
  */
 static void without_thp(struct kunit *test)
 {
@@ -467,7 +461,7 @@ static void without_thp(struct kunit *test)
 	gmem_kunit_put_folio(folio);
 }
 
-/* THP=y: a hugepage can be split, i.e. mm has accepted it as one of its own. */
+/* With THP, core MM can split a hugepage. */
 static void with_thp(struct kunit *test)
 {
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
@@ -484,10 +478,10 @@ static void with_thp(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, split_folio(folio), 0);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
-	KUNIT_EXPECT_EQ(test, nr_allocated(f), N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 	gmem_kunit_put_folio(folio);
 #else
-	kunit_skip(test, "split_folio_to_list() is exported to no module but KVM");
+	kunit_skip(test, "split_folio_to_list() is exported to KVM only");
 #endif
 }
 

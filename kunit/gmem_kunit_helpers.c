@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What the KUnit suites of guest_memfd share.
+ * Helpers shared by the KUnit suites for guest_memfd.
  *
- * fput() from a kernel thread, i.e. from every KUnit test, is delayed. Closing a
- * file hence always flushes the delayed work, otherwise a test would measure
- * memory that the previous one is about to free.
+ * KUnit runs tests in kernel threads, where fput() is delayed.  Therefore closing
+ * a file always flushes the delayed work.  Otherwise, a test could count memory
+ * that the previous test has not freed yet.
  */
 #include <kunit/resource.h>
 #include <kunit/static_stub.h>
@@ -25,24 +25,28 @@
 #include "gmem_kunit_helpers.h"
 
 /**
- * gmem_kunit_init() - init() of suites that need KVM
+ * gmem_kunit_init() - init() for suites that need KVM
  * @test: the test case
  *
- * Return: 0; the case is skipped if KVM has not been initialised at boot.
+ * Skips the case if KVM did not initialize at boot.
+ *
+ * Return: 0.
  */
 int gmem_kunit_init(struct kunit *test)
 {
 	if (!kvm_gmem_mnt)
-		kunit_skip(test, "KVM is not available, does the CPU support virtualization?");
+		kunit_skip(test, "KVM did not initialize, does the CPU support virtualization?");
 
 	return 0;
 }
 
 /**
- * gmem_kunit_init_huge() - init() of suites that need hugepages
+ * gmem_kunit_init_huge() - init() for suites that need hugepages
  * @test: the test case
  *
- * Return: 0; the case is skipped if guest_memfd does not support hugepages.
+ * Skips the case if guest_memfd does not support hugepages.
+ *
+ * Return: 0.
  */
 int gmem_kunit_init_huge(struct kunit *test)
 {
@@ -58,11 +62,13 @@ KUNIT_DEFINE_ACTION_WRAPPER(put_vm, kvm_put_kvm, struct kvm *);
 
 /**
  * gmem_kunit_vm() - create a VM
- * @test: the test case, at the end of which the VM is put
+ * @test: the test case; its end drops the reference to the VM
  * @type: as for KVM_CREATE_VM
  *
- * Return: the VM; the case fails if there is none to be had, and is skipped if KVM
- * knows no such type.
+ * Skips the case if KVM does not support @type.  Asserts that there is no other
+ * error.
+ *
+ * Return: the VM.
  */
 struct kvm *gmem_kunit_vm(struct kunit *test, unsigned long type)
 {
@@ -72,15 +78,15 @@ struct kvm *gmem_kunit_vm(struct kunit *test, unsigned long type)
 
 	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
 
-	/* The name of a directory in debugfs, no two VMs must have the same. */
+	/* KVM names a directory in debugfs after the VM: the name must be unique. */
 	unique = kunit_kmalloc(test, 1, GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, unique);
 	snprintf(name, sizeof(name), "kunit-%lx", (unsigned long)unique);
 
 	kvm = kvm_create_vm(type, name);
 	if (type && kvm == ERR_PTR(-EINVAL))
-		kunit_skip(test, "KVM does not support VMs of type %lu here", type);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(kvm));
+		kunit_skip(test, "KVM does not support VMs of type %lu", type);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, kvm);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_vm, kvm), 0);
 
 	return kvm;
@@ -96,12 +102,14 @@ static void close_file(void *data)
 
 /**
  * gmem_kunit_open() - create a guest_memfd file
- * @test: the test case, at the end of which the file is closed
+ * @test: the test case; its end closes the file
  * @kvm: the VM to which the file belongs
  * @npages: size of the file in pages
  * @flags: as for KVM_CREATE_GUEST_MEMFD
  *
- * Return: the file; the case fails if there is none to be had.
+ * Asserts that the file can be created.
+ *
+ * Return: the file.
  */
 struct gmem_kunit_file *gmem_kunit_open(struct kunit *test, struct kvm *kvm,
 					unsigned long npages, u64 flags)
@@ -120,7 +128,7 @@ struct gmem_kunit_file *gmem_kunit_open(struct kunit *test, struct kvm *kvm,
 	KUNIT_ASSERT_GE(test, f->fd, 0);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, close_file, f), 0);
 
-	/* The descriptor keeps the file open, no need for another reference. */
+	/* The descriptor holds a reference to the file, which is enough. */
 	f->file = fget(f->fd);
 	KUNIT_ASSERT_NOT_NULL(test, f->file);
 	fput(f->file);
@@ -132,7 +140,9 @@ struct gmem_kunit_file *gmem_kunit_open(struct kunit *test, struct kvm *kvm,
 /**
  * gmem_kunit_close() - close a file before the end of the test case
  * @test: the test case
- * @f: the file, all of which has been released when this returns
+ * @f: the file
+ *
+ * When this function returns, all memory of the file has been freed.
  */
 void gmem_kunit_close(struct kunit *test, struct gmem_kunit_file *f)
 {
@@ -155,11 +165,11 @@ static int set_memory_region(struct kvm *kvm,
  * gmem_kunit_bind() - bind a range of a file to a new memslot
  * @f: the file
  * @id: id of the memslot
- * @base_gfn: guest frame of the first page
- * @pgoff: first page of the file
+ * @base_gfn: guest frame to which @pgoff is bound
+ * @pgoff: first page of the range
  * @npages: number of pages
  *
- * Return: 0 or the error of KVM_SET_USER_MEMORY_REGION2.
+ * Return: 0 or the error from KVM_SET_USER_MEMORY_REGION2.
  */
 int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
 		    pgoff_t pgoff, unsigned long npages)
@@ -177,12 +187,12 @@ int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
 }
 
 /**
- * gmem_kunit_open_bound() - create a file, and bind all of it to slot 0 of a new VM
- * @test: the test case, at the end of which all of it goes away
+ * gmem_kunit_open_bound() - create a file and bind it to slot 0 of a new VM
+ * @test: the test case; its end releases the file and the VM
  * @npages: size of the file in pages
  * @flags: as for KVM_CREATE_GUEST_MEMFD
  *
- * Return: the file, whose first page is guest frame GMEM_GFN.
+ * Return: the file, whose first page is bound to guest frame GMEM_GFN.
  */
 struct gmem_kunit_file *gmem_kunit_open_bound(struct kunit *test,
 					      unsigned long npages, u64 flags)
@@ -195,13 +205,30 @@ struct gmem_kunit_file *gmem_kunit_open_bound(struct kunit *test,
 }
 
 /**
- * gmem_kunit_map() - map a file as the host's userspace would
- * @test: the test case, at the end of which the mapping goes away
- * @f: the file
- * @offset: of the mapping from where it would be aligned to the hugepage size, in bytes
+ * gmem_kunit_open_poisoned() - create a bound file whose hugepages contain old data
+ * @test: the test case; its end releases the file and the VM
+ * @npages: size of the file in pages
+ * @flags: as for KVM_CREATE_GUEST_MEMFD
  *
- * The core MM maps all of a large folio upon one fault, but only where the mapping
- * is aligned as the folio is, i.e. if @offset is 0.
+ * See gmem_kunit_poison_hugepages() and gmem_kunit_open_bound().
+ *
+ * Return: the file, whose first page is bound to guest frame GMEM_GFN.
+ */
+struct gmem_kunit_file *gmem_kunit_open_poisoned(struct kunit *test,
+						 unsigned long npages, u64 flags)
+{
+	gmem_kunit_poison_hugepages(test);
+	return gmem_kunit_open_bound(test, npages, flags);
+}
+
+/**
+ * gmem_kunit_map() - map a whole file into userspace
+ * @test: the test case; its end removes the mapping
+ * @f: the file
+ * @offset: distance of the mapping from a hugepage boundary, in bytes
+ *
+ * On a fault, core MM can map the whole large folio, but only if the mapping has
+ * the alignment of the folio, that is, if @offset is 0.
  *
  * Return: the address of the first page.
  */
@@ -213,8 +240,7 @@ unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f,
 
 	area = kunit_vm_mmap(test, NULL, 0, len + 2 * PMD_SIZE, PROT_NONE,
 			     MAP_PRIVATE | MAP_ANONYMOUS, 0);
-	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(area));
-	KUNIT_ASSERT_NE(test, area, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)area);
 
 	addr = ALIGN(area, PMD_SIZE) + offset;
 	KUNIT_ASSERT_EQ(test, kunit_vm_mmap(test, f->file, addr, len, PROT_READ | PROT_WRITE,
@@ -227,7 +253,7 @@ unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f,
  * @kvm: the VM
  * @id: id of the memslot
  *
- * Return: 0 or the error of KVM_SET_USER_MEMORY_REGION2.
+ * Return: 0 or the error from KVM_SET_USER_MEMORY_REGION2.
  */
 int gmem_kunit_unbind(struct kvm *kvm, int id)
 {
@@ -237,31 +263,35 @@ int gmem_kunit_unbind(struct kvm *kvm, int id)
 }
 
 /**
- * gmem_kunit_slot() - look up a memslot
+ * gmem_kunit_slot() - look up a memslot that must exist
+ * @test: the test case
  * @kvm: the VM
  * @id: id of the memslot
  *
- * Return: the memslot, valid until the test deletes it, or NULL.
+ * Return: the memslot, which is valid until the test deletes it.
  */
-struct kvm_memory_slot *gmem_kunit_slot(struct kvm *kvm, int id)
+struct kvm_memory_slot *gmem_kunit_slot(struct kunit *test, struct kvm *kvm, int id)
 {
 	struct kvm_memory_slot *slot;
 
 	mutex_lock(&kvm->slots_lock);
 	slot = id_to_memslot(kvm_memslots(kvm), id);
 	mutex_unlock(&kvm->slots_lock);
+	KUNIT_ASSERT_NOT_NULL_MSG(test, slot, "there is no memslot %d", id);
 
 	return slot;
 }
 
 /**
- * gmem_kunit_fault() - do what the architectures do upon a guest fault
+ * gmem_kunit_fault() - look up a page as the architectures do on a guest fault
  * @kvm: the VM
  * @id: id of the memslot
  * @gfn: guest frame that is accessed
  * @fault: where to store the result
  *
- * Return: 0 or the error of kvm_gmem_get_pfn().  No reference is kept.
+ * Drops the reference to the page.
+ *
+ * Return: 0 or the error from kvm_gmem_get_pfn().
  */
 int gmem_kunit_fault(struct kvm *kvm, int id, gfn_t gfn,
 		     struct gmem_kunit_fault *fault)
@@ -291,12 +321,12 @@ static int gmem_fallocate(struct gmem_kunit_file *f, int mode, pgoff_t index,
 }
 
 /**
- * gmem_kunit_allocate() - fallocate() a range
+ * gmem_kunit_allocate() - allocate a range with fallocate()
  * @f: the file
  * @index: first page
  * @npages: number of pages
  *
- * Return: 0 or an error.
+ * Return: 0 or the error from fallocate().
  */
 int gmem_kunit_allocate(struct gmem_kunit_file *f, pgoff_t index,
 			unsigned long npages)
@@ -305,12 +335,12 @@ int gmem_kunit_allocate(struct gmem_kunit_file *f, pgoff_t index,
 }
 
 /**
- * gmem_kunit_punch() - punch a hole
+ * gmem_kunit_punch() - punch a hole with fallocate()
  * @f: the file
  * @index: first page
  * @npages: number of pages
  *
- * Return: 0 or an error.
+ * Return: 0 or the error from fallocate().
  */
 int gmem_kunit_punch(struct gmem_kunit_file *f, pgoff_t index,
 		     unsigned long npages)
@@ -319,11 +349,23 @@ int gmem_kunit_punch(struct gmem_kunit_file *f, pgoff_t index,
 }
 
 /**
- * gmem_kunit_get_huge_folio() - call kvm_gmem_get_huge_folio() as its callers do
+ * gmem_kunit_in_hole() - test whether a page lies in a hole
+ * @hole: the hole
+ * @index: page of the file
+ *
+ * Return: true if it does.
+ */
+bool gmem_kunit_in_hole(const struct gmem_kunit_hole *hole, pgoff_t index)
+{
+	return index >= hole->start && index < hole->start + hole->npages;
+}
+
+/**
+ * gmem_kunit_get_huge_folio() - call kvm_gmem_get_huge_folio() with the lock it needs
  * @f: the file
  * @index: page of the file
  *
- * Return: what kvm_gmem_get_huge_folio() returns.
+ * Return: the result of kvm_gmem_get_huge_folio().
  */
 struct folio *gmem_kunit_get_huge_folio(struct gmem_kunit_file *f, pgoff_t index)
 {
@@ -337,8 +379,8 @@ struct folio *gmem_kunit_get_huge_folio(struct gmem_kunit_file *f, pgoff_t index
 }
 
 /**
- * gmem_kunit_put_folio() - undo the lookup of a folio
- * @folio: a locked folio, on which the caller holds a reference
+ * gmem_kunit_put_folio() - unlock a folio and drop the caller's reference
+ * @folio: the folio
  */
 void gmem_kunit_put_folio(struct folio *folio)
 {
@@ -347,12 +389,13 @@ void gmem_kunit_put_folio(struct folio *folio)
 }
 
 /**
- * gmem_kunit_peek() - see which folio the page cache holds
- * @f: the file
+ * gmem_kunit_peek() - look up a folio in the page cache without taking a reference
+ * @f: the file, which nobody else may use at the same time
  * @index: page of the file
  *
- * Return: the folio, or NULL.  No reference is taken: to be used only while
- * nobody else uses the file.
+ * Tests for which the folio must exist use gmem_kunit_folio() instead.
+ *
+ * Return: the folio, or NULL if there is none.
  */
 struct folio *gmem_kunit_peek(struct gmem_kunit_file *f, pgoff_t index)
 {
@@ -366,15 +409,74 @@ struct folio *gmem_kunit_peek(struct gmem_kunit_file *f, pgoff_t index)
 }
 
 /**
- * gmem_kunit_extra_refs() - see whether somebody has kept a folio
+ * gmem_kunit_folio() - look up a folio that must exist
+ * @test: the test case
+ * @f: the file, which nobody else may use at the same time
+ * @index: page of the file
+ *
+ * Return: the folio, without a reference.
+ */
+struct folio *gmem_kunit_folio(struct kunit *test, struct gmem_kunit_file *f,
+			       pgoff_t index)
+{
+	struct folio *folio = gmem_kunit_peek(f, index);
+
+	KUNIT_ASSERT_NOT_NULL_MSG(test, folio, "page %lu has no folio", index);
+	return folio;
+}
+
+/**
+ * gmem_kunit_order() - get the order of a folio that must exist
+ * @test: the test case
+ * @f: the file, which nobody else may use at the same time
+ * @index: page of the file
+ *
+ * Return: the order.
+ */
+unsigned int gmem_kunit_order(struct kunit *test, struct gmem_kunit_file *f,
+			      pgoff_t index)
+{
+	return folio_order(gmem_kunit_folio(test, f, index));
+}
+
+/**
+ * gmem_kunit_pin() - take an extra reference to a folio that must exist
+ * @test: the test case
  * @f: the file
  * @index: page of the file
  *
- * Meant for hugepages, and for what they were split into: single pages can be on
- * their way to the LRU, which takes a reference for a while.
+ * Return: the folio; the caller drops the reference with folio_put().
+ */
+struct folio *gmem_kunit_pin(struct kunit *test, struct gmem_kunit_file *f,
+			     pgoff_t index)
+{
+	struct folio *folio = filemap_get_folio(f->inode->i_mapping, index);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL_MSG(test, folio, "page %lu", index);
+	return folio;
+}
+
+/**
+ * gmem_kunit_nr_pages() - count the allocated pages of a file
+ * @f: the file
  *
- * Return: the number of references to the folio that belong neither to the page
- * cache nor to a mapping, 0 if there is no folio.
+ * Return: the number of pages in the page cache.
+ */
+unsigned long gmem_kunit_nr_pages(struct gmem_kunit_file *f)
+{
+	return f->inode->i_mapping->nrpages;
+}
+
+/**
+ * gmem_kunit_extra_refs() - count the extra references to a folio
+ * @f: the file
+ * @index: page of the file
+ *
+ * Use this for hugepages, and for the pages that result from splitting one.  The
+ * LRU can hold a temporary reference to other single pages.
+ *
+ * Return: the number of references that belong neither to the page cache nor to a
+ * mapping; 0 if there is no folio.
  */
 int gmem_kunit_extra_refs(struct gmem_kunit_file *f, pgoff_t index)
 {
@@ -392,10 +494,10 @@ static struct folio *alloc_fails(struct inode *inode, pgoff_t index)
 }
 
 /**
- * gmem_kunit_no_hugepages() - let the allocation of hugepages fail
+ * gmem_kunit_no_hugepages() - make the allocation of hugepages fail
  * @test: the test case
  *
- * For this thread, until the end of the case or until the stub is deactivated.
+ * Affects this thread until the case ends or deactivates the stub.
  */
 void gmem_kunit_no_hugepages(struct kunit *test)
 {
@@ -413,11 +515,11 @@ static struct folio *alloc_poisoned(struct inode *inode, pgoff_t index)
 }
 
 /**
- * gmem_kunit_poison_hugepages() - let new hugepages contain old data
+ * gmem_kunit_poison_hugepages() - make new hugepages contain old data
  * @test: the test case
  *
- * Until the end of the case every hugepage that this thread adds to a file is
- * full of GMEM_POISON at first, as if it had belonged to somebody else before.
+ * Until the case ends, each hugepage that this thread allocates contains
+ * GMEM_POISON, as if the memory had belonged to another owner before.
  */
 void gmem_kunit_poison_hugepages(struct kunit *test)
 {
@@ -430,44 +532,49 @@ static void end_thread(void *task)
 }
 
 /**
- * gmem_kunit_thread() - create a thread, which is not woken yet
- * @test: the test case, at the end of which the thread is stopped and waited for
- * @fn: what it does
- * @data: argument of @fn
+ * gmem_kunit_thread() - create a thread without waking it
+ * @test: the test case; its end stops the thread and waits for it
+ * @fn: the function that the thread runs
+ * @data: the argument of @fn
  *
- * Return: the thread, of which the test case holds a reference.
+ * Return: the thread, to which the test case holds a reference.
  */
 struct task_struct *gmem_kunit_thread(struct kunit *test, int (*fn)(void *), void *data)
 {
 	struct task_struct *task = kthread_create(fn, data, "gmem_kunit");
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(task));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, task);
 	get_task_struct(task);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, end_thread, task), 0);
 	return task;
 }
 
 /**
- * gmem_kunit_stop_thread() - stop a thread before the end of the case, and wait for it
+ * gmem_kunit_stop_thread() - stop a thread before the end of the case
  * @test: the test case
- * @task: what gmem_kunit_thread() has returned
+ * @task: the thread from gmem_kunit_thread()
+ *
+ * Waits until the thread has ended.
  */
 void gmem_kunit_stop_thread(struct kunit *test, struct task_struct *task)
 {
 	kunit_release_action(test, end_thread, task);
 }
 
-/* How much is written at each end of a page, see gmem_kunit_fill(). */
+/* The number of bytes that gmem_kunit_fill() writes at each end of a page. */
 #define FILL	64
+
+/* The number of patterns: a prime, so that neighbouring hugepages differ as well. */
+#define PATTERNS	251
 
 /**
  * gmem_kunit_fill() - write to guest memory
  * @pfn: the first page
  * @npages: number of pages
- * @byte: what to write, not zero
+ * @byte: the value to write, not zero
  *
- * Writes to both ends of each page: enough to tell pages apart, and to see whether
- * they have been zeroed, while emulated CPUs take their time to fill hugepages.
+ * Writes only to both ends of each page, because filling whole hugepages is slow
+ * on emulated CPUs.  That is enough to distinguish pages and to detect zeroing.
  */
 void gmem_kunit_fill(kvm_pfn_t pfn, unsigned long npages, u8 byte)
 {
@@ -483,14 +590,14 @@ void gmem_kunit_fill(kvm_pfn_t pfn, unsigned long npages, u8 byte)
 }
 
 /**
- * gmem_kunit_pattern() - what to write to a page, so that it can be told from others
+ * gmem_kunit_pattern() - get the value that identifies a page
  * @index: page of the file
  *
- * Return: a byte, not zero; no two neighbours have the same.
+ * Return: a byte that is not zero and differs between neighbours.
  */
 u8 gmem_kunit_pattern(pgoff_t index)
 {
-	return 1 + index % 251;
+	return 1 + index % PATTERNS;
 }
 
 static bool page_contains(const void *p, u8 byte)
@@ -503,12 +610,12 @@ static bool page_contains(const void *p, u8 byte)
 }
 
 /**
- * gmem_kunit_count_not() - read guest memory
+ * gmem_kunit_count_not() - count the pages with unexpected contents
  * @pfn: the first page
  * @npages: number of pages
- * @byte: what gmem_kunit_fill() has written, or 0 if all of the page is to be zero
+ * @byte: the value that gmem_kunit_fill() wrote, or 0 if the whole page must be zero
  *
- * Return: number of pages that contain something else.
+ * Return: the number of pages that contain something else.
  */
 unsigned long gmem_kunit_count_not(kvm_pfn_t pfn, unsigned long npages, u8 byte)
 {

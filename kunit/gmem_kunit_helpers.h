@@ -1,7 +1,29 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What the KUnit suites of guest_memfd share: real VMs, files and memslots that
- * go away with the test case, and a way to look at guest memory.
+ * Helpers shared by the KUnit suites for guest_memfd: real VMs, files and memslots
+ * that are released at the end of the test case, and access to guest memory.
+ *
+ * The suites check the following invariants.  The comment on a test case names
+ * those that the case checks.
+ *
+ * I1	After a successful PUNCH_HOLE, whoever reads the range next, guest or host,
+ *	reads zeros.
+ * I2	No byte outside the range of a call changes or disappears.
+ * I3	A call that fails changes nothing.
+ * I4	PUNCH_HOLE frees the memory of the hole before it returns if the hugepages
+ *	can be split.  Otherwise it zeroes the memory in place; a later hole that
+ *	covers the whole hugepage, or closing the file, frees the memory.
+ * I5	KVM zeroes a page before the guest or the host can access it, and does
+ *	not zero it again afterwards.
+ * I6	The order that KVM reports is 0 or PMD_ORDER.  It is PMD_ORDER only if
+ *	the hugepage lies inside the binding, and gfn and file offset are congruent
+ *	modulo the hugepage size.
+ * I7	Hugepages are best effort: if no hugepage is available, KVM uses single
+ *	pages, returns no error, and leaks nothing.
+ * I8	Without GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE, behaviour does not change.
+ * I9	KVM checks sizes and flags in the same way with and without THP.
+ * I10	Where hugepages cannot work, the capability is 0 and the flag is rejected.
+ * I11	Concurrent operations on a hugepage leave one folio and lose no byte.
  */
 #ifndef __KVM_GMEM_KUNIT_HELPERS_H
 #define __KVM_GMEM_KUNIT_HELPERS_H
@@ -12,20 +34,23 @@
 
 #include "../guest_memfd.h"
 
-/* Pages of a hugepage. */
+/* Number of pages in a hugepage. */
 #define GMEM_NR		BIT(PMD_ORDER)
 
-/* Where gmem_kunit_open_bound() binds a file. */
+/* The guest frame at which gmem_kunit_open_bound() binds a file. */
 #define GMEM_GFN	(8 * GMEM_NR)
 
-/* What a bound file needs on every architecture, see KVM_CREATE_GUEST_MEMFD. */
+/* The flags of files that can be bound on every architecture. */
 #define GMEM_SHARED	(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)
 #define GMEM_HUGE	(GMEM_SHARED | GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE)
 
-/* What gmem_kunit_poison_hugepages() writes to new hugepages. */
+/* What tests write as the guest's data. */
+#define GMEM_DATA	0x77
+
+/* Old data that gmem_kunit_poison_hugepages() writes to new hugepages. */
 #define GMEM_POISON	0xa5
 
-/* A guest_memfd file; @inode is valid as long as the file is open. */
+/* A guest_memfd file; @inode is valid while the file is open. */
 struct gmem_kunit_file {
 	struct kvm *kvm;
 	struct file *file;
@@ -33,10 +58,17 @@ struct gmem_kunit_file {
 	int fd;
 };
 
-/* What kvm_gmem_get_pfn() has returned. */
+/* The result of kvm_gmem_get_pfn(). */
 struct gmem_kunit_fault {
 	kvm_pfn_t pfn;
 	int order;
+};
+
+/* A hole to punch, usually an entry in a table of parameters. */
+struct gmem_kunit_hole {
+	const char *name;
+	pgoff_t start;
+	unsigned long npages;
 };
 
 int gmem_kunit_init(struct kunit *test);
@@ -48,6 +80,8 @@ struct gmem_kunit_file *gmem_kunit_open(struct kunit *test, struct kvm *kvm,
 					unsigned long npages, u64 flags);
 struct gmem_kunit_file *gmem_kunit_open_bound(struct kunit *test,
 					      unsigned long npages, u64 flags);
+struct gmem_kunit_file *gmem_kunit_open_poisoned(struct kunit *test,
+						 unsigned long npages, u64 flags);
 void gmem_kunit_close(struct kunit *test, struct gmem_kunit_file *f);
 
 int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
@@ -55,7 +89,7 @@ int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
 int gmem_kunit_unbind(struct kvm *kvm, int id);
 unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f,
 			     unsigned long offset);
-struct kvm_memory_slot *gmem_kunit_slot(struct kvm *kvm, int id);
+struct kvm_memory_slot *gmem_kunit_slot(struct kunit *test, struct kvm *kvm, int id);
 
 int gmem_kunit_fault(struct kvm *kvm, int id, gfn_t gfn,
 		     struct gmem_kunit_fault *fault);
@@ -63,11 +97,19 @@ int gmem_kunit_allocate(struct gmem_kunit_file *f, pgoff_t index,
 			unsigned long npages);
 int gmem_kunit_punch(struct gmem_kunit_file *f, pgoff_t index,
 		     unsigned long npages);
+bool gmem_kunit_in_hole(const struct gmem_kunit_hole *hole, pgoff_t index);
 
 struct folio *gmem_kunit_get_huge_folio(struct gmem_kunit_file *f, pgoff_t index);
 void gmem_kunit_put_folio(struct folio *folio);
 struct folio *gmem_kunit_peek(struct gmem_kunit_file *f, pgoff_t index);
+struct folio *gmem_kunit_folio(struct kunit *test, struct gmem_kunit_file *f,
+			       pgoff_t index);
+unsigned int gmem_kunit_order(struct kunit *test, struct gmem_kunit_file *f,
+			      pgoff_t index);
+struct folio *gmem_kunit_pin(struct kunit *test, struct gmem_kunit_file *f,
+			     pgoff_t index);
 int gmem_kunit_extra_refs(struct gmem_kunit_file *f, pgoff_t index);
+unsigned long gmem_kunit_nr_pages(struct gmem_kunit_file *f);
 
 void gmem_kunit_no_hugepages(struct kunit *test);
 void gmem_kunit_poison_hugepages(struct kunit *test);

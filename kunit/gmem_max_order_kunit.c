@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests for kvm_gmem_max_order(), i.e. for the order at which a page of a
+ * KUnit tests for kvm_gmem_max_order(), which returns the order at which a page of a
  * binding can be mapped into the guest (invariant I6).
  *
- * The function is pure arithmetic and gets compared with an oracle that does not
- * compute anything: it walks over all pages of the hugepage and looks whether
- * each of them is bound, and where.  The oracle runs over a table of bindings that
- * puts their start, length and alignment at, before and after every boundary. The
- * layouts known from real VMs and the mistakes known from review follow as cases
- * of their own, with the expected order written down.
+ * The function is pure arithmetic.  The tests compare it with an oracle that uses no
+ * arithmetic: the oracle visits all pages of the hugepage and checks that each of
+ * them is bound.  A table of bindings puts start, length and alignment at, before
+ * and after every boundary.  A second table has the layouts of real VMs and the
+ * mistakes known from review, each with the expected order.
  */
 #include <kunit/test.h>
 #include <linux/kvm_host.h>
@@ -24,8 +23,8 @@ struct binding {
 };
 
 /*
- * A hugepage can be mapped if each of its pages is bound, and if the guest frame
- * to which the first one is bound is one at which a hugepage can start.
+ * A hugepage can be mapped if each of its pages is bound, and if the guest frame of
+ * its first page is aligned to the hugepage size.
  */
 static int oracle(pgoff_t index, unsigned int folio_order, const struct binding *b)
 {
@@ -72,17 +71,20 @@ KUNIT_ARRAY_PARAM_DESC(start, start_cases, name);
 
 static const unsigned long lengths[] = { 1, N - 1, N, N + 1, 2 * N, 3 * N };
 
-/* Distances of base_gfn from being congruent to pgoff. */
+/* Distances of base_gfn from a guest frame that is congruent to pgoff. */
 static const unsigned long skews[] = { 0, 1, N / 2, N - 1, N };
 
-/* What a comparison with the oracle has come to. */
+/* Results of the comparison with the oracle. */
 struct tally {
 	unsigned long checked;
-	unsigned long huge;	/* of which the oracle says PMD_ORDER */
-	unsigned long bad;
+	unsigned long huge;	/* the oracle expects PMD_ORDER */
+	unsigned long bad;	/* the function disagrees with the oracle */
 };
 
-/* Compare for one page and folios of every order; only the first mistake is shown. */
+/* The table must have this many times more answers than it has PMD_ORDER answers. */
+#define MIN_RATIO	10
+
+/* Compare one page in folios of every order; print only the first mismatch. */
 static void compare_page(struct kunit *test, const struct binding *b, pgoff_t index,
 			 struct tally *t)
 {
@@ -98,14 +100,14 @@ static void compare_page(struct kunit *test, const struct binding *b, pgoff_t in
 		if (got == exp || t->bad++)
 			continue;
 
-		kunit_err(test, "index %lu in folio of order %u, pgoff %lu npages %lu base_gfn %llu: order %d, should be %d",
+		kunit_err(test, "index %lu, folio order %u, pgoff %lu, npages %lu, base_gfn %llu: got order %d, expected %d",
 			  index, folio_order, b->pgoff, b->npages, b->base_gfn, got, exp);
 	}
 }
 
 /*
- * Compare for the first, a middle and the last page of every hugepage which the
- * binding touches, as far as the page is bound.
+ * Compare the first, the middle and the last bound page of each hugepage that
+ * overlaps with the binding.
  */
 static void compare_binding(struct kunit *test, const struct binding *b, struct tally *t)
 {
@@ -130,7 +132,7 @@ static void agrees_with_oracle(struct kunit *test)
 			const struct binding b = {
 				.pgoff = c->pgoff,
 				.npages = lengths[i],
-				.base_gfn = c->pgoff + 8 * N + skews[j],
+				.base_gfn = c->pgoff + GMEM_GFN + skews[j],
 			};
 
 			compare_binding(test, &b, &t);
@@ -138,9 +140,9 @@ static void agrees_with_oracle(struct kunit *test)
 	}
 
 	KUNIT_EXPECT_EQ(test, t.bad, 0);
-	/* The table is of no use unless it has both kinds of answers. */
+	/* The table must cover both answers. */
 	KUNIT_EXPECT_GT(test, t.huge, 0);
-	KUNIT_EXPECT_GT(test, t.checked, 10 * t.huge);
+	KUNIT_EXPECT_GT(test, t.checked, MIN_RATIO * t.huge);
 }
 
 struct layout_case {
@@ -150,52 +152,53 @@ struct layout_case {
 	int expected;
 };
 
-/* The layouts of PCs are in KiB, all of which are less than a hugepage. */
+/* Pages in a number of KiB: the boundaries in a PC are smaller than a hugepage. */
 #define KB(x)	((x) * SZ_1K / PAGE_SIZE)
 
 static const struct layout_case layout_cases[] = {
-	/* All of a PC's memory in one file, with a gap for the VGA window. */
+	/* One file has all memory of a PC, with a hole for the VGA window. */
 	{ "vga_hole_below", { 0, KB(640), 0 }, 0, 0 },
 	{ "vga_hole_last_below", { 0, KB(640), 0 }, KB(640) - 1, 0 },
 	{ "vga_hole_above", { KB(1024), 4 * N - KB(1024), KB(1024) }, KB(1024), 0 },
 	{ "vga_hole_end_of_hugepage", { KB(1024), 4 * N - KB(1024), KB(1024) }, N - 1, 0 },
 	{ "vga_hole_next_hugepage", { KB(1024), 4 * N - KB(1024), KB(1024) }, N, PMD_ORDER },
 	{ "vga_hole_last_page", { KB(1024), 4 * N - KB(1024), KB(1024) }, 4 * N - 1, PMD_ORDER },
-	/* A slot split at 0xc0000, and a boundary one and a quarter hugepages in. */
+	/* A memslot is split at 0xc0000, or after one and a quarter hugepages. */
 	{ "rom_below", { 0, KB(768), 0 }, KB(768) - 1, 0 },
 	{ "rom_above", { KB(768), 2 * N - KB(768), KB(768) }, N, PMD_ORDER },
 	{ "quarter_below", { 0, N + N / 4, 0 }, N, 0 },
 	{ "quarter_below_first", { 0, N + N / 4, 0 }, N - 1, PMD_ORDER },
 	{ "quarter_above", { N + N / 4, 3 * N - N / 4, N + N / 4 }, 2 * N - 1, 0 },
 	{ "quarter_above_next", { N + N / 4, 3 * N - N / 4, N + N / 4 }, 2 * N, PMD_ORDER },
-	/* Two slots share a folio: neither may map it, both may map their own. */
+	/* Two memslots share a folio: both can map only their other hugepages. */
 	{ "shared_lower", { 0, N + N / 2, 0 }, N, 0 },
 	{ "shared_upper", { N + N / 2, 2 * N - N / 2, 4 * N + N / 2 }, 2 * N - 1, 0 },
 	{ "shared_lower_own", { 0, N + N / 2, 0 }, N / 2, PMD_ORDER },
 	{ "shared_upper_own", { N + N / 2, 2 * N - N / 2, 4 * N + N / 2 }, 2 * N, PMD_ORDER },
-	/* The guest address is elsewhere, which does not matter if congruent ... */
+	/* The guest frame may be elsewhere if it is congruent ... */
 	{ "congruent_elsewhere", { N, N, 7 * N }, N + 5, PMD_ORDER },
 	{ "congruent_unaligned", { N / 2, 2 * N, 7 * N + N / 2 }, N, PMD_ORDER },
-	/* ... and does if not. */
+	/* ... but not otherwise. */
 	{ "incongruent_by_one", { N, 2 * N, 7 * N + 1 }, N + 5, 0 },
 	{ "incongruent_by_half", { 0, 2 * N, N / 2 }, 0, 0 },
 	/*
 	 * https://lore.kernel.org/all/20231027182217.3615211-18-seanjc@google.com
-	 * rounded the index up.  That let the folio [0, N) be mapped through a slot
-	 * that starts in its middle, and denied every page but the first one of the
-	 * last hugepage of a slot.
+	 * rounded the index up.  As a result, a memslot that starts in the middle of
+	 * the folio [0, N) could map the folio (reported for N 512, pgoff 256 and index
+	 * 300), and every page but the first one in the last hugepage of a memslot
+	 * was mapped as a single page.
 	 */
 	{ "rounded_up_out_of_slot", { N / 2, 4 * N, N / 2 }, N / 2 + 44, 0 },
 	{ "rounded_up_last_hugepage", { 0, 2 * N, 0 }, N + 1, PMD_ORDER },
 	{ "rounded_up_very_last_page", { 0, 2 * N, 0 }, 2 * N - 1, PMD_ORDER },
-	/* At the far end of what a pgoff_t can express nothing may wrap. */
+	/* Nothing wraps at the maximum of pgoff_t. */
 	{ "end_of_file_space", { -N, N, -N }, -1UL, PMD_ORDER },
 	{ "end_of_file_space_short", { -N, N - 1, -N }, -2UL, 0 },
 };
 
 KUNIT_ARRAY_PARAM_DESC(layout, layout_cases, name);
 
-/* I6: known layouts, and known mistakes. */
+/* I6: the order is right for the layouts of real VMs and for known mistakes. */
 static void known_layouts(struct kunit *test)
 {
 	const struct layout_case *c = test->param_value;
@@ -203,7 +206,7 @@ static void known_layouts(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, max_order(c->index, PMD_ORDER, &c->b), c->expected);
 }
 
-/* I6: a folio between a page and a hugepage is never reported as what it is. */
+/* I6: a folio larger than a page and smaller than a hugepage is mapped page by page. */
 static void intermediate_orders(struct kunit *test)
 {
 	const struct binding b = { 0, 4 * N, 0 };
@@ -214,9 +217,10 @@ static void intermediate_orders(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, max_order(N, PMD_ORDER, &b), PMD_ORDER);
 }
 
-/* Whoever populates page by page passes a NULL max_order, and gets the same pfn. */
+/* A caller that passes a NULL max_order, because it populates pages, gets the same pfn. */
 static void null_max_order(struct kunit *test)
 {
+	const gfn_t base_gfn = N, gfn = base_gfn + 3;
 	struct gmem_kunit_fault fault;
 	struct kvm_memory_slot *slot;
 	struct gmem_kunit_file *f;
@@ -227,12 +231,12 @@ static void null_max_order(struct kunit *test)
 	gmem_kunit_init_huge(test);
 
 	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), N, GMEM_HUGE);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, N, 0, N), 0);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, N + 3, &fault), 0);
-	slot = gmem_kunit_slot(f->kvm, 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, base_gfn, 0, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, gfn, &fault), 0);
+	slot = gmem_kunit_slot(test, f->kvm, 0);
 
 	idx = srcu_read_lock(&f->kvm->srcu);
-	r = kvm_gmem_get_pfn(f->kvm, slot, N + 3, &pfn, &page, NULL);
+	r = kvm_gmem_get_pfn(f->kvm, slot, gfn, &pfn, &page, NULL);
 	srcu_read_unlock(&f->kvm->srcu, idx);
 
 	KUNIT_ASSERT_EQ(test, r, 0);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests for hugepages that the host has mapped: what the host sees through a
- * live mapping is what the file contains, hole or not, split or not (invariants I1,
- * I2 and I5).
+ * KUnit tests for hugepages that the host has mapped: through a live mapping, the
+ * host reads the contents of the file, also after a hole was punched or a hugepage
+ * was split (invariants I1, I2 and I5).
  */
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
@@ -18,7 +18,7 @@
 #define NPAGES	(3 * N)
 #define GFN	GMEM_GFN
 
-/* A file together with a host mapping of all of it. */
+/* A file and a host mapping of the whole file. */
 struct mapped {
 	struct gmem_kunit_file *f;
 	unsigned long addr;
@@ -34,7 +34,7 @@ static struct mapped open_mapped(struct kunit *test, u64 flags)
 	return m;
 }
 
-/* The last byte of a page, where somebody who clears too little leaves it alone. */
+/* Get the last byte of a page: code that clears too little misses this byte. */
 static void __user *last_byte(const struct mapped *m, pgoff_t index)
 {
 	return (void __user *)(m->addr + (index << PAGE_SHIFT) + PAGE_SIZE - 1);
@@ -51,16 +51,10 @@ static void write_pattern(struct kunit *test, const struct mapped *m)
 		failed += copy_to_user(last_byte(m, index), &byte, 1);
 	}
 	KUNIT_ASSERT_EQ(test, failed, 0);
-	KUNIT_ASSERT_EQ(test, m->f->inode->i_mapping->nrpages, NPAGES);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_nr_pages(m->f), NPAGES);
 }
 
-struct hole {
-	const char *name;
-	pgoff_t start;
-	unsigned long npages;
-};
-
-static const struct hole holes[] = {
+static const struct gmem_kunit_hole holes[] = {
 	{ "one_page", 7, 1 },
 	{ "half_a_hugepage", N / 2, N / 2 },
 	{ "one_hugepage", N, N },
@@ -71,27 +65,28 @@ static const struct hole holes[] = {
 
 KUNIT_ARRAY_PARAM_DESC(hole, holes, name);
 
-/* I1, I2: through the live mapping there are zeros in the hole and data elsewhere. */
-static void check_mapping(struct kunit *test, const struct mapped *m, const struct hole *h)
+/* I1, I2: through the mapping, the host reads zeros in the hole and data elsewhere. */
+static void check_mapping(struct kunit *test, const struct mapped *m,
+			  const struct gmem_kunit_hole *h)
 {
 	unsigned long failed = 0, wrong = 0;
 	pgoff_t index;
 
 	for (index = 0; index < NPAGES; index++) {
-		bool hole = index >= h->start && index < h->start + h->npages;
-		u8 byte = 0xff;
+		u8 expected = gmem_kunit_in_hole(h, index) ? 0 : gmem_kunit_pattern(index);
+		u8 byte = ~expected;
 
 		failed += copy_from_user(&byte, last_byte(m, index), 1);
-		wrong += byte != (hole ? 0 : gmem_kunit_pattern(index));
+		wrong += byte != expected;
 	}
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	KUNIT_EXPECT_EQ(test, wrong, 0);
 }
 
-/* I1, I2: punch a hole under a mapping that has all pages present. */
+/* I1, I2: punch a hole while the host has mapped all pages. */
 static void hole_under_mapping(struct kunit *test)
 {
-	const struct hole *h = test->param_value;
+	const struct gmem_kunit_hole *h = test->param_value;
 	struct mapped m = open_mapped(test, GMEM_HUGE);
 
 	write_pattern(test, &m);
@@ -99,10 +94,10 @@ static void hole_under_mapping(struct kunit *test)
 	check_mapping(test, &m, h);
 }
 
-/* I1, I2, I4: the same while device memory access pins one page of each hugepage. */
+/* I1, I2, I4: punch a hole while one page of each hugepage is pinned, as for DMA. */
 static void hole_under_pinned_mapping(struct kunit *test)
 {
-	const struct hole *h = test->param_value;
+	const struct gmem_kunit_hole *h = test->param_value;
 	struct mapped m = open_mapped(test, GMEM_HUGE);
 	struct page *page[NPAGES / N];
 	int i;
@@ -116,63 +111,66 @@ static void hole_under_pinned_mapping(struct kunit *test)
 	check_mapping(test, &m, h);
 
 	unpin_user_pages(page, ARRAY_SIZE(page));
-	/* Nothing changes when the pins go away. */
+	/* Unpinning changes nothing. */
 	check_mapping(test, &m, h);
 }
 
-/* I8: and without hugepages. */
+/* I8: without the flag, punching a hole frees its single pages. */
 static void flag_off(struct kunit *test)
 {
-	const struct hole *h = &holes[3];
+	const struct gmem_kunit_hole h = { "across_boundary", N - 3, 6 };
 	struct mapped m = open_mapped(test, GMEM_SHARED);
 
 	write_pattern(test, &m);
-	KUNIT_EXPECT_EQ(test, folio_order(gmem_kunit_peek(m.f, 0)), 0);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h->start, h->npages), 0);
-	KUNIT_EXPECT_EQ(test, m.f->inode->i_mapping->nrpages, NPAGES - h->npages);
-	check_mapping(test, &m, h);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, m.f, 0), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h.start, h.npages), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), NPAGES - h.npages);
+	check_mapping(test, &m, &h);
 }
 
-/* I5: a write fault populates a hugepage, of which the host wrote one byte. */
+/* I5: a write fault of the host adds a hugepage that is zeroed except for that write. */
 static void write_fault_populates(struct kunit *test)
 {
 	struct mapped m = open_mapped(test, GMEM_HUGE);
 	struct gmem_kunit_fault fault;
-	u8 byte = 0x5a;
+	const pgoff_t written = 9;	/* page of the second hugepage */
+	u8 byte = GMEM_DATA;
 
-	KUNIT_ASSERT_EQ(test, copy_to_user(last_byte(&m, N + 9), &byte, 1), 0);
-	KUNIT_EXPECT_EQ(test, m.f->inode->i_mapping->nrpages, N);
+	KUNIT_ASSERT_EQ(test, copy_to_user(last_byte(&m, N + written), &byte, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(m.f, 0, GFN, 0, NPAGES), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + N, &fault), 0);
 	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
-	/* All pages are zeroed but for the one byte. */
+	/* Only the page that the host wrote to is not zero. */
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, N, 0), 1);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn + 9, 1, 0), 1);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn + written, 1, 0), 1);
 }
 
-/* I5: a write to memory that a hole has freed starts from zeros, too. */
+/* I5: a page that the host writes to in a hole contains zeros except for that write. */
 static void write_into_hole(struct kunit *test)
 {
+	const struct gmem_kunit_hole h = { "eight_pages", N + 4, 8 };
 	struct mapped m = open_mapped(test, GMEM_HUGE);
-	struct hole h = { "", N + 4, 8 };
-	u8 byte = gmem_kunit_pattern(N + 7);
+	const pgoff_t written = N + 7;
+	u8 byte = gmem_kunit_pattern(written);
+	void __user *last = last_byte(&m, written);
 
 	write_pattern(test, &m);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h.start, h.npages), 0);
-	KUNIT_ASSERT_EQ(test, copy_to_user(last_byte(&m, N + 7), &byte, 1), 0);
-	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, last_byte(&m, N + 7) - PAGE_SIZE + 1, 1), 0);
+	KUNIT_ASSERT_EQ(test, copy_to_user(last, &byte, 1), 0);
+	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, last - PAGE_SIZE + 1, 1), 0);
 	KUNIT_EXPECT_EQ(test, byte, 0);
 
-	/* The hole is now in two parts. */
-	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, last_byte(&m, N + 7), 1), 0);
-	KUNIT_EXPECT_EQ(test, byte, gmem_kunit_pattern(N + 7));
+	/* Undo the write: then the whole hole reads as zeros again. */
+	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, last, 1), 0);
+	KUNIT_EXPECT_EQ(test, byte, gmem_kunit_pattern(written));
 	byte = 0;
-	KUNIT_ASSERT_EQ(test, copy_to_user(last_byte(&m, N + 7), &byte, 1), 0);
+	KUNIT_ASSERT_EQ(test, copy_to_user(last, &byte, 1), 0);
 	check_mapping(test, &m, &h);
 }
 
-/* A mapping can be larger than the file, memory can't. */
+/* A host fault beyond the end of the file fails and allocates nothing. */
 static void beyond_end_of_file(struct kunit *test)
 {
 	struct mapped m = open_mapped(test, GMEM_HUGE);
@@ -181,24 +179,24 @@ static void beyond_end_of_file(struct kunit *test)
 
 	addr = kunit_vm_mmap(test, m.f->file, 0, 2 * PMD_SIZE, PROT_READ, MAP_SHARED,
 			     (NPAGES - N) << PAGE_SHIFT);
-	KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)addr);
 	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)(addr + PMD_SIZE), 1), 1);
-	KUNIT_EXPECT_EQ(test, m.f->inode->i_mapping->nrpages, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), 0);
 	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)(addr + PMD_SIZE - 1), 1), 0);
-	KUNIT_EXPECT_EQ(test, m.f->inode->i_mapping->nrpages, N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
 }
 
-/* Single pages stay single pages: guest_memfd's folios can't be moved. */
+/* Core MM does not collapse single pages: folios of guest_memfd cannot be moved. */
 static void collapse_refused(struct kunit *test)
 {
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 	struct mapped m = open_mapped(test, GMEM_HUGE);
-	struct hole nothing = {};
+	const struct gmem_kunit_hole nothing = {};
 
 	gmem_kunit_no_hugepages(test);
 	write_pattern(test, &m);
 	KUNIT_EXPECT_EQ(test, do_madvise(current->mm, m.addr, PMD_SIZE, MADV_COLLAPSE), -EINVAL);
-	KUNIT_EXPECT_EQ(test, folio_order(gmem_kunit_peek(m.f, 0)), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, m.f, 0), 0);
 	check_mapping(test, &m, &nothing);
 #else
 	kunit_skip(test, "do_madvise() is not exported to modules");

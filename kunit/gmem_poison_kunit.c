@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests for memory errors in hugepages: the bad page is reported to whoever
- * wants to use it, is never touched, and costs nothing but itself (invariants I2,
- * I5 and I6).
+ * KUnit tests for memory errors in hugepages: KVM reports the bad page to whoever
+ * accesses it, never touches the page, and loses no other page (invariants I2, I5
+ * and I6).
  *
- * Most tests mark a page the way memory_failure() does and unmark it in the end, so
- * that the kernel does not lose memory for good; one goes all the way.
+ * Most tests mark a page as memory_failure() does.  The mark is removed at the end of
+ * the case, so that the kernel can use the memory again.  One test calls
+ * memory_failure() itself.
  */
 #include <kunit/resource.h>
 #include <kunit/test.h>
@@ -42,12 +43,6 @@ static const struct bad_page bad_pages[] = {
 
 KUNIT_ARRAY_PARAM_DESC(bad, bad_pages, name);
 
-static struct gmem_kunit_file *open_bound(struct kunit *test)
-{
-	gmem_kunit_poison_hugepages(test);
-	return gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
-}
-
 static void unmark(void *page)
 {
 #ifdef CONFIG_MEMORY_FAILURE
@@ -59,13 +54,12 @@ static void unmark(void *page)
 #endif
 }
 
-/* A page of the file goes bad; returns its pfn. */
+/* Mark a page of the file as bad until the case ends; returns its pfn. */
 static kvm_pfn_t mark_bad(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index)
 {
-	struct folio *folio = gmem_kunit_peek(f, index);
+	struct folio *folio = gmem_kunit_folio(test, f, index);
 	struct page *page;
 
-	KUNIT_ASSERT_NOT_NULL(test, folio);
 	KUNIT_ASSERT_EQ(test, folio_order(folio), PMD_ORDER);
 	page = folio_file_page(folio, index);
 #ifdef CONFIG_MEMORY_FAILURE
@@ -78,8 +72,9 @@ static kvm_pfn_t mark_bad(struct kunit *test, struct gmem_kunit_file *f, pgoff_t
 }
 
 /*
- * The bad page is refused, all others of its hugepage contain @byte and are to be
- * mapped one by one, and the next hugepage is not affected.
+ * Check that a fault on the bad page fails, that all other pages of its hugepage
+ * contain @byte and are mapped page by page, and that the next hugepage is not
+ * affected.
  */
 static void check_guest(struct kunit *test, struct gmem_kunit_file *f, pgoff_t bad, u8 byte)
 {
@@ -107,27 +102,27 @@ static void check_guest(struct kunit *test, struct gmem_kunit_file *f, pgoff_t b
 	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
 }
 
-/* I2, I6: memory in use goes bad. */
+/* I2, I6: a page in use goes bad. */
 static void used_memory(struct kunit *test)
 {
 	const struct bad_page *c = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault fault;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
 	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
-	gmem_kunit_fill(fault.pfn, N, 0x77);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
 
 	mark_bad(test, f, c->index);
-	check_guest(test, f, c->index, 0x77);
+	check_guest(test, f, c->index, GMEM_DATA);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 }
 
-/* I5: memory goes bad before its first use; zeroing the rest does not touch it. */
+/* I5: if a page goes bad before its first use, zeroing its hugepage skips the page. */
 static void unused_memory(struct kunit *test)
 {
 	const struct bad_page *c = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	kvm_pfn_t bad;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
@@ -136,42 +131,43 @@ static void unused_memory(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(bad, 1, GMEM_POISON), 0);
 }
 
-/* I1, I2: a hole that can't be punched otherwise is zeroed, but for the bad page. */
+/* I1, I2: a hole in a pinned hugepage is zeroed in place except for the bad page. */
 static void hole_in_place(struct kunit *test)
 {
-	struct gmem_kunit_file *f = open_bound(test);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	const pgoff_t start = 3, bad = 5, end = 13;
 	struct gmem_kunit_fault fault;
 	struct folio *pinned;
-	kvm_pfn_t bad;
+	kvm_pfn_t head;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
-	gmem_kunit_fill(fault.pfn, N, 0x77);
-	bad = mark_bad(test, f, 5);
+	head = fault.pfn;
+	gmem_kunit_fill(head, N, GMEM_DATA);
+	KUNIT_ASSERT_EQ(test, mark_bad(test, f, bad), head + bad);
 
-	pinned = filemap_get_folio(f->inode->i_mapping, 0);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(pinned));
-	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, 3, 10), 0);
+	pinned = gmem_kunit_pin(test, f, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, start, end - start), 0);
 	folio_put(pinned);
 
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(bad, 1, 0x77), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(bad - 2, 2, 0), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(bad + 1, 7, 0), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(bad + 8, N - 13, 0x77), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 5, &fault), -EHWPOISON);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(head + start, bad - start, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(head + bad, 1, GMEM_DATA), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(head + bad + 1, end - bad - 1, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(head + end, N - end, GMEM_DATA), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + bad, &fault), -EHWPOISON);
 }
 
-/* The host gets an error for the bad page, and its data for all others. */
+/* A host fault on the bad page fails; the host can read all other pages. */
 static void host_mapping(struct kunit *test)
 {
 	const struct bad_page *c = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault fault;
 	unsigned long addr, lost = 0;
 	pgoff_t index;
 	u8 byte;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
-	gmem_kunit_fill(fault.pfn, N, 0x77);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
 	mark_bad(test, f, c->index);
 
 	addr = gmem_kunit_map(test, f, 0);
@@ -181,38 +177,35 @@ static void host_mapping(struct kunit *test)
 		if (index == c->index)
 			KUNIT_EXPECT_EQ(test, copy_from_user(&byte, p, 1), 1);
 		else
-			lost += copy_from_user(&byte, p, 1) || byte != 0x77;
+			lost += copy_from_user(&byte, p, 1) || byte != GMEM_DATA;
 	}
 	KUNIT_EXPECT_EQ(test, lost, 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 }
 
-/* I2: the same with everything that memory_failure() does. */
+/* I2: memory_failure() itself handles a page of a hugepage. */
 static void memory_failure_in_hugepage(struct kunit *test)
 {
 #ifdef CONFIG_MEMORY_FAILURE
 	const struct bad_page *c = test->param_value;
-	struct gmem_kunit_file *f = open_bound(test);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault fault;
-	struct folio *rest;
 	struct page *page;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
 	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
-	gmem_kunit_fill(fault.pfn, N, 0x77);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
 
-	/* What it returns depends on whether the hugepage can be split. */
+	/* Ignore the result, which depends on whether the hugepage can be split. */
 	page = pfn_to_page(fault.pfn + c->index);
 	memory_failure(page_to_pfn(page), MF_SW_SIMULATED);
 	KUNIT_ASSERT_TRUE(test, PageHWPoison(page));
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unmark, page), 0);
 
-	/* Where it can be, the rest are single pages from now on. */
-	rest = gmem_kunit_peek(f, (c->index + 1) % N);
-	KUNIT_ASSERT_NOT_NULL(test, rest);
-	KUNIT_EXPECT_EQ(test, folio_order(rest),
+	/* If it can be split, the other pages are single pages now. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, (c->index + 1) % N),
 			IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? 0 : PMD_ORDER);
-	check_guest(test, f, c->index, 0x77);
+	check_guest(test, f, c->index, GMEM_DATA);
 #endif
 }
 
@@ -221,7 +214,7 @@ static void put(void *page)
 	put_page(page);
 }
 
-/* I6: the page behind a folio is somebody else's. */
+/* I6: the search for poison does not include the page after the folio. */
 static void next_to_folio(struct kunit *test)
 {
 #ifdef CONFIG_MEMORY_FAILURE

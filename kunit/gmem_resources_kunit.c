@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests for whose memory a hugepage is: the cgroup that is charged for it, and
- * the NUMA node that userspace has chosen (invariant I7).
+ * KUnit tests for the resources of a hugepage: the cgroup that is charged for it and
+ * the NUMA node from which it is allocated (invariant I7).
  *
- * The cgroup is a real one with a real limit, made through a mount of cgroup2 that
- * nobody else sees.
+ * The tests create a real cgroup with a limit, through a private mount of cgroup2.
  */
 #include <kunit/resource.h>
 #include <kunit/test.h>
@@ -28,7 +27,7 @@
 
 #define GROUP	"gmem_kunit"
 
-/* A cgroup with a limit, in which the test's thread allocates. */
+/* A cgroup with a limit, in which the test allocates memory. */
 struct group {
 	struct vfsmount *mnt;
 	struct cgroup *cgrp;
@@ -61,12 +60,12 @@ static void write_knob(struct kunit *test, struct group *g, const char *name,
 	struct file *file = file_open_root(&root, name, O_WRONLY, 0);
 	loff_t pos = 0;
 
-	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, file);
 	KUNIT_EXPECT_EQ(test, kernel_write(file, value, strlen(value), &pos), strlen(value));
 	fput(file);
 }
 
-/* Make a cgroup with a limit of @npages. */
+/* Create a cgroup with a limit of @npages. */
 static struct group *make_group(struct kunit *test, unsigned long npages)
 {
 	struct file_system_type *type = get_fs_type("cgroup2");
@@ -78,18 +77,18 @@ static struct group *make_group(struct kunit *test, unsigned long npages)
 	g = kunit_kzalloc(test, sizeof(*g), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, g);
 	g->mnt = kern_mount(type);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(g->mnt));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, g->mnt);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_group, g), 0);
 
 	write_knob(test, g, "cgroup.subtree_control", "+memory");
 	dentry = start_creating_noperm(g->mnt->mnt_root, &QSTR(GROUP));
-	KUNIT_ASSERT_FALSE(test, IS_ERR(dentry));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dentry);
 	dentry = vfs_mkdir(&nop_mnt_idmap, d_inode(g->mnt->mnt_root), dentry, 0755, NULL);
 	end_creating(dentry);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(dentry));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dentry);
 
 	g->cgrp = cgroup_get_from_path("/" GROUP);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(g->cgrp));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, g->cgrp);
 	g->css = cgroup_get_e_css(g->cgrp, &memory_cgrp_subsys);
 	g->memcg = mem_cgroup_from_css(g->css);
 
@@ -104,7 +103,7 @@ static unsigned long charged(struct group *g)
 	return page_counter_read(&g->memcg->memory);
 }
 
-/* Do what a thread of the cgroup would. */
+/* Look up a folio as a thread in the cgroup does. */
 static struct folio *lookup_in_group(struct group *g, struct gmem_kunit_file *f, pgoff_t index)
 {
 	struct mem_cgroup *old = set_active_memcg(g->memcg);
@@ -120,7 +119,7 @@ static bool is_charged_to(struct folio *folio, struct group *g)
 	return folio_memcg(folio) == g->memcg;
 }
 
-/* A hugepage is charged as a whole, and uncharged when it is freed. */
+/* The cgroup is charged for the whole hugepage, and uncharged when it is freed. */
 static void hugepage_is_charged(struct kunit *test)
 {
 	struct gmem_kunit_file *f;
@@ -133,7 +132,7 @@ static void hugepage_is_charged(struct kunit *test)
 	before = charged(g);
 
 	folio = lookup_in_group(g, f, 3);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), PMD_ORDER);
 	KUNIT_EXPECT_TRUE(test, is_charged_to(folio, g));
 	KUNIT_EXPECT_GE(test, charged(g), before + N);
@@ -144,11 +143,12 @@ static void hugepage_is_charged(struct kunit *test)
 }
 
 /*
- * I7: a cgroup that may not have a hugepage gets a single page: no error, nobody is
- * killed, and nothing stays charged for what there was no room for.
+ * I7: if a hugepage would exceed the limit of the cgroup, the lookup allocates a
+ * single page.  It neither fails nor kills a task, and charges only the single page.
  */
 static void limit_falls_back(struct kunit *test)
 {
+	const pgoff_t index = N + 3;
 	struct gmem_kunit_file *f;
 	struct folio *folio;
 	struct group *g;
@@ -156,19 +156,19 @@ static void limit_falls_back(struct kunit *test)
 	g = make_group(test, N / 2);
 	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
 
-	folio = lookup_in_group(g, f, N + 3);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	folio = lookup_in_group(g, f, index);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
-	KUNIT_EXPECT_EQ(test, folio->index, N + 3);
+	KUNIT_EXPECT_EQ(test, folio->index, index);
 	KUNIT_EXPECT_TRUE(test, is_charged_to(folio, g));
-	KUNIT_EXPECT_EQ(test, f->inode->i_mapping->nrpages, 1);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 1);
 	KUNIT_EXPECT_LE(test, charged(g), N / 2);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&g->memcg->memory_events[MEMCG_OOM_KILL]), 0);
 	gmem_kunit_put_folio(folio);
 
-	/* The hugepages of those who may have them are not affected. */
+	/* Outside the cgroup, the lookup allocates hugepages. */
 	folio = kvm_gmem_get_folio(f->inode, 3);
-	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), PMD_ORDER);
 	gmem_kunit_put_folio(folio);
 }
@@ -189,7 +189,7 @@ static void limit_falls_back(struct kunit *test)
 
 #if defined(CONFIG_NUMA) && defined(CONFIG_TMPFS) && IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 
-/* References to the policy of a mapped file. */
+/* Count the references to the NUMA policy of a mapped file. */
 static int policy_refs(struct kunit *test, unsigned long addr)
 {
 	struct mempolicy *policy = NULL;
@@ -209,7 +209,7 @@ static int policy_refs(struct kunit *test, unsigned long addr)
 	return refs;
 }
 
-/* Do what mbind() does to the whole mapping of a file; returns where that is. */
+/* Map a file and set its NUMA policy as mbind() does; returns the address. */
 static unsigned long bind_to_node(struct kunit *test, struct gmem_kunit_file *f, int node)
 {
 	struct vm_area_struct *vma;
@@ -232,8 +232,8 @@ static unsigned long bind_to_node(struct kunit *test, struct gmem_kunit_file *f,
 }
 
 /*
- * I7: hugepages come from the node of the file's policy, as single pages do, and
- * keep no reference to it.
+ * I7: hugepages are allocated according to the NUMA policy of the file, as single
+ * pages are, and hold no reference to the policy.
  */
 static void numa_policy(struct kunit *test)
 {
@@ -254,7 +254,7 @@ static void numa_policy(struct kunit *test)
 			addr = bind_to_node(test, f, node);
 			refs = policy_refs(test, addr);
 			folio = kvm_gmem_get_folio(f->inode, N + 1);
-			KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+			KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 			KUNIT_EXPECT_EQ(test, folio_order(folio), i ? 0 : PMD_ORDER);
 			KUNIT_EXPECT_EQ(test, folio_nid(folio), node);
 			gmem_kunit_put_folio(folio);
@@ -267,7 +267,7 @@ static void numa_policy(struct kunit *test)
 
 static void numa_policy(struct kunit *test)
 {
-	kunit_skip(test, "needs NUMA, TMPFS to parse a policy, and the tests built in");
+	kunit_skip(test, "needs NUMA, TMPFS (to parse a policy) and built-in tests");
 }
 
 #endif

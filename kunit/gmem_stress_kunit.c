@@ -2,17 +2,17 @@
 /*
  * KUnit stress tests for guest_memfd hugepages.
  *
- * "model" runs random operations on a file and on a plain array that says what each
- * page has to contain and whether it has to be allocated.  The sequence depends on
- * the seed alone.  kvm_gmem_kunit.seed and kvm_gmem_kunit.ops on the kernel's command
- * line choose another one and its length; a failure prints the seed, the number of
- * the operation and the operations that led to it, i.e. can be repeated with
+ * "model" runs random operations on a file and on a model: arrays that say what each
+ * page must contain and whether it must be allocated.  The sequence depends only on
+ * the seed.  The kernel parameters kvm_gmem_kunit.seed and kvm_gmem_kunit.ops select
+ * the sequence and its length.  A failure prints the seed, the number of the
+ * operation and the operations before it.  Repeat it with
  *
  *	kvm_gmem_kunit.seed=<seed> kvm_gmem_kunit.ops=<number>
  *
- * "concurrent" lets threads fault, allocate, punch, bind and finally close one file,
- * all at the same hugepages.  It is bounded by a number of rounds, not by time, and
- * meant to be run under lockdep, KASAN and KCSAN as well.
+ * "concurrent" runs threads that fault, allocate, punch and bind the same hugepages
+ * of one file, and finally closes the file.  A number of rounds limits it, not a
+ * time.  It is also meant for kernels with lockdep, KASAN and KCSAN.
  */
 #include <kunit/resource.h>
 #include <kunit/static_stub.h>
@@ -31,7 +31,7 @@
 
 #define N	GMEM_NR
 #define NPAGES	(4 * N)
-#define GFN	(8 * N)
+#define GFN	GMEM_GFN
 
 static unsigned int seed = 1;
 module_param(seed, uint, 0444);
@@ -41,7 +41,7 @@ static unsigned int ops = 400;
 module_param(ops, uint, 0444);
 MODULE_PARM_DESC(ops, "Number of operations of the model test");
 
-/* What is written to a page: its index and a generation, at both ends of it. */
+/* The data at both ends of a page. */
 struct tag {
 	u32 index;
 	u32 generation;
@@ -66,7 +66,7 @@ static const char * const op_names[NR_OPS] = {
 	"punch", "pin", "unpin", "bind", "unbind",
 };
 
-/* One operation, as it is printed when something goes wrong. */
+/* One operation with its arguments, for the message about a failure. */
 struct step {
 	enum op op;
 	unsigned long a;
@@ -77,18 +77,23 @@ struct step {
 #define NR_PINS		4
 #define NR_SLOTS	2
 
+/* How many operations run between two checks of the whole file. */
+#define CHECK_INTERVAL	256
+
+/* The maximum length of a short range, in pages. */
+#define SHORT_RANGE	16
+
 struct model {
 	struct kunit *test;
 	struct gmem_kunit_file *f;
-	unsigned long addr;		/* of the host mapping */
+	unsigned long addr;		/* address of the host mapping */
 	struct rnd_state rnd;
-	unsigned long nr;		/* operations so far */
-	struct step steps[NR_STEPS];	/* the last of them */
+	unsigned long nr;		/* number of operations so far */
+	struct step steps[NR_STEPS];	/* the most recent operations */
 	unsigned long mistakes;
 
-	/* The model: what is in each page (0: zeros), and what must be allocated. */
-	u32 *generation;
-	unsigned long *allocated;
+	u32 *generation;		/* expected contents per page (0: zeros) */
+	unsigned long *allocated;	/* pages that must be allocated */
 
 	struct folio *pins[NR_PINS];
 	struct {
@@ -103,7 +108,7 @@ static u32 rnd(struct model *m, u32 below)
 	return prandom_u32_state(&m->rnd) % below;
 }
 
-/* Something is not as the model says; the first time, tell how it came about. */
+/* Count a deviation from the model; for the first one, print how to repeat it. */
 static void mistake(struct model *m, const char *what, pgoff_t index)
 {
 	unsigned long i;
@@ -111,7 +116,7 @@ static void mistake(struct model *m, const char *what, pgoff_t index)
 	if (m->mistakes++)
 		return;
 
-	kunit_err(m->test, "%s, page %#lx; repeat with kvm_gmem_kunit.seed=%u kvm_gmem_kunit.ops=%lu",
+	kunit_err(m->test, "%s, page %#lx; to repeat: kvm_gmem_kunit.seed=%u kvm_gmem_kunit.ops=%lu",
 		  what, index, seed, m->nr);
 	for (i = m->nr > NR_STEPS ? m->nr - NR_STEPS : 0; i < m->nr; i++) {
 		struct step *s = &m->steps[i % NR_STEPS];
@@ -128,7 +133,7 @@ static void write_tag(void *page, pgoff_t index, u32 generation)
 	memcpy(page + PAGE_SIZE - sizeof(tag), &tag, sizeof(tag));
 }
 
-/* Does a page contain what the model says? */
+/* Check whether a page has the contents that the model expects. */
 static bool tag_ok(const void *page, pgoff_t index, u32 generation)
 {
 	struct tag tag = { index, generation };
@@ -149,7 +154,7 @@ static bool pfn_ok(struct model *m, kvm_pfn_t pfn, pgoff_t index)
 	return ok;
 }
 
-/* Every fourth hugepage is not to be had; new ones contain old data. */
+/* Fail a quarter of the allocations; otherwise return a hugepage with old data. */
 static struct folio *alloc_sometimes(struct inode *inode, pgoff_t index)
 {
 	struct model *m = kunit_get_current_test()->priv;
@@ -190,19 +195,19 @@ static void do_fault(struct model *m, pgoff_t index, bool write)
 
 	__set_bit(index, m->allocated);
 	if (!pfn_ok(m, fault.pfn, index))
-		mistake(m, "guest sees something else", index);
+		mistake(m, "guest reads wrong contents", index);
 
 	if (fault.order == PMD_ORDER) {
 		pgoff_t start = round_down(index, N), other = start + rnd(m, N);
 
-		/* I6: all of the hugepage lies inside of the slot. */
+		/* I6: the whole hugepage lies inside the memslot. */
 		if (start < m->slots[i].pgoff ||
 		    start + N > m->slots[i].pgoff + m->slots[i].npages)
-			mistake(m, "hugepage exceeds the slot", index);
+			mistake(m, "hugepage exceeds the memslot", index);
 		else if (!pfn_ok(m, fault.pfn + other - index, other))
-			mistake(m, "guest sees something else in hugepage", other);
+			mistake(m, "guest reads wrong contents in hugepage", other);
 	} else if (fault.order) {
-		mistake(m, "neither a page nor a hugepage", index);
+		mistake(m, "order is neither 0 nor PMD_ORDER", index);
 	}
 
 	if (write) {
@@ -229,7 +234,7 @@ static void do_host(struct model *m, pgoff_t index, bool write)
 	if (memcmp(&seen[0], &seen[1], sizeof(tag)) ||
 	    seen[0].generation != m->generation[index] ||
 	    seen[0].index != (m->generation[index] ? index : 0))
-		mistake(m, "host sees something else", index);
+		mistake(m, "host reads wrong contents", index);
 
 	if (write) {
 		m->generation[index] = m->nr;
@@ -256,10 +261,10 @@ static void do_punch(struct model *m, pgoff_t start, unsigned long npages)
 	bitmap_clear(m->allocated, start, npages);
 	memset32(m->generation + start, 0, npages);
 
-	/* I4: whole hugepages, and all of it when there are single pages, is freed. */
+	/* I4: at least the whole hugepages in the hole are freed. */
 	for (index = round_up(start, N); index + N <= start + npages; index += N) {
 		if (gmem_kunit_peek(m->f, index))
-			mistake(m, "hole is not free", index);
+			mistake(m, "hole is not freed", index);
 	}
 }
 
@@ -282,7 +287,7 @@ static void do_unpin(struct model *m, unsigned int i)
 	m->pins[i] = NULL;
 }
 
-/* Bind a random range, half of them such that gfn and offset are congruent. */
+/* Bind a range; for at least half of the calls, gfn and offset are congruent. */
 static void do_bind(struct model *m, unsigned int i, pgoff_t pgoff, unsigned long npages)
 {
 	gfn_t base_gfn = GFN * (i + 1) + pgoff + (rnd(m, 2) ? 0 : rnd(m, N));
@@ -297,7 +302,7 @@ static void do_bind(struct model *m, unsigned int i, pgoff_t pgoff, unsigned lon
 
 	r = gmem_kunit_bind(m->f, i, base_gfn, pgoff, npages);
 	if (r != (overlap ? -EEXIST : 0))
-		mistake(m, "bind", pgoff);
+		mistake(m, "wrong result of bind", pgoff);
 	if (r)
 		return;
 
@@ -316,7 +321,7 @@ static void do_unbind(struct model *m, unsigned int i)
 	m->slots[i].npages = 0;
 }
 
-/* I2: look at all of the file without changing anything. */
+/* I2: compare the whole file with the model without changing anything. */
 static void check_everything(struct model *m)
 {
 	pgoff_t index;
@@ -328,41 +333,52 @@ static void check_everything(struct model *m)
 			if (test_bit(index, m->allocated))
 				mistake(m, "page is missing", index);
 		} else if (folio_order(folio) && folio_order(folio) != PMD_ORDER) {
-			mistake(m, "folio of odd order", index);
+			mistake(m, "order of folio is neither 0 nor PMD_ORDER", index);
 		} else if (folio_test_uptodate(folio)) {
 			if (!pfn_ok(m, page_to_pfn(folio_file_page(folio, index)), index))
-				mistake(m, "page contains something else", index);
+				mistake(m, "page has wrong contents", index);
 		} else if (m->generation[index]) {
-			mistake(m, "written page will be zeroed", index);
+			mistake(m, "written page is not up to date", index);
 		}
 	}
 }
 
-/* Most ranges are short, some start or end with a hugepage, some are large. */
+/* Choose a range: most are short, some are long, some start or end with a hugepage. */
 static void random_range(struct model *m, pgoff_t *start, unsigned long *npages)
 {
 	*start = rnd(m, NPAGES);
 	if (!rnd(m, 4))
 		*start = round_down(*start, N);
 
-	*npages = 1 + rnd(m, rnd(m, 4) ? 16 : 2 * N);
+	*npages = 1 + rnd(m, rnd(m, 4) ? SHORT_RANGE : 2 * N);
 	if (!rnd(m, 4))
 		*npages = round_up(*start + *npages, N) - *start;
 
 	*npages = min(*npages, NPAGES - *start);
 }
 
-static void do_step(struct model *m)
+/* Choose an operation according to its weight. */
+static enum op random_op(struct model *m)
 {
 	static const u8 weights[NR_OPS] = { 20, 20, 10, 10, 6, 20, 6, 6, 6, 3 };
+	u32 total = 0, dice;
+	enum op op;
+
+	for (op = 0; op < NR_OPS; op++)
+		total += weights[op];
+	for (dice = rnd(m, total), op = 0; dice >= weights[op]; op++)
+		dice -= weights[op];
+
+	return op;
+}
+
+static void do_step(struct model *m)
+{
 	struct step *s = &m->steps[m->nr % NR_STEPS];
 	unsigned long npages;
 	pgoff_t start;
-	int dice;
 
-	for (dice = rnd(m, 107), s->op = 0; dice >= weights[s->op]; s->op++)
-		dice -= weights[s->op];
-
+	s->op = random_op(m);
 	random_range(m, &start, &npages);
 	s->a = start;
 	s->b = npages;
@@ -404,7 +420,7 @@ static void do_step(struct model *m)
 	}
 }
 
-/* I1 to I7, all at once and in any order. */
+/* I1 to I7: random operations have the same effect on the file and on the model. */
 static void model(struct kunit *test)
 {
 	struct model *m;
@@ -428,7 +444,7 @@ static void model(struct kunit *test)
 
 	while (m->nr < ops && !m->mistakes) {
 		do_step(m);
-		if (m->nr % 256 == 0)
+		if (m->nr % CHECK_INTERVAL == 0)
 			check_everything(m);
 		cond_resched();
 	}
@@ -442,19 +458,19 @@ static void model(struct kunit *test)
 }
 
 /*
- * Four hugepages again.  The lower half of each gets punched, what is written to the
- * upper half has to stay.
+ * What the threads of "concurrent" share.  They punch holes only into the lower half
+ * of each hugepage.  The upper halves must keep what the threads write to them.
  */
 struct shared {
 	struct gmem_kunit_file *f;
-	unsigned long *written;		/* pages of the upper halves */
-	atomic_t error;			/* of the first call that failed, but should not */
-	atomic_t wrong;			/* pages with wrong contents */
-	atomic_t closed;		/* threads that met a closed file */
-	struct completion done;		/* a thread has stopped faulting */
+	unsigned long *written;		/* pages of the upper halves with contents */
+	atomic_t error;			/* the first unexpected error */
+	atomic_t wrong;			/* number of pages with wrong contents */
+	atomic_t closed;		/* number of threads that found the file closed */
+	struct completion done;		/* completed once per thread that stops faulting */
 };
 
-/* Each thread that faults has pages of its own. */
+/* A thread that faults; no two threads access the same page. */
 struct toucher {
 	struct shared *s;
 	unsigned int id;
@@ -463,14 +479,19 @@ struct toucher {
 
 #define NR_TOUCHERS	2
 
-#define ROUNDS	5
+/* How often the main thread binds and unbinds the rest of the file, and where. */
+#define ROUNDS		5
+#define OTHER_GFN	(4 * GFN)
+
+/* How long a thread may take to notice that the file is closed. */
+#define CLOSE_TIMEOUT	(60 * HZ)
 
 static bool upper_half(pgoff_t index)
 {
 	return index % N >= N / 2;
 }
 
-/* Fault in a page; if it is to stay, see what is in there, and write to it. */
+/* Fault in a random page; in the upper half, check its contents and write to it. */
 static int touch(struct toucher *t)
 {
 	pgoff_t index = prandom_u32_state(&t->rnd) % (NPAGES / NR_TOUCHERS) * NR_TOUCHERS + t->id;
@@ -535,7 +556,7 @@ static int allocate_thread(void *data)
 		unsigned long npages = 1 + prandom_u32_state(&rnd_state) % (NPAGES - start);
 
 		r = gmem_kunit_allocate(s->f, start, npages);
-		/* Stopping a thread is a signal to it. */
+		/* A request to stop the thread interrupts fallocate(). */
 		if (r != -EINTR || !kthread_should_stop())
 			atomic_cmpxchg(&s->error, 0, r);
 		cond_resched();
@@ -569,7 +590,7 @@ static struct task_struct *run_thread(struct kunit *test, int (*fn)(void *),
 	return task;
 }
 
-/* I2, I11: all of it at the same time. */
+/* I2, I11: concurrent operations lose no data and do not fail. */
 static void concurrent(struct kunit *test)
 {
 	struct task_struct *allocate, *punch, *fault[NR_TOUCHERS];
@@ -606,7 +627,7 @@ static void concurrent(struct kunit *test)
 		unsigned long npages = 1 + i % NPAGES;
 
 		atomic_cmpxchg(&s->error, 0,
-			       gmem_kunit_bind(s->f, 1, 4 * GFN, NPAGES, npages));
+			       gmem_kunit_bind(s->f, 1, OTHER_GFN, NPAGES, npages));
 		atomic_cmpxchg(&s->error, 0, gmem_kunit_unbind(kvm, 1));
 		cond_resched();
 	}
@@ -615,13 +636,13 @@ static void concurrent(struct kunit *test)
 	gmem_kunit_stop_thread(test, punch);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->error), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->wrong), 0);
-	/* The test is of no use if the threads did not get to run. */
+	/* The threads must have run, otherwise the test checks nothing. */
 	KUNIT_EXPECT_GT(test, bitmap_weight(s->written, NPAGES), 0);
 
-	/* Close the file under the faults, which then fail, but do nothing worse. */
+	/* Close the file while threads fault: the faults fail with -EFAULT. */
 	gmem_kunit_close(test, s->f);
 	for (i = 0; i < NR_TOUCHERS; i++)
-		KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&s->done, 60 * HZ), 0);
+		KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&s->done, CLOSE_TIMEOUT), 0);
 	for (i = 0; i < NR_TOUCHERS; i++)
 		gmem_kunit_stop_thread(test, fault[i]);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->closed), NR_TOUCHERS);
