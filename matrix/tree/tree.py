@@ -203,7 +203,7 @@ def patched_files(patch: Path) -> list[str]:
 
 
 def kunit_files(root: Path) -> Iterator[tuple[str, Path]]:
-    """What kunit/ adds to the tree: (path in the tree, file). README.md, mutants/ and backup files of editors stay out."""
+    """What kunit/ adds to the tree: (path in the tree, file). README.md and backup files of editors stay out."""
     for path in sorted((root / "kunit").rglob("*")):
         name = path.relative_to(root / "kunit")
         ours = name.parts[0] == "README.md" or re.search(r"~$|\.sw.$|\.orig$|\.rej$|^#", path.name)
