@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 from ..qemu_config import QemuArchParams
 
-# KVM needs EL2, which the virt machine offers only on request.  The architected
-# algorithm of pointer authentication is most of the work when emulated.  Of the
-# hugepages of 32M that 16K pages make there are too few in kunit.py's 1024M, half of
-# which is each of the two nodes: some pages of each, cached per CPU, and one fails.
+# KVM needs EL2, which the virt machine provides only on request.  pauth-impdef avoids
+# the architected pointer authentication algorithm, which dominates emulation time.
+# kunit.py's 1024M is too little for the 32M hugepages of 16K pages: it gives each of
+# the two nodes only sixteen, and an allocation may find none of them free.
 QEMU_ARCH = QemuArchParams(linux_arch='arm64',
 			   kconfig='''
 CONFIG_SERIAL_AMBA_PL011=y

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 from ..qemu_config import QemuArchParams
 
-# SVM and nested paging are emulated by TCG's "max" CPU; without them kvm_amd
-# does not load and guest_memfd never initialises.  "rep stosb" is emulated byte by
-# byte; without ERMS and FSRM the kernel clears memory in larger steps.  On a busy
-# host the TSC can't be calibrated against the PIT, there is no other clock, and KVM
-# has no TSC frequency to give to its guests; any will do, for there is none to compare.
-# For the same reason the timer interrupt may seem to be missing, which is a panic.
+# TCG's "max" CPU emulates SVM and nested paging, without which kvm_amd does not load
+# and guest_memfd never initializes.  TCG emulates "rep stosb" byte by byte; without
+# ERMS and FSRM, the kernel clears memory in larger steps.  On a busy host, the kernel
+# can fail to calibrate the TSC against the PIT.  There is no other clock, and KVM then
+# has no TSC frequency for its guests, so set one.  Any value works, as there is no
+# reference.  For the same reason, the check for a missing timer interrupt can panic.
 QEMU_ARCH = QemuArchParams(linux_arch='x86_64',
 			   kconfig='''
 CONFIG_SERIAL_8250=y
