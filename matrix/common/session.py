@@ -22,10 +22,10 @@ Say = Callable[[str], None]
 
 def guarded(name: str, body: Callable[[], int]) -> int:
     """Runs body to its exit status; an error or a signal becomes one line that begins with name, and a status."""
-    caught = [signal.SIGINT]
+    caught: list[int] = [signal.SIGINT]
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
-        caught[0] = signal.Signals(signum)
+        caught[0] = signum
         raise KeyboardInterrupt
 
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

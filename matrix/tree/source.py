@@ -229,7 +229,8 @@ def _from_apt(pin: Pin, cache: Path, say: Say) -> Archive:
         raise Unreachable(f"apt: there is no {pin.keyring} (package debian-archive-keyring)")
     hosts = debian_archives()
     if not hosts:
-        raise Unreachable(f"apt: this machine knows no Debian archive: none in its apt sources, and no {TEMPLATE} (package python-apt-common)")
+        raise Unreachable("apt: this machine knows no Debian archive: none in its apt sources, "
+                          f"and no {TEMPLATE} (package python-apt-common)")
     say(f"source: asking apt for {pin.package} in {pin.suite}")
     with tempfile.TemporaryDirectory(prefix="apt-", dir=cache) as folder:
         work = Path(folder)
