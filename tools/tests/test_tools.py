@@ -143,6 +143,52 @@ class Setup(Tools):
         self.assertEqual((done.returncode, done.stdout), (0, ""))
 
 
+class CheckPackages(Tools):
+    """tools/check-packages: with this machine's dpkg on our own code, and with a stand-in on the notes of a build."""
+
+    def check(self) -> tuple[int, list[str]]:
+        """Exit status and the results."""
+        done = self.run_tool("tools/check-packages", "--out", str(self.out))
+        return done.returncode, done.stdout.splitlines()
+
+    def test_our_own_list(self) -> None:
+        """packages.txt has every program that our code names; without a line of it, that is a failure."""
+        status, lines = self.check()
+        self.assertEqual((status, len(lines)), (0, 1), lines)
+        if "not checked" in lines[0]:
+            self.skipTest(lines[0])
+        text = (self.root / "tools/packages.txt").read_text()
+        write(self.root / "tools/packages.txt", text.replace("sparse                             sparse", "sparse xz-utils"))
+        status, lines = self.check()
+        self.assertEqual((status, lines), (1, ["not ok packages: our code: tools/packages.txt lacks sparse (/usr/bin/sparse)"]))
+
+    def test_builds(self) -> None:
+        """The headers in the notes of the compiler and of kbuild, those of host programs, and the commands, each of its package."""
+        self.program("dpkg-query", """printf 'base\\tyes\\t\\t\\nlisted\\tno\\t\\tlibdep (>= 1) | other:any\\nlibdep\\tno\\tvirtual (= 1)\\t\\n'
+            printf 'unlisted\\tno\\t\\tlisted\\ntesting\\tno\\t\\t\\n'""")
+        self.program("dpkg", """shift; for f; do case $f in */x/a.h) echo "listed, more: $f";; */x/b.h) echo "unlisted: $f";; */x/e.h) ;;
+            */x/t.h) echo "testing: $f";; */stdio.h) echo "libc:amd64: $f";; *-nm) echo "namer: $f";; *) echo "libdep:amd64: $f";;
+            esac; done; exit 1""")
+        write(self.root / "tools/packages.txt", "matrix any x listed\nmatrix other x unlisted\ntest any x testing\n")
+        write(self.top / "host.c", "#include <stdio.h>\n")
+        cell = self.out / "linux-7.3.4/cells/c"
+        for name, text, lacks in (
+                ("x/.a.o.cmd", "savedcmd_a.o := true -o a.o\n\ndeps_a.o := \\\n  /usr/x/a.h \\\n", ""),
+                ("x/.b.o.cmd", "cmd_b.o := true\ndeps_b.o := /usr/x/b.h\n", "unlisted (/usr/x/b.h)"),
+                ("x/c.d", "c.o: c.c \\\n /usr/x/b.h /usr/x/a.h\n", "unlisted (/usr/x/b.h)"),
+                ("x/d.d", "d.o: /usr/x/t.h\n", "testing (/usr/x/t.h)"),
+                ("x/e.d", "e.o: /usr/x/e.h\n", "no package (/usr/x/e.h)"),
+                ("x/.h.cmd", f"savedcmd_h := gcc -Wp,-MMD,x/.h.d -c -o x/h.o {self.top}/host.c\n", "libc (/usr/include/stdio.h)"),
+                ("x/.s.cmd", "savedcmd_s := (sed s/x/y/ s | LC_ALL=C nm) > t\n", "namer (")):
+            with self.subTest(name):
+                shutil.rmtree(self.out, ignore_errors=True)
+                write(cell / name, text)
+                status, lines = self.check()
+                self.assertEqual((status, len(lines)), (int(bool(lacks)), 2), lines)
+                self.assertTrue(lines[1].startswith(f"not ok packages: cells/c: tools/packages.txt lacks {lacks}" if lacks else
+                                                    "ok packages: cells/c: 2 files of 2 packages"), lines)
+
+
 class CheckSeries(Tools):
     """tools/check-series, with a stand-in for checkpatch.pl."""
 
@@ -221,6 +267,7 @@ class CiTest(Tools):
         self.unit("pass", "pass")
         self.stand_in("tools/lint", "ok one\\n# said\\nok two\\n", 0)
         self.stand_in("tools/check-series", "ok three\\n", 0)
+        self.stand_in("tools/check-packages", "ok four\\n", 0)
         self.stand_in("tools/mutants", "[ 1.0 s] a: killed\\nok a\\nok b\\n", 0)
         self.cells(("a", "green", 5, 0, 1), ("b", "green", 7, 0, 0))
 
@@ -251,8 +298,8 @@ class CiTest(Tools):
         return done.returncode, done.stdout.splitlines()[-1]
 
     def test_sum(self) -> None:
-        """2 unit tests, 2 lint checks, 1 of the series, 12 cases and 2 verdicts, 1 canary, 2 mutants; 1 case skipped."""
-        self.assertEqual(self.last(), (0, "22 passed, 0 failed, 1 skipped"))
+        """2 unit tests, 2 lint checks, 1 of the series, 12 cases and 2 verdicts, 1 of the packages, 1 canary, 2 mutants; 1 case skipped."""
+        self.assertEqual(self.last(), (0, "23 passed, 0 failed, 1 skipped"))
         self.assertEqual(self.last("unit", "lint"), (0, "4 passed, 0 failed"))
 
     def test_failures_of_each_part(self) -> None:
@@ -262,6 +309,8 @@ class CiTest(Tools):
         self.assertEqual(self.last("unit"), (1, "1 passed, 3 failed, 1 skipped"))
         self.stand_in("tools/lint", "ok one\\nnot ok two: x\\n", 1)
         self.assertEqual(self.last("lint"), (1, "1 passed, 1 failed"))
+        self.stand_in("tools/check-packages", "not ok four: x\\n", 1)
+        self.assertEqual(self.last("packages"), (1, "0 passed, 1 failed"))
         self.cells(("a", "red", 5, 2, 0), ("b", "green", 7, 0, 0), status=1)
         self.assertEqual(self.last("cells"), (1, "13 passed, 3 failed"))
         self.stand_in("tools/mutants", "ok a\\nnot ok b: not killed: x\\n", 1)
