@@ -9,14 +9,15 @@ O ?= build
 SETUP ?= yes
 TESTS ?=
 ONLY ?=
+DEBIAN ?= 13
 
 # The kernel's own make must not see this make's flags and variables.
-unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS ONLY
+unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS ONLY DEBIAN
 
 run = ./matrix/run --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base cells canary test mutants coverage edit refresh clean setup-matrix setup-test setup-mutants setup-coverage
+.PHONY: help matrix e2e e2e-base cells canary test fresh mutants coverage edit refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -30,6 +31,8 @@ help:
 	@echo 'make canary    kernels that must come out red, each for the right reason'
 	@echo 'make test      the tests of the tools, the linters, the check of the series, the cells with their selftests, the packages, the canaries, some mutants'
 	@echo '               TESTS="unit lint"              only these parts (unit, lint, series, cells, packages, canaries, mutants)'
+	@echo 'make fresh     install an empty Debian into the build folder (as root), and run there what the README says'
+	@echo '               DEBIAN=12                      this release (12, or 13, the default)'
 	@echo 'make mutants   put mistakes into the series, one at a time, and see the tests find them'
 	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: x86_64-thp), only these'
 	@echo '               GENERATED=yes                  not those of matrix/mutants/: change each added line in small ways'
@@ -40,7 +43,7 @@ help:
 	@echo 'All of them: O=dir for the build folder (default: build), SETUP=no to install nothing.'
 	@echo 'More: ./matrix/run --help'
 
-setup-matrix setup-test setup-mutants setup-coverage: setup-%:
+setup-matrix setup-test setup-mutants setup-coverage setup-fresh: setup-%:
 	@SETUP='$(SETUP)' tools/setup $*
 
 matrix: setup-matrix
@@ -61,6 +64,9 @@ canary: setup-matrix
 test: setup-test
 	@ci/test --out '$(O)' $(if $(JOBS),--jobs $(JOBS)) $(TESTS)
 
+fresh: setup-fresh
+	@tools/fresh '$(DEBIAN)' --out '$(O)'
+
 mutants: setup-mutants
 	@set -f; tools/mutants $(ONLY) $(if $(GENERATED),--generated) --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS)) $(if $(CELLS),--cells $(CELLS))
 
@@ -76,5 +82,6 @@ refresh:
 # Only what is ours: O may name a folder that holds more.
 clean:
 	@tools/refresh --out '$(O)' --check
-	rm -rf $(foreach made,linux-* ksrc-* edit results canaries mutants coverage tools .lock,'$(O)'/$(made))
+	@if grep -F " $$(realpath -m '$(O)')/" /proc/self/mountinfo; then echo 'make clean: unmount this first' >&2; exit 3; fi
+	rm -rf $(foreach made,linux-* ksrc-* edit results canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
 	@if [ -d '$(O)' ]; then rmdir --ignore-fail-on-non-empty '$(O)'; fi

@@ -164,8 +164,8 @@ class CheckPackages(Tools):
 
     def test_builds(self) -> None:
         """The headers in the notes of the compiler and of kbuild, those of host programs, and the commands, each of its package."""
-        self.program("dpkg-query", """printf 'base\\tyes\\t\\t\\nlisted\\tno\\t\\tlibdep (>= 1) | other:any\\nlibdep\\tno\\tvirtual (= 1)\\t\\n'
-            printf 'unlisted\\tno\\t\\tlisted\\ntesting\\tno\\t\\t\\n'""")
+        self.program("dpkg-query", r"""printf 'base\tyes\t\t\nlisted\tno\t\tlibdep (>= 1) | other:any\nlibdep\tno\tvirtual (= 1)\t\n'
+            printf 'unlisted\tno\t\tlisted\ntesting\tno\t\t\n'""")
         self.program("dpkg", """shift; for f; do case $f in */x/a.h) echo "listed, more: $f";; */x/b.h) echo "unlisted: $f";; */x/e.h) ;;
             */x/t.h) echo "testing: $f";; */stdio.h) echo "libc:amd64: $f";; *-nm) echo "namer: $f";; *) echo "libdep:amd64: $f";;
             esac; done; exit 1""")
