@@ -24,6 +24,11 @@ from matrix.verdict.judge import matches
 Prepare = Callable[[Path, Path, Path | None, Callable[[str], None]], tree.PreparedTree]
 Done = TypeVar("Done")
 
+JOBS: dict[str, Callable[[Cell], bool]] = {
+    "gate": lambda cell: cell.gate, "scheduled": lambda cell: not cell.gate,
+    "mutants": lambda cell: cell.mutants, "generated": lambda cell: cell.generated,
+}  # fmt: skip
+
 EXAMPLES = """examples:
   ./matrix/run                                 the cells of the gate
   ./matrix/run --list                          all cells and what each one proves
@@ -60,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     add("--update-manifests", action="store_true", help="write the tests that ran into the manifests")
     add("--canaries", action="store_true", help="run the canaries (CELL: names of canaries, default: all) and end")
     add("--list", action="store_true", help="list the cells and end")
-    add("--gate-json", action="store_true", help="print the names of the gate's cells as JSON and end")
+    add("--cells-json", choices=JOBS, help="print the cells of this job of the workflows as JSON and end")
     add("--merge", nargs="+", type=Path, metavar="DIR", help="summarise the result.json files below DIR and end")
     return options
 
@@ -76,8 +81,8 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
     known = cells.load(root)
     if options.list:
         return _list(known)
-    if options.gate_json:
-        print(json.dumps([cell.name for cell in known if cell.gate]))
+    if options.cells_json:
+        print(json.dumps([cell.name for cell in known if JOBS[options.cells_json](cell)]))
         return 0
     out = (options.out or root / "build").absolute()
     if options.canaries:

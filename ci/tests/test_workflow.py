@@ -66,7 +66,7 @@ class Workflow(unittest.TestCase):
         shutil.copytree(ROOT, self.copy, symlinks=True, ignore=shutil.ignore_patterns(".git", "build", "__pycache__"))
         self.text = WORKFLOW.read_text()
         self.steps = steps(self.text)
-        self.cells = json.loads(subprocess.run([ROOT / "matrix/run", "--gate-json"], check=True, stdout=subprocess.PIPE).stdout)
+        self.cells = json.loads(subprocess.run([ROOT / "matrix/run", "--cells-json", "gate"], check=True, stdout=subprocess.PIPE).stdout)
 
     def run_step(self, job: str, at: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
         """Run a step of a job as a runner does."""
@@ -178,19 +178,24 @@ class Workflow(unittest.TestCase):
         self.steps = steps(self.text)
         calls = {("cell", 0): ("matrix/run", "['--out', 'build', 'C']"), ("cell", 1): ("matrix/run", "['--out', 'build', '--e2e', 'C']"),
                  ("mutants", 0): ("tools/mutants", "['--out', 'build', '--cells', 'C']"),
-                 ("generated", 0): ("tools/mutants", "['--generated', '--out', 'build', '--cells', 'x86_64-thp', 'x86_64-nothp', "
-                                    "'x86_64-shadow', 'arm64-thp', 'arm64-nothp', 'arm64-16k', 'arm64-64k']"),
+                 ("generated", 0): ("tools/mutants", "['--generated', '--out', 'build', '--cells', 'C', 'D']"),
                  ("coverage", 0): ("tools/coverage", "['--out', 'build']")}  # fmt: skip
-        self.assertEqual({(job, at) for job, found in self.steps.items() for at in range(len(found))}, set(calls))
+        self.assertEqual({(job, at) for job, found in self.steps.items() for at in range(len(found))}, {*calls, ("cells", 0)})
+        self.assertEqual(re.findall(r"(?:x86_64|arm64)-\w+", self.text), [])
+        self.assertEqual(self.run_step("cells").returncode, 0)
+        found = dict(line.split("=") for line in (self.temp / "GITHUB_OUTPUT").read_text().splitlines())
         known = [cell.name for cell in cells.load(ROOT)]
-        for name in re.findall(r"(?:x86_64|arm64)-\w+", self.text):
-            self.assertIn(name, known)
+        self.assertEqual(set(json.loads(found["scheduled"])), set(known) - set(self.cells))
+        for name, value in found.items():
+            self.assertTrue(json.loads(value), name)
+            self.assertIn(f"      {name}: ${{{{ steps.cells.outputs.{name} }}}}\n", self.text)
+            self.assertRegex(self.text, rf"\n    needs: cells\n(    .*\n)*? +(?:cell|CELLS): \$\{{\{{ .*fromJSON\(needs.cells.outputs.{name}\)")
         (self.copy / "build/coverage").mkdir(parents=True)
         (self.copy / "build/coverage/coverage.md").write_text("all of it\n")
         for (job, at), (program, arguments) in calls.items():
             self.stand_in(program)
             for status in ("0", "1"):
-                done = self.run_step(job, at, CELL="C", STATUS=status)
+                done = self.run_step(job, at, **({"CELLS": "C D"} if job == "generated" else {"CELL": "C"}), STATUS=status)
                 self.assertEqual(bool(done.returncode), status != "0", f"{job}: {done.stdout}")
                 self.assertEqual((self.temp / "seen").read_text(), arguments)
         self.assertEqual((self.temp / "GITHUB_STEP_SUMMARY").read_text(), "all of it\n")

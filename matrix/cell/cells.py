@@ -15,7 +15,7 @@ from matrix.common.errors import WrongUse
 HOSTS = {"aarch64": "arm64", "x86_64": "x86_64"}  # uname -m -> the kernel's ARCH
 KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "manifest": str, "gate": bool, "coverage": bool,
-    "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
+    "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
 }  # fmt: skip
 SERIES = "series"  # the fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
@@ -36,6 +36,8 @@ class Cell:
     manifest: Path
     gate: bool
     coverage: bool  # adds to what those of the gate cover of the series
+    mutants: bool  # the scheduled workflow tries the mutants of matrix/mutants/ in it,
+    generated: bool  # and those that are generated
     proves: str
     kernel_args: tuple[str, ...]
     boot_seconds: int
@@ -75,6 +77,8 @@ def _cell(root: Path, data: dict[str, Any], entry: dict[str, Any]) -> Cell:
         manifest=root / "matrix" / "manifests" / f"{entry.get('manifest', entry['name'])}.txt",
         gate=entry.get("gate", False),
         coverage=entry.get("coverage", entry.get("gate", False)),
+        mutants=entry.get("mutants", False),
+        generated=entry.get("generated", True),
         proves=entry["proves"],
         kernel_args=tuple(entry.get("kernel_args", ())),
         boot_seconds=entry["boot_seconds"],

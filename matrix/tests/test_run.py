@@ -397,7 +397,7 @@ class Refused(Fake):
             lock.flush()
             fcntl.flock(lock, fcntl.LOCK_EX)
             self.check(2, "is in use by process 4321", "one")
-            self.check(0, '["one", "two"]', "--gate-json")
+            self.check(0, '["one", "two"]', "--cells-json", "gate")
 
 
 class Stopped(Fake):
@@ -505,19 +505,22 @@ class Merge(Fake):
 
 
 class Listing(Fake):
-    """--list, --gate-json, --help."""
+    """--list, --cells-json, --help."""
 
     def test_list(self) -> None:
-        """Every cell with what it proves; the gate as JSON."""
+        """Every cell with what it proves; those of a job of the workflows as JSON."""
         self.assertRegex(self.run_main("--list")[1], r"extra +extra works\n")
-        self.assertEqual(json.loads(self.run_main("--gate-json")[1]), ["one", "two"])
+        text = (self.root / "matrix/cells.toml").read_text()
+        (self.root / "matrix/cells.toml").write_text(text.replace('name = "two"', 'name = "two"\nmutants = true\ngenerated = false'))
+        for job, names in (("gate", ["one", "two"]), ("scheduled", ["extra"]), ("mutants", ["two"]), ("generated", ["one", "extra"])):
+            self.assertEqual(json.loads(self.run_main("--cells-json", job)[1]), names)
         status, text = self.run_main("--help")
         self.assertEqual(status, 0)
         self.assertIn("examples:", text)
 
     def test_the_program(self) -> None:
         """matrix/run itself, with the project's own cells, from another directory."""
-        done = subprocess.run([ROOT / "matrix/run", "--gate-json"], cwd="/", check=True, capture_output=True, text=True)
+        done = subprocess.run([ROOT / "matrix/run", "--cells-json", "gate"], cwd="/", check=True, capture_output=True, text=True)
         self.assertEqual(json.loads(done.stdout), ["arm64-thp", "x86_64-thp", "arm64-nothp", "x86_64-nothp"])
         self.assertNotIn(" ", shlex.quote(str(ROOT)))
 
