@@ -14,9 +14,9 @@ from typing import TypeVar
 from matrix.cell import build, cells, selftests
 from matrix.proof import canary
 from matrix.tree import tree
-from matrix.verdict import manifest, report
+from matrix.verdict import report
 from matrix.cell.cells import Cell
-from matrix.cell.run import E2E, KUNIT, Job, Site, failed_check, manifest_path, result_name, run
+from matrix.cell.run import E2E, KUNIT, Job, Site, expected_tests, failed_check, result_name, run
 from matrix.common.errors import MatrixError, WrongUse
 from matrix.common.session import guarded, locked, sayer, side_by_side
 from matrix.verdict.judge import matches
@@ -35,7 +35,7 @@ EXAMPLES = """examples:
   ./matrix/run arm64-nothp x86_64-thp          these two
   ./matrix/run --ksrc ~/src/linux x86_64-thp   with your own tree, which stays as it is
   ./matrix/run --filter 'kvm_gmem_*.huge*'     some tests only, as kunit.py's filter
-  ./matrix/run --update-manifests x86_64-thp   write down which tests have to run
+  ./matrix/run --update-expected x86_64-thp    list the tests that run, in matrix/expected.txt
   ./matrix/run --canaries                      kernels that must come out red; exit status 0 if they do
   ./matrix/run --e2e arm64-thp                 boot it for the KVM selftests, not for KUnit
   ./matrix/run --e2e --base arm64-thp          the same on the kernel without the series
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add("--e2e", action="store_true", help="boot for the KVM selftests, not for KUnit")
     add("--all", action="store_true", help="boot for both, one after the other")
     add("--base", action="store_true", help="with --e2e: the kernel without the series, to tell what fails there, too")
-    add("--update-manifests", action="store_true", help="write the tests that ran into the manifests")
+    add("--update-expected", action="store_true", help="update the list of expected tests, matrix/expected.txt")
     add("--canaries", action="store_true", help="run the canaries (CELL: names of canaries, default: all) and end")
     add("--list", action="store_true", help="list the cells and end")
     add("--cells-json", choices=JOBS, help="print the cells of this job of the workflows as JSON and end")
@@ -116,7 +116,7 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
 
         def one(cell: Cell) -> list[report.Result]:
             try:
-                return run(site, [Job(cell, kind, options.filter, options.update_manifests) for kind in kinds])
+                return run(site, [Job(cell, kind, options.filter, options.update_expected) for kind in kinds])
             except (MatrixError, OSError):
                 raise
             except Exception as err:  # pylint: disable=broad-exception-caught
@@ -129,8 +129,8 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
 
 def _canaries(options: argparse.Namespace, root: Path, out: Path, chosen: Sequence[canary.Canary], prepare: Prepare) -> int:
     """Runs the canaries: 0 when each is red for the right reasons."""
-    if options.filter or options.update_manifests:
-        raise WrongUse("--canaries goes with neither --filter nor --update-manifests")
+    if options.filter or options.update_expected:
+        raise WrongUse("--canaries goes with neither --filter nor --update-expected")
     _check(options, out, root, [one.cell for one in chosen], [KUNIT])
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
@@ -144,19 +144,19 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
     """Everything that can be wrong before the first minute is spent."""
     if options.jobs < 1 or options.parallel < 1:
         raise WrongUse("--jobs and --parallel want a number above 0")
-    if options.base and (kinds != [E2E] or options.update_manifests):
-        raise WrongUse("--base wants --e2e, and neither --all nor --update-manifests")
+    if options.base and (kinds != [E2E] or options.update_expected):
+        raise WrongUse("--base wants --e2e, and neither --all nor --update-expected")
     for path in (out, root):
         if re.search(r"[\s:]", str(path)):
             raise WrongUse(f"{path}: the kernel does not build below a path with a space or a colon")
     if options.filter:
-        if options.update_manifests:
-            raise WrongUse("--update-manifests wants all tests: leave --filter out")
+        if options.update_expected:
+            raise WrongUse("--update-expected wants all tests: leave --filter out")
         if re.search(r"[\s\"']", options.filter):
             raise WrongUse(f"--filter {options.filter!r}: no spaces and quotes, it goes on the kernel command line")
     for cell in chosen:
         for kind in () if options.base else kinds:
-            _check_manifest(options.filter, cell, kind)
+            _check_expected(root, options.filter, cell, kind)
         cells.asked(cell)
         if not cell.qemu_config.is_file():
             raise WrongUse(f"cell {cell.name}: {cell.qemu_config}: no such file")
@@ -166,15 +166,12 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
             build.need_static_libc(cell)
 
 
-def _check_manifest(glob: str, cell: Cell, kind: str) -> None:
-    """It can be read, and glob selects something of it."""
-    expected = manifest.load(manifest_path(cell, kind))
-    if glob:
-        name = result_name(cell, kind)
-        if not expected:
-            raise WrongUse(f"cell {name} has no manifest: run it once with --update-manifests")
-        if not any(matches(glob, test) for test in expected.tests):
-            raise WrongUse(f"--filter {glob!r} selects no test of {name}; suites: {', '.join(expected.near(glob))}")
+def _check_expected(root: Path, glob: str, cell: Cell, kind: str) -> None:
+    """The list of expected tests can be read, and glob selects some of them."""
+    expected = expected_tests(root, cell, kind)
+    if glob and not any(matches(glob, test) for test in expected.tests):
+        near = ", ".join(expected.near(glob)) or "none; run it once with --update-expected"
+        raise WrongUse(f"--filter {glob!r} selects no test of {result_name(cell, kind)}; suites: {near}")
 
 
 def pool(one: Callable[[Cell], Done], chosen: Sequence[Cell], side: int) -> list[Done]:

@@ -14,7 +14,7 @@ from matrix.common.errors import WrongUse
 
 HOSTS = {"aarch64": "arm64", "x86_64": "x86_64"}  # uname -m -> the kernel's ARCH
 KEYS = {
-    "name": str, "arch": str, "fragments": list, "qemu_config": str, "manifest": str, "gate": bool, "coverage": bool,
+    "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
 }  # fmt: skip
 SERIES = "series"  # the fragment
@@ -33,7 +33,7 @@ class Cell:
     qemu_config: Path
     qemu: str
     cross_compile: str  # "" when the host is of that architecture
-    manifest: Path
+    expected: str  # the cell whose tests it runs, in matrix/expected.txt
     gate: bool
     coverage: bool  # adds to what those of the gate cover of the series
     mutants: bool  # the scheduled workflow tries the mutants of matrix/mutants/ in it,
@@ -74,7 +74,7 @@ def _cell(root: Path, data: dict[str, Any], entry: dict[str, Any]) -> Cell:
         qemu_config=root / "configs" / entry["qemu_config"],
         qemu=arch["qemu"],
         cross_compile="" if native else arch["cross_compile"],
-        manifest=root / "matrix" / "manifests" / f"{entry.get('manifest', entry['name'])}.txt",
+        expected=entry["name"],
         gate=entry.get("gate", False),
         coverage=entry.get("coverage", entry.get("gate", False)),
         mutants=entry.get("mutants", False),

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """One cell from its fragments to its result.json: build once, then boot for KUnit's suites, for the KVM selftests, or both."""
 
+import difflib
 import functools
 import re
 import shlex
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,18 +16,21 @@ from matrix.cell.cells import Cell, asked, options
 from matrix.common import proc
 from matrix.common.session import Say
 from matrix.tree.tree import PreparedTree
-from matrix.verdict import manifest, report
+from matrix.verdict import expected, ktap, report
 from matrix.verdict.evidence import Evidence
+from matrix.verdict.expected import Expected
 from matrix.verdict.judge import Verdict, judge, matches
-from matrix.verdict.manifest import Manifest
 from matrix.verdict.report import Result
 from matrix.verdict.warnings import check_warnings
 
 # With one of these the console does not show which tests exist.
 BLIND = frozenset({"check", "config", "build", "boot", "hang", "exec", "ktap", "end"})
 KUNIT, E2E = "kunit", "e2e"  # what a boot is for
+LIST = "matrix/expected.txt"
 SELFTESTS_SECONDS = 600.0  # to build them
 BOOT_SECONDS = 60  # for the boot around them
+
+_updating = threading.Lock()
 
 
 def result_name(cell: Cell, kind: str, base: bool = False) -> str:
@@ -33,9 +38,13 @@ def result_name(cell: Cell, kind: str, base: bool = False) -> str:
     return cell.name + ("" if kind == KUNIT else f"-{kind}") + ("-base" if base else "")
 
 
-def manifest_path(cell: Cell, kind: str) -> Path:
-    """The manifest of a cell's suites, or of its selftests."""
-    return cell.manifest if kind == KUNIT else cell.manifest.with_name(f"{cell.manifest.stem}-{kind}.txt")
+def expected_tests(root: Path, cell: Cell, kind: str) -> Expected:
+    """The tests of a boot."""
+    return expected.load(root / LIST).of(cell.expected, _suites(kind))
+
+
+def _suites(kind: str) -> expected.Suites:
+    return lambda suite: (suite == selftests.SUITE) == (kind == E2E)
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Site:
     say: Say
     jobs: Callable[[], int]  # asked when a build begins
     env: Mapping[str, str] = field(default_factory=build.environment)  # of every build
-    base: bool = False  # the tree is the pristine source, which has no manifest: whatever runs may skip
+    base: bool = False  # the tree is the pristine source: any test may run, and may skip
     make_options: tuple[str, ...] = ()  # for kunit.py build
 
     @property
@@ -76,7 +85,7 @@ class Job:
     cell: Cell
     kind: str = KUNIT
     glob: str = ""  # kunit.py's filter_glob
-    update: bool = False  # write the manifest instead of judging by the old one
+    update: bool = False  # update the list of expected tests, and judge by the new one
     image: Path | None = None  # boot the kernel that was copied to this folder
     until: Callable[[Path], bool] | None = None  # ends the boot once it returns true for the console
 
@@ -109,7 +118,7 @@ def run(site: Site, jobs: Sequence[Job]) -> list[Result]:
 
 def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool = False) -> Evidence:
     """Configure and build; stop after the step that fails. A build directory that is configured only needs make."""
-    evidence = Evidence(asked=asked(cell), got=None, manifest=None, touched=site.tree.touched)
+    evidence = Evidence(asked=asked(cell), got=None, expected=Expected(), touched=site.tree.touched)
     log, tree, folder = results / "build.log", site.tree.path, site.build_dir(cell)
     folder.mkdir(parents=True, exist_ok=True)
     build.forget_warned(folder, site.tree.touched)
@@ -143,15 +152,15 @@ def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool
 def finish(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Result:
     """Boot what kernel() built, and judge."""
     results = site.results(job)
-    evidence = replace(evidence, manifest=manifest.load(manifest_path(job.cell, job.kind)), glob=job.glob)
+    evidence = replace(evidence, expected=expected_tests(site.root, job.cell, job.kind), glob=job.glob)
     if job.kind == E2E and evidence.built:
         evidence = _selftests(site, job, evidence, steps)
     if evidence.built:
         evidence = _boot(site, job, evidence, steps)
     if site.base:
-        evidence = replace(evidence, settle=lambda ran: Manifest(dict.fromkeys(ran, "the base may")))
+        evidence = replace(evidence, settle=lambda ran: Expected(list(ran), [(name, "") for name in ran]))
     elif job.update:
-        evidence = replace(evidence, settle=(evidence.manifest or Manifest({})).of)
+        evidence = replace(evidence, settle=lambda ran: _updated(site, job, ran).of(job.cell.expected, _suites(job.kind)))
     verdict = _judge(evidence, results / "console.log" if "boot" in steps.seconds else None)
     if job.update:
         _update(site, job, verdict)
@@ -248,16 +257,26 @@ def _compare(site: Site, verdict: Verdict, cell: Cell) -> None:
             verdict.reasons[at] = replace(reason, text=f"{reason.text} (without the series: {base[match[1]]})")
 
 
+def _updated(site: Site, job: Job, ran: Mapping[str, ktap.Node]) -> expected.Listing:
+    listing = expected.load(site.root / LIST)
+    listing.update(ran, job.cell.expected, _suites(job.kind))
+    return listing
+
+
 def _update(site: Site, job: Job, verdict: Verdict) -> None:
-    """Write the tests that ran into the manifest and show the difference."""
-    path, name = manifest_path(job.cell, job.kind), result_name(job.cell, job.kind)
+    """Update the list of expected tests and show the difference."""
+    path, name = site.root / LIST, result_name(job.cell, job.kind)
     blind = [str(reason) for reason in verdict.reasons if reason.code in BLIND]
     blind += [f"suite {suite} did not run" for suite in verdict.tests if "." not in suite]
     if blind or not verdict.tests:
         site.say(f"{name}: {path.name} left as it was: {(blind or ['no tests'])[0]}")
         return
-    diff = manifest.update(path, verdict.tests)
-    site.say(f"{name}: {path.name} {'changed:' if diff else 'unchanged'}\n{diff}".rstrip())
+    with _updating:
+        before, after = expected.load(path).text, _updated(site, job, verdict.tests).text
+        if before != after:
+            report.write(path, after)
+    diff = list(difflib.unified_diff(before.splitlines(), after.splitlines(), f"a/{path.name}", f"b/{path.name}", lineterm=""))
+    site.say("\n".join([f"{name}: {path.name} {'changed:' if diff else 'unchanged'}", *diff]))
 
 
 def _write(site: Site, job: Job, verdict: Verdict, steps: Steps) -> Result:
@@ -267,7 +286,7 @@ def _write(site: Site, job: Job, verdict: Verdict, steps: Steps) -> Result:
         cell=folder.name, arch=job.cell.arch, proves=job.cell.proves, verdict="green" if verdict.green else "red",
         reasons=report.reasons(verdict.reasons),
         kernel={"version": tree.version, "origin": tree.origin, "series": tree.series},
-        filter=job.glob, manifest=manifest_path(job.cell, job.kind).name, tests=counts, skips=verdict.skipped, suites=suites,
+        filter=job.glob, tests=counts, skips=verdict.skipped, suites=suites,
         figures=report.figures(folder / "console.log") if job.kind == E2E else [],
         seconds=steps.seconds, commands=steps.commands, files=str(folder),
     )  # fmt: skip

@@ -61,7 +61,7 @@ class Run:
     def _build(self, mutant: Mutant, cell: Cell, prepared: tree.PreparedTree, kind: str) -> Built:
         patience = cell.boot_seconds * QUIET_PART / proc.POLL if kind == KUNIT else math.inf
         cell = dataclasses.replace(cell, boot_seconds=math.ceil(cell.boot_seconds * BOOT_PART))
-        order = [case for case in cases_of(cellrun.manifest_path(cell, kind)) if matches(mutant.glob, case)]
+        order = [case for case in cases_of(cellrun.expected_tests(self.root, cell, kind).tests) if matches(mutant.glob, case)]
         seen = Seen(mutant, order, patience)
         job = Job(cell, kind, mutant.glob, until=seen.enough)
         site = Site(self.root, self.out / "mutants" / mutant.name, prepared, lambda text: None, lambda: self.jobs, self.env)

@@ -13,13 +13,13 @@ from __future__ import annotations
 import fnmatch
 import os.path
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matrix.cell import selftests
 from matrix.tree import tree
-from matrix.verdict import ktap, manifest, report
+from matrix.verdict import ktap, report
 from matrix.cell.cells import Cell
 from matrix.common.errors import WrongUse
 from matrix.verdict.console import Console
@@ -165,7 +165,6 @@ def killing(console: Console, order: Sequence[str] = (), stopped: bool = False) 
     return tuple(sorted(failed))
 
 
-def cases_of(path: Path) -> list[str]:
-    """The cases (suite.case) of a manifest, in which they stand as they run."""
-    found = manifest.load(path)
-    return list(dict.fromkeys(name.partition("/")[0] for name in found.tests)) if found else []
+def cases_of(tests: Iterable[str]) -> list[str]:
+    """The cases (suite.case) of tests, in the same order."""
+    return list(dict.fromkeys(name.partition("/")[0] for name in tests))

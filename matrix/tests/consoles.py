@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A clean console, its manifest and its evidence, to be spoiled in one place by each test."""
+"""A clean console, its expected tests and its evidence, to be spoiled in one place by each test."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from matrix.verdict.manifest import Manifest
 from matrix.verdict.evidence import Evidence
+from matrix.verdict.expected import Expected
 from matrix.verdict.judge import Verdict, judge
 
 # The shape that lib/kunit/test.c and lib/kunit/executor.c of 7.3 print, with a boot around it.
@@ -70,7 +71,7 @@ TESTS: dict[str, str | None] = {
     "alpha.two": None,
     "alpha.table/first row": None,
     "alpha.table/second row": None,
-    "beta.may_skip": "needs hardware",
+    "beta.may_skip": "no such hardware",
     "beta.BUG: looks like a splat: Kernel panic": None,
     "gamma.no_plan/param-1": None,
 }
@@ -110,15 +111,26 @@ reboot: Restarting system
 
 E2E_TESTS: dict[str, str | None] = {
     "kvm_selftests.plain_test": None,
-    "kvm_selftests.skip_test": "no such capability",
+    "kvm_selftests.skip_test": "kvm_has_cap(KVM_CAP_X)",
     "kvm_selftests.tap_test/first": None,
     "kvm_selftests.tap_test/second": None,
 }
 
+
+def expect(tests: Mapping[str, str | None]) -> Expected:
+    """Tests and the words with which they may skip, as one cell expects them."""
+    return Expected(list(tests), [(name, words) for name, words in tests.items() if words])
+
+
+def listing(tests: Mapping[str, str | None]) -> str:
+    """The same as lines of matrix/expected.txt, for all cells."""
+    return "".join(name + "\n" + (f"    skip *: {words}\n" if words else "") for name, words in tests.items())
+
+
 FULL = Evidence(
     asked={"KUNIT": "y", "TRANSPARENT_HUGEPAGE": "n"},
     got={"KUNIT": "y"},
-    manifest=Manifest(TESTS),
+    expected=expect(TESTS),
     touched=frozenset({"virt/kvm/guest_memfd.c", "include/uapi/linux/kvm.h", "virt/kvm/tests/a_kunit.c"}),
     limit=300,
 )

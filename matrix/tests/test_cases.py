@@ -10,9 +10,9 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from matrix.verdict import manifest
 from matrix.cell.cells import options
 from matrix.verdict.evidence import Evidence, differences
+from matrix.verdict.expected import load
 from matrix.verdict.judge import Verdict, judge
 
 CASES = Path(__file__).resolve().parents[1] / "verdict/cases"
@@ -32,8 +32,8 @@ PLACES = {
 # Prints the reasons for the console of a case with 200 MB of messages behind it, and the peak of memory in KB.
 LOOP = """
 import io, pathlib, resource, sys
-from matrix.verdict import manifest
 from matrix.verdict.evidence import Evidence
+from matrix.verdict.expected import load
 from matrix.verdict.judge import judge
 folder = pathlib.Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
@@ -47,7 +47,7 @@ class Loop(io.RawIOBase):
             self.data += b"[    7.654321] clocksource: Long readout interval, skipping watchdog check: 1 2\\n" * 10000
         data, self.data = self.data[:size], self.data[size:]
         return data
-found = judge(Evidence({}, {}, manifest.load(folder / "manifest.txt"), frozenset(), console=Loop()))
+found = judge(Evidence({}, {}, load(folder / "manifest.txt").of(""), frozenset(), console=Loop()))
 print(*found.reasons, sep="; ")
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -62,7 +62,7 @@ def verdict(folder: Path, console: bytes | None, given: dict[str, Any]) -> Verdi
     """The verdict on what is in a folder, with this console."""
     fields: dict[str, Any] = {
         "asked": options(text(folder / "asked.config")), "got": options(text(folder / ".config")),
-        "manifest": manifest.load(folder / "manifest.txt"), "build_log": text(folder / "build.log"),
+        "expected": load(folder / "manifest.txt").of(""), "build_log": text(folder / "build.log"),
         "touched": frozenset(given.get("touched", ())),
     }  # fmt: skip
     fields |= {key: value for key, value in given.items() if key != "touched"}

@@ -104,7 +104,7 @@ class Kernel(unittest.TestCase):
         """Another cell, with the same tests."""
         cell = cells.load(ROOT)[0]
         got = coverage.counted(cell, ROOT)
-        self.assertEqual((got.name, got.manifest), (f"{cell.name}-gcov", cell.manifest))
+        self.assertEqual((got.name, got.expected), (f"{cell.name}-gcov", cell.name))
         self.assertEqual(cells.asked(got)["GCOV_KERNEL"], "y")
 
 

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-from matrix.verdict.manifest import Manifest
-from matrix.tests.consoles import CLEAN, E2E, E2E_TESTS, spoil, verdict
+from matrix.tests.consoles import CLEAN, E2E, E2E_TESTS, TESTS, expect, listing, spoil, verdict
 from matrix.tests.test_run import Fake, prepared
 from matrix.tree.tree import PreparedTree
 
@@ -69,9 +68,7 @@ class E2e(Fake):
         (kvm / "x86").mkdir(parents=True)
         for name in ("plain_test", "x86/skip_test", "tap_test"):
             (kvm / f"{name}.c").touch()
-        lines = [test + (f" skip: {skip}" if skip else "") for test, skip in E2E_TESTS.items()]
-        for name in ("one", "two"):
-            (self.root / f"matrix/manifests/{name}-e2e.txt").write_text("\n".join(lines) + "\n")
+        self.list.write_text(listing(TESTS | E2E_TESTS))
         self.play(e2e={"text": E2E})
 
     def make_says(self, script: str) -> None:
@@ -88,7 +85,7 @@ class E2e(Fake):
         self.assertEqual(status, 0, text)
         self.assertRegex(text, r"\none-e2e +green +3 +0 +1 ")
         result = self.result("one-e2e")
-        self.assertEqual((result["cell"], result["manifest"]), ("one-e2e", "one-e2e.txt"))
+        self.assertEqual(result["cell"], "one-e2e")
         self.assertEqual(list(result["seconds"]), ["configure", "build", "selftests", "boot"])
         self.assertEqual([call[0] for call in self.calls()], ["config", "build", "exec", "parse"])
         call = self.calls()[2]
@@ -144,7 +141,7 @@ class E2e(Fake):
         self.assertNotIn("selftests", self.result("one-e2e")["seconds"])
 
     def test_missing(self) -> None:
-        """A selftest that the tree does not have is not built; the manifest notices."""
+        """A selftest that the tree does not have is not built, and missing."""
         (self.out / "linux-7.3.4/tree/tools/testing/selftests/kvm/plain_test.c").unlink()
         self.make_says('case "$*" in *plain_test*) exit 2;; esac')
         text = E2E.replace("    ok 1 plain_test\n", "").replace("1..3", "1..2").replace("ok 2 skip", "ok 1 skip")
@@ -162,16 +159,13 @@ class E2e(Fake):
         self.assertNotIn(b"skip_test", (self.out / "linux-7.3.4/cells/one/e2e.cpio").read_bytes())
         self.assertIn("suites: kvm_selftests", self.run_main("--e2e", "one", "--filter", "alpha")[1])
 
-    def test_update_manifests(self) -> None:
-        """The manifest of the selftests is another file."""
-        path = self.root / "matrix/manifests/one-e2e.txt"
-        path.unlink()
+    def test_update_expected(self) -> None:
+        """Selftests are inserted, and the suites stay."""
+        self.list.write_text(listing(TESTS))
         self.assertEqual(self.run_main("--e2e", "one")[0], 1)
-        self.assertEqual(self.codes("one-e2e"), ["manifest"])
-        before = (self.root / "matrix/manifests/one.txt").read_text()
-        self.run_main("--e2e", "one", "--update-manifests")
-        self.assertIn("kvm_selftests.tap_test/second\n", path.read_text())
-        self.assertEqual((self.root / "matrix/manifests/one.txt").read_text(), before)
+        self.assertEqual(self.codes("one-e2e"), ["expected"])
+        self.run_main("--e2e", "one", "--update-expected")
+        self.assertEqual(self.list.read_text(), listing(TESTS | dict.fromkeys(E2E_TESTS)))
 
     def test_base(self) -> None:
         """Another tree, other build directories, no fragment of the series; then --e2e tells regressions from the rest."""
@@ -194,7 +188,7 @@ class E2e(Fake):
 
     def test_wrong_use(self) -> None:
         """--base is for the selftests; no static libc is found before anything is built."""
-        for argv in (["--base"], ["--base", "--all"], ["--base", "--e2e", "--update-manifests"]):
+        for argv in (["--base"], ["--base", "--all"], ["--base", "--e2e", "--update-expected"]):
             status, text = self.run_main(*argv, "one")
             self.assertEqual(status, 2)
             self.assertIn("--base wants --e2e", text)
@@ -210,20 +204,20 @@ class Judged(unittest.TestCase):
 
     def red(self, text: str, *reasons: str) -> None:
         """Red for exactly these reasons, each given by its beginning."""
-        found = [str(reason) for reason in verdict(text, manifest=Manifest(E2E_TESTS)).reasons]
+        found = [str(reason) for reason in verdict(text, expected=expect(E2E_TESTS)).reasons]
         self.assertEqual(len(found), len(reasons), found)
         for expected, got in zip(reasons, found):
             self.assertTrue(got.startswith(expected), found)
 
     def test_green(self) -> None:
         """And a skip that was used is reported."""
-        found = verdict(E2E, manifest=Manifest(E2E_TESTS))
+        found = verdict(E2E, expected=expect(E2E_TESTS))
         self.assertEqual(found.reasons, [])
         self.assertEqual(found.skipped, {"kvm_selftests.skip_test": "Requirement not met: kvm_has_cap(KVM_CAP_X)"})
 
     def test_skip_without_leave(self) -> None:
-        """Exit status 4 where the manifest does not allow it."""
-        found = verdict(E2E, manifest=Manifest(E2E_TESTS | {"kvm_selftests.skip_test": None}))
+        """Exit status 4 where no rule allows it."""
+        found = verdict(E2E, expected=expect(E2E_TESTS | {"kvm_selftests.skip_test": None}))
         self.assertEqual([str(reason) for reason in found.reasons],
                          ["skip: kvm_selftests.skip_test skipped: Requirement not met: kvm_has_cap(KVM_CAP_X)"])  # fmt: skip
 
@@ -245,7 +239,7 @@ class Judged(unittest.TestCase):
         splat = "WARNING: virt/kvm/guest_memfd.c:7 at f+0x1/0x2, CPU#0: plain_test/61"
         self.red(spoil("    ok 1 plain_test", f"{splat}\n    ok 1 plain_test", E2E), "splat: WARNING in kvm_selftests")
         text = spoil("Random seed: 0x6b8b4567", "WARNING: BUG: segfault at 0", E2E)
-        self.assertEqual(verdict(text, manifest=Manifest(E2E_TESTS)).reasons, [])
+        self.assertEqual(verdict(text, expected=expect(E2E_TESTS)).reasons, [])
 
     def test_init_dies(self) -> None:
         """The kernel panics then, and there is no end."""
@@ -257,13 +251,13 @@ class Judged(unittest.TestCase):
     def test_no_init(self) -> None:
         """No report at all."""
         text = E2E[:E2E.index("KTAP")] + "Kernel panic - not syncing: No working init found.\n"
-        codes = {reason.code for reason in verdict(text, manifest=Manifest(E2E_TESTS)).reasons}
+        codes = {reason.code for reason in verdict(text, expected=expect(E2E_TESTS)).reasons}
         self.assertEqual(codes, {"splat", "ktap", "missing", "end"})
 
     def test_qemu_is_killed(self) -> None:
         """The console just ends, wherever that is."""
         for at in range(E2E.index("KTAP version"), len(E2E) - len("\nReboot: Restarting system\n"), 7):
-            found = verdict(E2E[:at], manifest=Manifest(E2E_TESTS))
+            found = verdict(E2E[:at], expected=expect(E2E_TESTS))
             self.assertIn("end", {reason.code for reason in found.reasons}, E2E[:at])
 
 

@@ -14,8 +14,8 @@ from unittest import mock
 
 from matrix.cell import build, cells
 from matrix.proof import mutantreport, mutantrun, mutants, mutate
-from matrix.verdict import manifest, report
-from matrix.cell.run import E2E, KUNIT, manifest_path
+from matrix.verdict import report
+from matrix.cell.run import E2E, KUNIT, expected_tests
 from matrix.common.errors import WrongUse
 from matrix.proof.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
@@ -312,20 +312,24 @@ class Mutate(unittest.TestCase):
             with self.assertRaisesRegex(WrongUse, "equivalent.txt:1: a reason for nothing"):
                 mutate.equivalents(Path(folder))
 
+    def test_order(self) -> None:
+        """Each case once, as the tests run."""
+        self.assertEqual(mutants.cases_of(["b.two/x", "b.two/y", "b.one", "a.one/x"]), ["b.two", "b.one", "a.one"])
+
 
 class Ours(unittest.TestCase):
     """matrix/mutants/."""
 
     def test_headers(self) -> None:
-        """Each names cases that are in the manifest of a cell where it can be told."""
+        """Each names cases that must pass in a cell where it can be told."""
         known = {cell.name: cell for cell in cells.load(ROOT)}
         found = mutants.load(ROOT)
         self.assertGreaterEqual(len(found), 40)
         for mutant in found:
             names = mutant.cells or tuple(cell.name for cell in known.values() if cell.gate)
             for name in names:
-                found_in = [manifest.load(manifest_path(known[name], kind)) for kind in (KUNIT, E2E)]
-                cases = {test.partition("/")[0] for tests in found_in if tests for test, skip in tests.tests.items() if skip is None}
+                listed = [expected_tests(ROOT, known[name], kind) for kind in (KUNIT, E2E)]
+                cases = {test.partition("/")[0] for one in listed for test in one.tests if not one.allowed(test)}
                 with self.subTest(mutant=mutant.name, cell=name):
                     self.assertEqual(set(mutant.killed_by) - cases, set())
 

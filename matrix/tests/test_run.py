@@ -23,7 +23,7 @@ from matrix import main
 from matrix.cell import build, cells
 from matrix.common import proc
 from matrix.common.errors import MachineError, WrongUse
-from matrix.tests.consoles import CLEAN, TESTS, spoil
+from matrix.tests.consoles import CLEAN, TESTS, listing, spoil
 from matrix.tree.tree import PreparedTree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +77,7 @@ class Fake(unittest.TestCase):
         self.enterContext(mock.patch("platform.machine", return_value="x86_64"))
         self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))  # pylint: disable=consider-using-with
         self.out = self.root / "build"
-        (self.root / "matrix/manifests").mkdir(parents=True)
+        (self.root / "matrix").mkdir()
         (self.root / "configs").mkdir()
         text = CELLS + CELL.format("one", "x86_64", "on", "true") + CELL.format("two", "arm64", "off", "true")
         (self.root / "matrix/cells.toml").write_text(text + CELL.format("extra", "x86_64", "on", "false"))
@@ -85,9 +85,8 @@ class Fake(unittest.TestCase):
             (self.root / f"configs/{name}.config").write_text(f"# a comment\n{line}\n")
         for arch in ("x86_64", "arm64"):
             (self.root / f"configs/{arch}.py").touch()
-        for name in ("one", "two", "extra"):
-            lines = [test + (f" skip: {skip}" if skip else "") for test, skip in TESTS.items()]
-            (self.root / f"matrix/manifests/{name}.txt").write_text("# head\n" + "\n".join(lines) + "\n")
+        self.list = self.root / "matrix/expected.txt"
+        self.list.write_text(f"# head\n{listing(TESTS)}")
         self.tools = self.root / "bin"
         self.tools.mkdir()
         for name in TOOLS:
@@ -145,7 +144,7 @@ class Run(Fake):
         status, text = self.run_main("--jobs", "4")
         self.assertEqual(status, 0, text)
         self.assertRegex(text, r"\none +green +6 +0 +1 ")
-        self.assertIn("one: beta.may_skip skipped, as its manifest allows: no such hardware", text)
+        self.assertIn("one: beta.may_skip skipped, as allowed: no such hardware", text)
         self.assertEqual(sorted(path.name for path in (self.out / "results/two").iterdir()),
                          [".config", "build.log", "console.log", "junit.xml", "result.json"])  # fmt: skip
         result = self.result()
@@ -278,31 +277,29 @@ class Run(Fake):
         self.assertEqual(status, 2)
         self.assertIn("selects no test of one; suites: alpha", text)
 
-    def test_update_manifests(self) -> None:
-        """New tests go in, vanished ones go out, leave to skip stays, the diff is shown."""
-        path = self.root / "matrix/manifests/one.txt"
+    def test_update_expected(self) -> None:
+        """New tests go in, vanished ones go out, rules stay, the diff is shown."""
         self.play(exec={"text": spoil("    ok 1 one", "    ok 1 uno")})
         self.assertEqual(self.run_main("one")[0], 1)
-        status, text = self.run_main("one", "--update-manifests")
+        status, text = self.run_main("one", "--update-expected")
         self.assertEqual(status, 0, text)
         self.assertIn("-alpha.one\n+alpha.uno\n", text)
-        self.assertIn("# head\nalpha.uno\n", path.read_text())
-        self.assertIn("beta.may_skip skip: needs hardware\n", path.read_text())
-        self.assertIn("one.txt unchanged", self.run_main("one", "--update-manifests")[1])
-        path.unlink()
+        self.assertEqual(self.list.read_text(), f"# head\n{listing(TESTS)}".replace("alpha.one", "alpha.uno"))
+        self.assertIn("expected.txt unchanged", self.run_main("one", "--update-expected")[1])
+        self.list.unlink()
         self.play(exec={"text": CLEAN})
-        self.assertEqual(self.run_main("one", "--update-manifests")[0], 1)  # the skip has no leave
+        self.assertEqual(self.run_main("one", "--update-expected")[0], 1)  # the skip is not allowed yet
         self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["skip"])
 
     def test_update_wants_a_whole_run(self) -> None:
         """A run that was cut, or red for another reason than its tests, does not become the measure."""
-        before = (self.root / "matrix/manifests/one.txt").read_text()
+        before = self.list.read_text()
         for text in (CLEAN[:600], spoil("reboot: Restarting system\n", ""), "", spoil("    1..2\n    ok", "    1..3\n    ok")):
             self.play(exec={"text": text})
-            status, said = self.run_main("one", "--update-manifests")
+            status, said = self.run_main("one", "--update-expected")
             self.assertEqual(status, 1)
-            self.assertIn("one.txt left as it was", said)
-            self.assertEqual((self.root / "matrix/manifests/one.txt").read_text(), before)
+            self.assertIn("expected.txt left as it was", said)
+            self.assertEqual(self.list.read_text(), before)
 
 
 class Refused(Fake):
@@ -319,16 +316,16 @@ class Refused(Fake):
         self.check(2, "unknown cell 'on', did you mean one", "on")
         self.check(2, "want a number above 0", "--jobs", "0")
         self.check(2, "invalid int value", "--jobs", "x")
-        self.check(2, "leave --filter out", "--filter", "alpha", "--update-manifests")
+        self.check(2, "leave --filter out", "--filter", "alpha", "--update-expected")
         self.check(2, "no spaces and quotes", "--filter", "alpha beta")
         self.check(2, "a path with a space or a colon", "--out", f"{self.root}/a b")
         self.check(2, "is no directory", "--merge", "/no/such/folder")
-        (self.root / "matrix/manifests/one.txt").write_text("a.b\na.b\n")
-        self.check(2, "one.txt:2: a.b stands there twice", "one")
-        (self.root / "matrix/manifests/one.txt").write_text("nonsense\n")
-        self.check(2, "one.txt:1: want 'suite.case'", "one")
-        (self.root / "matrix/manifests/one.txt").unlink()
-        self.check(2, "run it once with --update-manifests", "one", "--filter", "alpha")
+        self.list.write_text("a.b\na.b\n")
+        self.check(2, "expected.txt:2: a.b is a duplicate", "one")
+        self.list.write_text("a.b\n    nonsense\n")
+        self.check(2, "expected.txt:2: want 'skip CELL…: words'", "one")
+        self.list.unlink()
+        self.check(2, "run it once with --update-expected", "one", "--filter", "alpha")
 
     def test_fragments(self) -> None:
         """Two that disagree, one that is malformed, one that is missing."""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a run leaves behind, and the reasons that the verdict finds in it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from matrix.verdict.manifest import Manifest
+from matrix.verdict import ktap
+from matrix.verdict.expected import Expected
 
 MOST = 20  # reasons of one kind that are written out
 WIDTH = 200  # characters of a quoted line
@@ -36,7 +37,7 @@ class Evidence:
 
     asked: Mapping[str, str]  # options the fragments ask for
     got: Mapping[str, str] | None  # options of the .config; None: there is none
-    manifest: Manifest | None  # None: there is no such file
+    expected: Expected
     touched: frozenset[str]  # files of the tree that must not cause a warning
     build_log: str = ""
     console: BinaryIO | None = None
@@ -48,7 +49,7 @@ class Evidence:
     parse_status: int = 0
     timed_out: str = ""  # the step that hit its limit
     limit: float = 0  # that limit, in seconds
-    settle: Callable[[Iterable[str]], Manifest] | None = None  # makes the manifest of the tests that ran
+    settle: Callable[[Mapping[str, ktap.Node]], Expected] | None = None  # expect what ran instead
 
     @property
     def built(self) -> bool:

@@ -11,13 +11,14 @@ from matrix.verdict.console import LARGEST, LINES, Console
 from matrix.verdict.evidence import MOST, WIDTH, Evidence, Reason
 from matrix.verdict.warnings import check_warnings
 
+
 @dataclass
 class Verdict:
     """Green when there is no reason against it."""
 
     reasons: list[Reason] = field(default_factory=list)
     tests: dict[str, ktap.Node] = field(default_factory=dict)  # name -> result, in console order
-    skipped: dict[str, str] = field(default_factory=dict)  # name -> reason: skips the manifest allows
+    skipped: dict[str, str] = field(default_factory=dict)  # name -> reason: skips that are allowed
     structure: bool = False  # the KTAP stream itself was whole
 
     @property
@@ -65,7 +66,7 @@ def judge(evidence: Evidence) -> Verdict:
         seen = console
         guarded(lambda: check_splats(seen), "splats")
         guarded(lambda: check_stream(seen), "ktap")
-        guarded(lambda: check_manifest(evidence, seen, verdict), "manifest")
+        guarded(lambda: check_tests(evidence, seen, verdict), "tests")
         guarded(lambda: check_end(evidence, seen), "end")
     if not verdict.reasons and not any(node.status == ktap.OK for node in verdict.tests.values()):
         verdict.reasons.append(Reason("test", "no test passed"))
@@ -129,36 +130,29 @@ def check_stream(console: Console) -> list[Reason]:
     return found + [Reason("ktap", f"{name} stands there twice") for name in console.twice]
 
 
-def check_manifest(evidence: Evidence, console: Console, verdict: Verdict) -> list[Reason]:
-    """Exactly the expected tests ran; each passed, or skipped where the manifest gives it leave to."""
-    manifest = evidence.settle(console.tests) if evidence.settle else evidence.manifest
-    if manifest is None:
-        return [Reason("manifest", "there is none; ./matrix/run --update-manifests CELL writes it")]
-    expected = {
-        name: skip for name, skip in manifest.tests.items()
-        if not evidence.glob or matches(evidence.glob, name)
-    }  # fmt: skip
+def check_tests(evidence: Evidence, console: Console, verdict: Verdict) -> list[Reason]:
+    """Exactly the expected tests ran. Each passed, or skipped for a reason that the list allows."""
+    expected = evidence.settle(console.tests) if evidence.settle else evidence.expected
+    if not expected.tests:
+        return [Reason("expected", "no test is expected here; run ./matrix/run --update-expected CELL to list what runs")]
+    names = [name for name in expected.tests if not evidence.glob or matches(evidence.glob, name)]
     found: list[Reason] = []
-    bad: dict[str, Reason] = {}
     for name, node in console.tests.items():
-        covered = [name] if name in expected else []
-        if "/" not in name:  # a suite or a case stands for all that is in it
-            covered += [key for key in expected if key.startswith((name + ".", name + "/"))]
+        within = "/" not in name and any(test.startswith((name + ".", name + "/")) for test in names)
         if node.status == ktap.FAIL:
-            bad[name] = Reason("test", f"{name} failed" + (f": {node.failed[:WIDTH]}" if node.failed else ""))
-        elif not covered:
-            bad[name] = Reason("unexpected", f"{name} is not in the manifest")
+            found.append(Reason("test", f"{name} failed" + (f": {node.failed[:WIDTH]}" if node.failed else "")))
+        elif name not in names and not within:
+            found.append(Reason("unexpected", f"{name} is not in the list of expected tests"))
         elif node.status == ktap.SKIP:
-            for key in covered:
-                allowed = expected[key]
-                if allowed is None:
-                    bad[key] = Reason("skip", f"{key} skipped: {node.reason or 'no reason given'}")
-                else:
-                    verdict.skipped[key] = node.reason or allowed
-        elif covered != [name]:
-            bad[name] = Reason("unexpected", f"{name} has no parameters, the manifest lists some")
-    found += bad.values()
-    for name in expected:
+            allowed = expected.allowed(name)
+            if any(words in node.reason for words in allowed):
+                verdict.skipped[name] = node.reason
+            else:
+                only = f"; allowed with: {'; '.join(allowed)}" if allowed else ""
+                found.append(Reason("skip", f"{name} skipped: {node.reason or 'no reason given'}{only}"))
+        elif within:
+            found.append(Reason("unexpected", f"{name} has no parameters, the list has some"))
+    for name in names:
         parents = {name, name.partition("/")[0], name.partition(".")[0]}
         if not any(parent in console.tests for parent in parents):
             found.append(Reason("missing", f"{name} did not run"))

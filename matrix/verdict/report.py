@@ -26,13 +26,12 @@ class Result(TypedDict, total=False):
     reasons: Required[list[dict[str, str]]]  # code and text
     tests: Required[dict[str, int]]  # total, passed, failed, skipped
     suites: Required[dict[str, Any]]
-    skips: Required[dict[str, str]]  # test -> reason, of those that the manifest allows
+    skips: Required[dict[str, str]]  # test -> reason, of those that are allowed
     seconds: Required[dict[str, float]]  # per step
     arch: str
     proves: str
     kernel: dict[str, str]  # version, origin, series (a digest)
     filter: str
-    manifest: str
     figures: list[str]
     commands: dict[str, str]  # what repeats each step
     files: str
@@ -100,7 +99,7 @@ def table(results: Sequence[Result]) -> str:
         text.append("  ".join(words).rstrip())
     for result in results:
         for name, reason in result["skips"].items():
-            text.append(f"{result['cell']}: {name} skipped, as its manifest allows: {reason}")
+            text.append(f"{result['cell']}: {name} skipped, as allowed: {reason}")
         text += [f"{result['cell']}: {figure}" for figure in result.get("figures", ())]
     for result in results:
         found = result["reasons"]
@@ -124,7 +123,7 @@ def markdown(results: Sequence[Result]) -> str:
             text += ["", f"**{result['cell']}** is red:", ""]
             text += [f"- `{reason['code']}`: {_plain(reason['text'])}" for reason in result["reasons"]]
         if result["skips"]:
-            text += ["", f"**{result['cell']}** skipped, as its manifest allows:", ""]
+            text += ["", f"**{result['cell']}** skipped, as allowed:", ""]
             text += [f"- {_plain(name)}: {_plain(reason)}" for name, reason in result["skips"].items()]
         if result.get("figures"):
             text += ["", f"**{result['cell']}** measured:", "", *(f"- {_plain(figure)}" for figure in result["figures"])]
