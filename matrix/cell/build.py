@@ -2,16 +2,16 @@
 """Configure and build a cell with the prepared tree's own kunit.py."""
 
 import os
-import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from matrix.common import proc
 from matrix.cell.cells import Cell
 from matrix.common.errors import MachineError
+from matrix.verdict.warnings import KCONFIG, LINK
 
 # Nothing else of the caller's environment reaches make: MAKEFLAGS, ARCH or KCFLAGS would change the kernel.
 PASSED = ("PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "CCACHE_DIR", "CCACHE_CONFIGPATH")
@@ -21,8 +21,10 @@ PROBE_SECONDS = 60.0
 # What a boot needs of a build directory: the kernel_path of configs/*.py.
 IMAGES = ("arch/x86/boot/bzImage", "arch/arm64/boot/Image")
 CCACHE = Path("/usr/lib/ccache")  # where Debian has it under the names of the compilers
-CLEAN = ".matrix-clean"  # in a build directory: the last build ended, without a warning of ours
-DEPENDENCIES = re.compile(r"\.(.+)\.cmd")
+WARNED = ".matrix-warned"  # in a build directory, see begin()
+SLACK = 2 * 10**9  # ns; no file system has coarser times
+LINKED = (".o", ".a", ".ko")
+Forget = Callable[[Path, int, Sequence[str]], None]
 
 
 def environment() -> dict[str, str]:
@@ -89,24 +91,58 @@ def make_command(tree: Path, cell: Cell, build: Path, jobs: int) -> list[str]:
             "--silent", "all"]  # fmt: skip
 
 
-def forget_warned(build: Path, touched: frozenset[str]) -> None:
-    """Makes kbuild compile again whatever includes a touched file, unless the last build was clean.
-
-    A warning is printed once, when a file is compiled. After a build that was interrupted or had such a
-    warning the objects are there and silent: without this the next run would be green.
-    """
-    if (build / CLEAN).exists():
-        (build / CLEAN).unlink()
-        return
-    names = [os.fsencode(path) for path in touched]
+def forget_objects(build: Path, since: int, names: Sequence[str]) -> None:
+    """Make kbuild compile again what is newer than since and depends on one of names, and link again objects (*.o) of any age."""
+    objects = [os.fsencode(name) for name in names if name.endswith(".o")]
+    sources = [os.fsencode(name) for name in names if not name.endswith(".o")]
     for path in build.rglob(".*.cmd"):
-        match = DEPENDENCIES.fullmatch(path.name)
-        if match and any(name in path.read_bytes() for name in names):
-            path.with_name(match[1]).unlink(missing_ok=True)
-    if (build / ".config").exists():
-        (build / ".config").touch()  # Kconfig speaks again, too
+        target = path.with_name(path.name[1:].removesuffix(".cmd"))
+        written, made = path.stat().st_mtime_ns, target.stat().st_mtime_ns if target.is_file() else 0
+        fresh = max(written, made) >= since
+        if not made or not (fresh or objects):
+            continue
+        text = path.read_bytes()
+        known = b"\n$(deps_" in text and written >= made  # else the dependencies are half written, or old, or what was linked has none
+        if fresh and (any(name in text for name in sources) or not known and target.suffix in LINKED):
+            target.unlink()
+        elif any(name in text for name in objects):
+            target.unlink()
+    if KCONFIG in names and (build / KCONFIG).exists():
+        (build / KCONFIG).touch()  # syncconfig prints its warnings again
 
 
-def mark_clean(build: Path) -> None:
-    """The build ended and nothing in its log counted against the cell."""
-    (build / CLEAN).touch()
+def begin(build: Path, touched: frozenset[str], forget: Forget = forget_objects) -> None:
+    """Note that a build begins, after removing what could hide a warning of the build before it.
+
+    A compiler prints a warning once, when it compiles the file. The note, build/WARNED, lists the files whose warnings may not
+    have been counted; its mtime is the start of that build. It lists every touched file until judged() replaces it, because a
+    build that is killed loses its output. The old note stays until the removal is complete: an interrupted begin() is repeated.
+    """
+    note, new, everything = build / WARNED, build / f"{WARNED}.new", [*sorted(touched), LINK, KCONFIG]
+    build.mkdir(parents=True, exist_ok=True)
+    _write(new, everything)
+    since, names = 0, everything
+    if note.exists():
+        since, names = note.stat().st_mtime_ns - SLACK, note.read_text("utf-8").splitlines()
+    if new.stat().st_mtime_ns < since:  # somebody has set the clock back
+        since = 0
+    if names:
+        forget(build, since, names)
+    os.replace(new, note)
+
+
+def judged(build: Path, names: set[str]) -> None:
+    """The build ended by itself, and its complete log has warnings about these files."""
+    note, new = build / WARNED, build / f"{WARNED}.new"
+    _write(new, sorted(names))
+    begun = note.stat().st_mtime_ns
+    os.utime(new, ns=(begun, begun))
+    os.replace(new, note)
+
+
+def _write(path: Path, names: Sequence[str]) -> None:
+    """Write a note through to the disk: a power loss must not leave an object without its note."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(f"{name}\n" for name in names)
+        file.flush()
+        os.fsync(file.fileno())

@@ -21,7 +21,7 @@ from matrix.verdict.evidence import Evidence
 from matrix.verdict.expected import Expected
 from matrix.verdict.judge import Verdict, judge, matches
 from matrix.verdict.report import Result
-from matrix.verdict.warnings import check_warnings
+from matrix.verdict.warnings import warned
 
 # With one of these the console does not show which tests exist.
 BLIND = frozenset({"check", "config", "build", "boot", "hang", "exec", "ktap", "end"})
@@ -120,8 +120,7 @@ def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool
     """Configure and build; stop after the step that fails. A build directory that is configured only needs make."""
     evidence = Evidence(asked=asked(cell), got=None, expected=Expected(), touched=site.tree.touched)
     log, tree, folder = results / "build.log", site.tree.path, site.build_dir(cell)
-    folder.mkdir(parents=True, exist_ok=True)
-    build.forget_warned(folder, site.tree.touched)
+    build.begin(folder, site.tree.touched)
     steps_left = [("configure", build.CONFIG_SECONDS), ("build", float(cell.build_seconds))][configured:]
     for step, limit in steps_left:
         if step == "configure":
@@ -144,8 +143,8 @@ def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool
     if (folder / ".config").exists():
         shutil.copyfile(folder / ".config", results / ".config")
         evidence = replace(evidence, got=options((folder / ".config").read_text("utf-8")))
-    if evidence.built and not check_warnings(evidence):
-        build.mark_clean(folder)
+    if done.whole and "Traceback (most" not in evidence.build_log:  # of kunit.py, which then has not printed what make said
+        build.judged(folder, warned(evidence)[1])
     return evidence
 
 
@@ -206,9 +205,7 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
     log = results / "build.log"
     before = log.stat().st_size
     with selftests.lock(folder):
-        if not (folder / build.CLEAN).exists():
-            selftests.forget(folder)
-        (folder / build.CLEAN).unlink(missing_ok=True)
+        build.begin(folder, site.tree.touched, lambda *_: selftests.forget(folder))
         tests = chosen(site, job)
         commands = selftests.build_commands(site.tree.path, job.cell, folder, tests, site.jobs())
         done = _step(site, steps, results.name, "selftests", commands, log, SELFTESTS_SECONDS)
@@ -220,10 +217,10 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
             added = file.read().decode("utf-8", "replace")
         names = {name.removeprefix(f"{selftests.FOLDER}/") for name in site.tree.touched}  # as gcc calls them there
         only = replace(evidence, build_log=added, touched=site.tree.touched | names)
+        if done.whole:
+            build.judged(folder, warned(only)[1])
         if evidence.built:
             selftests.pack(folder, tests, site.build_dir(job.cell) / "e2e.cpio")
-            if not check_warnings(only):
-                (folder / build.CLEAN).touch()
     return replace(only, build_log=log.read_text("utf-8", "replace"))
 
 

@@ -36,6 +36,11 @@ class Completed:
     seconds: float
     output: str
 
+    @property
+    def whole(self) -> bool:
+        """It ended by itself: its output is complete."""
+        return self.returncode >= 0 and not self.timed_out
+
 
 def run(
     argv: Sequence[str],

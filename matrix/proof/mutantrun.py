@@ -68,12 +68,9 @@ class Run:
         results, folder, steps = site.results(job), site.build_dir(cell), Steps()
         shutil.rmtree(results, ignore_errors=True)
         results.mkdir(parents=True)
-        clean = (folder / build.CLEAN).exists()
         evidence = cellrun.kernel(site, cell, results, steps, configured=folder in self.configured)
         if not evidence.config_status:
             self.configured.add(folder)
-        if clean:  # a warning was the mutant's, and its file is compiled again without it
-            build.mark_clean(folder)
         return Built(site, job, evidence, steps, seen)
 
     def _boot(self, built: Built) -> None:

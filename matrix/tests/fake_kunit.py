@@ -1,14 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0
 """Stands in for tools/testing/kunit/kunit.py in a fake tree.
 
-What it does is in scenario.json beside the tree's root: verb -> {status, text, seconds, config}. The verb of a boot for
+What it does is in scenario.json beside the tree's root: verb -> {status, text, seconds, config, objects, lost}. The verb of a boot for
 the selftests is "e2e".
 """
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+
+def compile_objects(tree: Path, folder: Path, objects: list[dict[str, Any]]) -> tuple[int, str]:
+    """What make does with {name, deps, text, status}: builds what is missing, stops at an error. (status, what the compiler says)."""
+    said = ""
+    for one in objects:
+        target = folder / one["name"]
+        if target.exists():
+            continue
+        with open(tree / "compiled", "a", encoding="utf-8") as compiled:
+            compiled.write(f"{target.name}\n")
+        said += one.get("text", "")
+        if one.get("status"):
+            return 1, f"ERROR:root:{said}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+        deps = "".join(f"  /x/{name} \\\n" for name in one["deps"])
+        target.with_name(f".{target.name}.cmd").write_text(f"savedcmd_x := cc\n\ndeps_x := \\\n{deps}\nx: $(deps_x)\n\n$(deps_x):\n")
+    return 0, said
 
 
 def main() -> int:
@@ -28,9 +50,16 @@ def main() -> int:
     if verb == "parse" and "status" not in play:
         junit = next(word.partition("=")[2] for word in options if word.startswith("--junit="))
         Path(junit).write_text("<testsuite/>", "utf-8")
-    print(play.get("text", ""), flush=True)
+    status, said = compile_objects(tree, folder, play.get("objects", []))
+    if play.get("lost") == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if play.get("lost") == "hangs":
+        time.sleep(60)
+    if play.get("lost") == "traceback":
+        raise UnicodeDecodeError("utf-8", b"", 0, 1, "as kunit.py does on what a compiler says")
+    print(play.get("text", ""), said, sep="\n", flush=True)
     time.sleep(play.get("seconds", 0))
-    return int(play.get("status", 0))
+    return int(play.get("status", status))
 
 
 if __name__ == "__main__":

@@ -126,6 +126,8 @@ class E2e(Fake):
         with mock.patch("matrix.tests.test_run.prepared", return_value=tree):
             self.run_main("--e2e", "one")
             old.touch()
+            self.run_main("--e2e", "one")
+            self.assertTrue(old.exists())
             self.make_says("case \"$*\" in *plain*) echo 'plain_test.c:7:1: warning: unused variable';; esac")
             for _ in range(2):
                 self.assertEqual(self.run_main("--e2e", "one")[0], 1)

@@ -227,37 +227,6 @@ class Run(Fake):
         self.run_main("one")
         self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["kunit"])
 
-    def test_a_warning_is_not_forgotten(self) -> None:
-        """After a build with a warning of ours whatever contains that file is compiled again."""
-        folder = self.out / "linux-7.3.4/cells/one/arch/x86/kvm"
-        folder.mkdir(parents=True)
-
-        def compiled() -> None:
-            (folder / ".ours.o.cmd").write_text("deps := /x/arch/x86/kvm/../../../virt/kvm/guest_memfd.c \\\n")
-            (folder / ".other.o.cmd").write_text("deps := /x/mm/gup.c")
-            for name in ("ours.o", "other.o"):
-                (folder / name).touch()
-
-        def objects() -> list[str]:
-            return sorted(path.name for path in folder.glob("*.o"))
-
-        self.play(build={"text": "../virt/kvm/guest_memfd.c:7:1: warning: unused variable 'x'"})
-        self.assertEqual(self.run_main("one")[0], 1)
-        self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["warning"])
-        compiled()
-        self.play()
-        self.assertEqual(self.run_main("one")[0], 0)
-        self.assertEqual(objects(), ["other.o"])
-        compiled()
-        self.assertEqual(self.run_main("one")[0], 0)
-        self.assertEqual(objects(), ["other.o", "ours.o"])
-        self.play(build={"status": 1})
-        self.assertEqual(self.run_main("one")[0], 1)
-        self.assertEqual(objects(), ["other.o", "ours.o"])
-        self.play()
-        self.assertEqual(self.run_main("one")[0], 0)
-        self.assertEqual(objects(), ["other.o"])
-
     def test_an_error_of_ours(self) -> None:
         """An exception in a cell makes that cell red, with a result."""
         with mock.patch("matrix.cell.run.options", side_effect=ZeroDivisionError("x")):

@@ -13,31 +13,36 @@ OBJECT = re.compile(r"(?:\S*ld: )?(?P<path>[^\s:]+\.k?o)\S*: (?:in function .*: 
                     r"|\S*ld: warning: (?:.*[`'])?(?P<late>[^\s:`']+\.k?o)\b.*")
 DESCRIPTION = re.compile(r"WARNING: modpost: missing MODULE_DESCRIPTION\(\) in (?P<path>\S+)")
 GLOBAL = re.compile(r"WARNING: (?:modpost: (?!missing MODULE_DESCRIPTION)|unmet direct dependencies)")
+LINK, KCONFIG = "vmlinux.o", ".config"  # what a warning of GLOBAL has to do with
+LOGGED = "ERROR:root:"  # kunit.py puts it in front of the output of a make that failed
 SNIPPET = re.compile(r"\s|\d+ \|")
 
 
 def check_warnings(evidence: Evidence) -> list[Reason]:
-    """No warning (gcc, sparse, ld, objtool, modpost, Kconfig) has to do with a file that we touch.
+    """No warning (gcc, sparse, ld, objtool, modpost, Kconfig) has to do with a file that we touch."""
+    return warned(evidence)[0]
+
+
+def warned(evidence: Evidence) -> tuple[list[Reason], set[str]]:
+    """The warnings that have to do with a file that we touch, and these files, their objects, LINK and KCONFIG.
 
     gcc names the file in front of the warning, in the chain of includes before it, or in a note after it
-    when the code stands in a macro; any of them counts.
+    when the code is in a macro; any of them counts.
     """
-    found: list[Reason] = []
-    objects = {posixpath.splitext(path)[0] for path in evidence.touched}
+    found, named = list[Reason](), set[str]()
+    objects = {posixpath.splitext(path)[0] + ".o" for path in evidence.touched}
 
-    def ours(path: str) -> bool:
-        path = posixpath.normpath(path)
-        names, stem = evidence.touched, posixpath.splitext(path)[0]
-        if path.endswith((".o", ".ko")):
-            if posixpath.basename(path) == "vmlinux.o":  # may be ours: nobody can tell
-                return True
-            names, path = frozenset(objects), stem
-        return any(path == name or path.endswith("/" + name) for name in names)
+    def ours(path: str) -> str:
+        if path == KCONFIG or posixpath.basename(path) == LINK:  # may be ours: nobody can tell
+            return posixpath.basename(path)
+        stem, suffix = posixpath.splitext(posixpath.normpath(path))
+        names, suffix = (objects, ".o") if suffix in (".o", ".ko") else (evidence.touched, suffix)
+        return next((name for name in names if f"/{stem}{suffix}".endswith(f"/{name}")), "")
 
     bad_kinds = ("warning",) if evidence.build_status or evidence.selftests_status else ("warning", "error")  # sparse's do not stop make
     warning, chain, counted, fresh = "", list[str](), False, False
     for line in evidence.build_log.splitlines():
-        paths: list[str] = []
+        line, paths = line.removeprefix(LOGGED), list[str]()
         if match := CONTEXT.match(line):
             chain = [*(chain if fresh else ()), match["path"] or match["where"] or ""]
             fresh, warning = True, ""
@@ -58,10 +63,12 @@ def check_warnings(evidence: Evidence) -> list[Reason]:
         elif match := DESCRIPTION.match(line):
             warning, counted, paths = line, False, [match["path"]]
         elif GLOBAL.match(line):
-            warning, counted, paths = line, False, ["vmlinux.o"]
+            warning, counted, paths = line, False, [KCONFIG if "unmet" in line else LINK]
         elif not SNIPPET.match(line):
             warning, chain = "", []
-        if warning and not counted and any(ours(path) for path in paths):
+        names = {ours(path) for path in paths if warning} - {""}
+        named |= names
+        if names and not counted:
             counted = True
             found.append(Reason("warning", warning.strip()[:WIDTH]))
-    return found
+    return found, named

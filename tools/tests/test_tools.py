@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 # pylint: disable=wrong-import-position
 from matrix.tree.tree import KUNIT_DIR
+from matrix.cell.build import WARNED
 from matrix.tests.fake_kernel import FIRST, NUMBERS, SECOND, FakeKernel, snapshot, write
 
 CHECKPATCH = """#!/usr/bin/perl
@@ -235,6 +236,7 @@ class CheckSeries(Tools):
             arch/x86/kvm/:
             \t@echo '$(S)/virt/kvm/kvm_main.c:1:1: warning: of old'
             \t@grep -Hn WARN $(S)/virt/kvm/guest_memfd.c | sed 's/:WARN/:1: warning: ours/'
+            \t@grep -Hn ERROR $(S)/virt/kvm/guest_memfd.c | sed 's/:ERROR/:1: error: of sparse/'
             \t@! grep -q ERROR $(S)/virt/kvm/guest_memfd.c
             \t@if grep -q tests $(S)/virt/kvm/Kconfig; then cat $(S)/virt/kvm/tests/Makefile; else ! ls $(S)/virt/kvm/tests; fi
             mm/:
@@ -249,6 +251,9 @@ class CheckSeries(Tools):
             done = self.run_tool("tools/check-series", "--out", str(self.out), "--build")
             found = [line.split(" builds: ")[0] for line in done.stdout.splitlines() if " builds: " in line]
             self.assertEqual((done.returncode, found), (int(result != "ok"), [result] * 4), done.stdout)
+            for cell in ("x86_64-thp", "x86_64-nothp"):  # what sparse calls an error did not stop the build: it is printed once, too
+                note = (self.out / "linux-7.3.4/steps/cells" / cell / WARNED).read_text()
+                self.assertEqual(note, "" if result == "ok" else "virt/kvm/guest_memfd.c\n")
         (self.root / "kernel/7.3/0002-p.patch").unlink()
         self.set_series(FIRST.replace("virt/kvm/guest_memfd.c", "mm/numbers.c"))
         done = self.run_tool("tools/check-series", "--out", str(self.out), "--build", "x86_64-thp")
