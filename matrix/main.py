@@ -41,6 +41,9 @@ EXAMPLES = """examples:
   ./matrix/run --e2e --base arm64-thp          the same on the kernel without the series
   ./matrix/run --merge results-a results-b     one summary over the results of several jobs
 
+A terminal shows a line for each running step; without one, with CI set or with TERM=dumb, a line is printed every 30 s.
+Nothing is coloured, with NO_COLOR or without.
+
 exit status: 0 all green, 1 a cell is red, 2 wrong use, 3 the machine cannot do it, 130 interrupted"""
 
 

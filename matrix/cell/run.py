@@ -2,7 +2,6 @@
 """One cell from its fragments to its result.json: build once, then boot for KUnit's suites, for the KVM selftests, or both."""
 
 import difflib
-import functools
 import re
 import shlex
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from matrix.cell import boot, build, selftests
 from matrix.cell.cells import Cell, asked, options
-from matrix.common import proc
+from matrix.common import proc, progress
 from matrix.common.session import Say
 from matrix.tree.tree import PreparedTree
 from matrix.verdict import expected, ktap, report
@@ -130,7 +129,7 @@ def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool
         else:
             argv = build.build_command(tree, cell, folder, site.jobs())
             argv += [f"--make_options={option}" for option in site.make_options]
-        done = _step(site, steps, results.name, step, [argv], log, limit)
+        done = _step(site, steps, (results.name, step), folder, [argv], log, limit)
         if step == "configure":
             evidence = replace(evidence, config_status=done.returncode)
         else:
@@ -175,16 +174,19 @@ def _judge(evidence: Evidence, console: Path | None) -> Verdict:
         return judge(replace(evidence, console=stream))
 
 
-def _step(site: Site, steps: Steps, name: str, step: str, commands: Sequence[list[str]], log: Path, limit: float) -> proc.Completed:
-    """Run the commands of one step until one of them fails, each for at most limit seconds."""
+def _step(site: Site, steps: Steps, names: tuple[str, str], folder: Path, commands: Sequence[list[str]], log: Path, limit: float
+          ) -> proc.Completed:  # fmt: skip
+    """Run the commands of one step in a build directory until one of them fails, each for at most limit seconds."""
+    name, step = names
     steps.commands[step] = " && ".join(build.shell(argv) for argv in commands)
-    seconds = 0.0
-    for argv in commands:
-        done = proc.run(argv, log=log, env=site.env, limit=limit)
-        seconds += done.seconds
-        if done.returncode or done.timed_out:
-            break
-    _time(site, steps, name, step, seconds)
+    with progress.step(name, step, folder) as running:
+        for argv in commands:
+            done = proc.run(argv, log=log, env=site.env, limit=limit, until=running.tick)
+            if done.returncode or done.timed_out:
+                break
+        else:
+            running.keep()
+    _time(site, steps, name, step, running.seconds)
     return done
 
 
@@ -208,7 +210,7 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
         build.begin(folder, site.tree.touched, lambda *_: selftests.forget(folder))
         tests = chosen(site, job)
         commands = selftests.build_commands(site.tree.path, job.cell, folder, tests, site.jobs())
-        done = _step(site, steps, results.name, "selftests", commands, log, SELFTESTS_SECONDS)
+        done = _step(site, steps, (results.name, "selftests"), folder, commands, log, SELFTESTS_SECONDS)
         evidence = replace(evidence, selftests_status=done.returncode)
         if done.timed_out:
             evidence = replace(evidence, timed_out="build of the selftests", limit=SELFTESTS_SECONDS)
@@ -235,7 +237,11 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
         cell, glob = replace(cell, qemu_config=config, boot_seconds=limit), ""
     argv = boot.exec_command(site.tree.path, cell, job.image or folder, glob)
     steps.commands["boot"] = build.shell(argv, {"PATH": f'{shlex.quote(str(boot.SHIM))}:"$PATH"'})
-    done = boot.boot(argv, console, cell.boot_seconds, functools.partial(job.until, console) if job.until else None)
+    enough = job.until or (lambda console: False)
+    with progress.step(results.name, "boot", folder) as running:
+        done = boot.boot(argv, console, cell.boot_seconds, lambda: running.tick() or enough(console))
+        if not done.returncode:
+            running.keep()
     _time(site, steps, results.name, "boot", done.seconds)
     evidence = replace(evidence, exec_status=done.returncode, limit=cell.boot_seconds, timed_out="boot" if done.timed_out else "")
     argv = boot.parse_command(site.tree.path, console, junit)

@@ -6,15 +6,13 @@ import fcntl
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from matrix.common import proc
+from matrix.common import proc, progress
 from matrix.common.errors import DISK_FULL, MatrixError, WrongUse
 
 Say = Callable[[str], None]
@@ -49,15 +47,9 @@ def _fail(name: str, text: str, status: int) -> int:
 
 
 def sayer() -> Say:
-    """Prints progress with the time since now; any thread may call it."""
-    start = time.monotonic()
-    lock = threading.Lock()
-
-    def say(text: str) -> None:
-        with lock:
-            print(f"[{time.monotonic() - start:6.1f} s] {text}", flush=True)
-
-    return say
+    """Prints messages with the time since now above the steps that run; any thread may call it."""
+    progress.Display.current = progress.Display()
+    return progress.Display.current.say
 
 
 @contextmanager

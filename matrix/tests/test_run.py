@@ -125,11 +125,11 @@ class Fake(unittest.TestCase):
         text = (self.out / "linux-7.3.4/tree/calls").read_text()
         return [json.loads(line) for line in text.splitlines()]
 
-    def start(self, *argv: str) -> subprocess.Popen[str]:
+    def start(self, *argv: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
         """Runs it as a process of its own, for signals."""
         child = subprocess.Popen(  # pylint: disable=consider-using-with
             [sys.executable, "-c", DRIVER, str(ROOT), str(self.root), *argv],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=stdout, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         )  # fmt: skip
         self.addCleanup(child.communicate)
         self.addCleanup(child.kill)
