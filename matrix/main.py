@@ -17,6 +17,7 @@ from matrix.tree import tree
 from matrix.verdict import report
 from matrix.cell.cells import Cell
 from matrix.cell.run import E2E, KUNIT, Job, Site, expected_tests, failed_check, result_name, run
+from matrix.common import project
 from matrix.common.errors import MatrixError, WrongUse
 from matrix.common.session import guarded, locked, sayer, side_by_side
 from matrix.verdict.judge import matches
@@ -37,9 +38,10 @@ EXAMPLES = """examples:
   ./matrix/run --filter 'kvm_gmem_*.huge*'     some tests only, as kunit.py's filter
   ./matrix/run --update-expected x86_64-thp    list the tests that run, in matrix/expected.txt
   ./matrix/run --canaries                      kernels that must come out red; exit status 0 if they do
-  ./matrix/run --e2e arm64-thp                 boot it for the KVM selftests, not for KUnit
+  ./matrix/run --e2e arm64-thp                 boot it for the selftests, not for KUnit
   ./matrix/run --e2e --base arm64-thp          the same on the kernel without the series
   ./matrix/run --merge results-a results-b     one summary over the results of several jobs
+  ./matrix/run --project example               another series, with cells and tests of its own
 
 A terminal shows a line for each running step; without one, with CI set or with TERM=dumb, a line is printed every 30 s.
 Nothing is coloured, with NO_COLOR or without.
@@ -47,11 +49,11 @@ Nothing is coloured, with NO_COLOR or without.
 exit status: 0 all green, 1 a cell is red, 2 wrong use, 3 the machine cannot do it, 130 interrupted"""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(root: Path) -> argparse.ArgumentParser:
     """The options; argparse itself ends a wrong use with status 2."""
     options = argparse.ArgumentParser(
         prog="./matrix/run", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Build one kernel per cell, boot it in QEMU, run its KUnit tests or the KVM selftests and judge the "
+        description="Build one kernel per cell, boot it in QEMU, run its KUnit tests or its selftests and judge the "
                     "whole console.",
     )  # fmt: skip
     add = options.add_argument
@@ -61,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
         help="compile N files at once, over all cells (default: %(default)s)")  # fmt: skip
     add("--parallel", type=int, default=2, metavar="N", help="cells side by side (default: %(default)s)")
     add("--ksrc", type=Path, metavar="DIR", help="use this kernel tree; it is never written to")
-    add("--out", type=Path, metavar="DIR", help="build folder (default: build/ beside matrix/)")
-    add("--e2e", action="store_true", help="boot for the KVM selftests, not for KUnit")
+    project.add_options(options, root)
+    add("--e2e", action="store_true", help="boot for the selftests, not for KUnit")
     add("--all", action="store_true", help="boot for both, one after the other")
     add("--base", action="store_true", help="with --e2e: the kernel without the series, to tell what fails there, too")
     add("--update-expected", action="store_true", help="update the list of expected tests, matrix/expected.txt")
@@ -74,24 +76,28 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str], root: Path, prepare: Prepare = tree.prepare) -> int:
-    """Runs what argv asks for, in the project at root; returns the exit status."""
+    """Runs what argv asks for, in the project at root unless it names another; returns the exit status."""
     return guarded("matrix", lambda: _main(argv, root, prepare))
 
 
 def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
-    options = parser().parse_args(argv)
+    options = parser(root).parse_args(argv)
     jobs = int(options.jobs)
+    root, out = project.places(options)
+    tested = project.load(root)
     known = cells.load(root)
     if options.list:
         return _list(known)
     if options.cells_json:
         print(json.dumps([cell.name for cell in known if JOBS[options.cells_json](cell)]))
         return 0
-    out = (options.out or root / "build").absolute()
     if options.canaries:
         return _canaries(options, root, out, canary.select(canary.load(root, known), options.cells), prepare)
     chosen = cells.select(known, options.cells)
-    kinds = [KUNIT, E2E] if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
+    if options.e2e:
+        tested.need_selftests()
+    both = [KUNIT, E2E] if tested.selftests else [KUNIT]
+    kinds = both if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
     names = {cell.name: [result_name(cell, kind, options.base) for kind in kinds] for cell in chosen}
     if options.merge:
         return _end(out, report.merge(options.merge, sum(names.values(), [])))

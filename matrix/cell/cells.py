@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0
 """The cells: matrix/cells.toml, read and checked."""
 
-import difflib
 import platform
 import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from matrix.common import data
 from matrix.common.errors import WrongUse
 
 HOSTS = {"aarch64": "arm64", "x86_64": "x86_64"}  # uname -m -> the kernel's ARCH
@@ -47,23 +46,20 @@ class Cell:
 def load(root: Path) -> list[Cell]:
     """All cells of matrix/cells.toml under root, in file order. Raises WrongUse on a malformed file."""
     path = root / "matrix" / "cells.toml"
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as err:
-        raise WrongUse(f"{path}: {err}") from err
-    cells = [_cell(root, data, entry) for entry in data.get("cell", [])]
+    found = data.read(path)
+    cells = [_cell(root, found, entry) for entry in found.get("cell", [])]
     names = [cell.name for cell in cells]
     for name in names:
         if names.count(name) > 1:
-            raise WrongUse(f"{path}: cell {name} stands there twice")
+            raise WrongUse(f"{path}: cell {name} is listed twice")
     return cells
 
 
-def _cell(root: Path, data: dict[str, Any], entry: dict[str, Any]) -> Cell:
+def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
     where = f"matrix/cells.toml: cell {entry.get('name', '?')}"
-    entry = {**data.get("defaults", {}), **entry}
-    check_keys(where, entry, KEYS, (*NEEDED, "boot_seconds", "build_seconds"))
-    arch = data.get("arch", {}).get(entry["arch"])
+    entry = {**found.get("defaults", {}), **entry}
+    data.check_keys(where, entry, KEYS, (*NEEDED, "boot_seconds", "build_seconds"))
+    arch = found.get("arch", {}).get(entry["arch"])
     if not arch:
         raise WrongUse(f"{where}: there is no [arch.{entry['arch']}]")
     native = HOSTS.get(platform.machine()) == entry["arch"]
@@ -86,20 +82,6 @@ def _cell(root: Path, data: dict[str, Any], entry: dict[str, Any]) -> Cell:
     )
 
 
-def check_keys(where: str, entry: Mapping[str, Any], keys: Mapping[str, type], needed: Iterable[str]) -> None:
-    """Raises WrongUse for a key that is unknown, missing or of another type, or a name that is no name for a folder."""
-    for key, value in entry.items():
-        if key not in keys:
-            raise WrongUse(f"{where}: unknown key {key!r}{_near(key, keys)}")
-        if not isinstance(value, keys[key]) or isinstance(value, bool) != (keys[key] is bool):
-            raise WrongUse(f"{where}: {key} must be of type {keys[key].__name__}")
-    for key in needed:
-        if key not in entry:
-            raise WrongUse(f"{where}: {key} is missing")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", entry["name"]):
-        raise WrongUse(f"{where}: a name is letters, digits, '_', '-' and '.'")
-
-
 def select(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
     """The named cells in the order asked for, each once; the gate's when no name is given."""
     if not names:
@@ -107,18 +89,13 @@ def select(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
     known = {cell.name: cell for cell in cells}
     for name in names:
         if name not in known:
-            raise WrongUse(f"unknown cell {name!r}{_near(name, known)}; --list shows all")
+            raise WrongUse(f"unknown cell {name!r}{data.near(name, known)}; --list shows all")
     return [known[name] for name in dict.fromkeys(names)]
 
 
 def on_base(cell: Cell) -> Cell:
     """The cell for a kernel without the series, which knows nothing of what configs/series.config asks for."""
     return replace(cell, fragments=tuple(path for path in cell.fragments if path.stem != SERIES))
-
-
-def _near(word: str, words: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(words), 3, 0.5)
-    return f", did you mean {' or '.join(close)}" if close else ""
 
 
 def options(text: str) -> dict[str, str]:

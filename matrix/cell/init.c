@@ -1,24 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The first process of a guest that runs KVM selftests: mounts what they need,
- * runs those listed in /tests one after the other, each within its time limit,
- * reports as KTAP, one suite with a case per selftest, and reboots.
+ * The first process of a guest that runs selftests: mounts what they need, runs
+ * those listed in /tests one after the other, each within its time limit, reports
+ * as KTAP, one suite with a case per selftest, and reboots.
  *
- * A line of /tests is "<seconds> <hugepages> <program> [<argument>...]". Without
- * any there is no suite.
+ * The lines of /tests:
  *
- * A kernel with gcov has its counters printed at the end, as they lie in debugfs:
- * "gcov: <path> <size>", and the content in lines of base64, each after "gcov+ ".
+ *	suite <name>
+ *	hold <device> [<ioctl>]
+ *	<seconds> <hugepages> <program> [<argument>...]
+ *
+ * "hold" is optional: open the device before the first selftest, issue the ioctl
+ * without an argument, and keep both open until the machine goes down.  Without a
+ * program there is no suite.
+ *
+ * For a kernel with gcov, print its counters from debugfs at the end: a line
+ * "gcov: <path> <size>", then the content in lines of base64, each after "gcov+ ".
  *
  * All other output goes through /dev/kmsg: there a line is a record, which no
- * message of the kernel can cut in two.  The counters are more than its buffer holds.
+ * message of the kernel can cut in two.  Its buffer is too small for the counters.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
-#include <linux/kvm.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -35,7 +41,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SUITE		"kvm_selftests"
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 #define GCOV		"/sys/kernel/debug/gcov"
@@ -57,6 +62,13 @@ struct result {
 	char name[NAME_SIZE];
 	char reason[NAME_SIZE];		/* of a skip */
 	enum status status;
+};
+
+/* The lines of /tests that are not a selftest. */
+struct setup {
+	const char *suite;
+	const char *device;		/* to hold */
+	unsigned long request;		/* of the ioctl, 0 for none */
 };
 
 struct test {
@@ -154,37 +166,47 @@ static void mount_all(void)
 		give_up("printk_devkmsg");
 }
 
-/*
- * A VM for nobody, until the machine goes down. With its first VM KVM has the scheduler
- * call preempt notifiers, with its last no more, and on arm64 either means to patch the
- * scheduler. QEMU before 8.1 may go on with what it has translated of the old code: a
- * vCPU that is preempted is not loaded again, and runs into a loop that nothing ends.
- * With this one the selftests' VMs are neither the first nor the last.
- */
-static void keep_vm(void)
+static void hold(const struct setup *setup)
 {
-	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int fd = setup->device ? open(setup->device, O_RDWR | O_CLOEXEC) : -1;
 
-	/* Where there is no KVM the selftests say so. */
-	if (kvm >= 0 && ioctl(kvm, KVM_CREATE_VM, 0) < 0)
-		give_up("KVM_CREATE_VM");
+	/* Without the device the selftests skip or fail, and say why. */
+	if (fd >= 0 && setup->request && ioctl(fd, setup->request, 0) < 0)
+		give_up(setup->device);
 }
 
-static int read_tests(struct test *tests)
+/* Takes a line that is not a selftest; false when it is one. */
+static bool take_setup(struct setup *setup, const char *word)
 {
-	FILE *file = fopen("/tests", "re");
+	const char *request;
+
+	if (!strcmp(word, "suite")) {
+		setup->suite = strtok(NULL, " \n");
+	} else if (!strcmp(word, "hold")) {
+		setup->device = strtok(NULL, " \n");
+		request = strtok(NULL, " \n");
+		setup->request = request ? strtoul(request, NULL, 0) : 0;
+	} else {
+		return false;
+	}
+	return true;
+}
+
+static int read_tests(const char *path, struct setup *setup, struct test *tests)
+{
+	FILE *file = fopen(path, "re");
 	char line[LINE_SIZE];
 	int count = 0;
 
 	if (!file)
-		give_up("/tests");
+		give_up(path);
 	while (fgets(line, sizeof(line), file)) {
 		struct test *test = &tests[count];
 		char *rest = strdup(line), *word;
 		int argc = 0;
 
 		word = strtok(rest, " \n");
-		if (!word)
+		if (!word || take_setup(setup, word))
 			continue;
 		if (count++ == MAX_TESTS)
 			break;
@@ -200,9 +222,9 @@ static int read_tests(struct test *tests)
 		test->name = word ? word + 1 : test->argv[0];
 	}
 	fclose(file);
-	if (count > MAX_TESTS || (count && !tests[count - 1].name)) {
+	if (count > MAX_TESTS || (count && (!setup->suite || !tests[count - 1].name))) {
 		errno = EINVAL;
-		give_up("/tests");
+		give_up(path);
 	}
 	return count;
 }
@@ -507,19 +529,20 @@ static int say_counters(const char *path, const struct stat *info, int type, str
 	return 0;
 }
 
-static void run_all(const struct test *tests, int count)
+static void run_all(const char *suite_name, const struct test *tests, int count)
 {
 	int i, cases[NR_STATUS] = {}, leaves[NR_STATUS] = {};
-	struct result suite = { .name = SUITE, .reason = "all of it" };
+	struct result suite = { .reason = "all of it" };
 
+	snprintf(suite.name, sizeof(suite.name), "%s", suite_name);
 	say("KTAP version 1");
 	say("1..1");
 	say("    KTAP version 1");
-	say("    # Subtest: " SUITE);
+	say("    # Subtest: %s", suite.name);
 	say("    1..%d", count);
 	for (i = 0; i < count; i++)
 		cases[run(&tests[i], i + 1, leaves)]++;
-	say_totals("", SUITE, cases);
+	say_totals("", suite.name, cases);
 	say_totals("", "Totals", leaves);
 	if (cases[FAIL])
 		suite.status = FAIL;
@@ -531,13 +554,14 @@ static void run_all(const struct test *tests, int count)
 int main(void)
 {
 	static struct test tests[MAX_TESTS + 1];
+	struct setup setup = {};
 	int count;
 
 	mount_all();
-	count = read_tests(tests);
+	count = read_tests("/tests", &setup, tests);
 	if (count) {
-		keep_vm();
-		run_all(tests, count);
+		hold(&setup);
+		run_all(setup.suite, tests, count);
 	}
 	if (!access(GCOV, F_OK) && nftw(GCOV, say_counters, 16, FTW_PHYS))
 		give_up(GCOV);

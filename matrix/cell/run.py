@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""One cell from its fragments to its result.json: build once, then boot for KUnit's suites, for the KVM selftests, or both."""
+"""One cell from its fragments to its result.json: build once, then boot for KUnit's suites, for the selftests, or both."""
 
 import difflib
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from matrix.cell import boot, build, selftests
 from matrix.cell.cells import Cell, asked, options
-from matrix.common import proc, progress
+from matrix.common import proc, progress, project
 from matrix.common.session import Say
 from matrix.tree.tree import PreparedTree
 from matrix.verdict import expected, ktap, report
@@ -63,6 +63,11 @@ class Site:
     def made(self) -> Path:
         """The folder of everything that is built from this tree."""
         return self.tree.path.parent / "on-base" if self.base else self.tree.path.parent
+
+    @functools.cached_property
+    def kit(self) -> project.Selftests:
+        """Where the selftests are."""
+        return project.load(self.root).need_selftests()
 
     def build_dir(self, cell: Cell) -> Path:
         """kbuild's output directory, kept from run to run."""
@@ -197,8 +202,8 @@ def _time(site: Site, steps: Steps, name: str, step: str, seconds: float) -> Non
 
 def chosen(site: Site, job: Job) -> list[selftests.Selftest]:
     """The selftests of a boot."""
-    known = selftests.present(site.tree.path, selftests.load(site.root, job.cell))
-    return [test for test in known if not job.glob or matches(job.glob, f"{selftests.SUITE}.{test.name}")]
+    known = selftests.present(site.tree.path / site.kit.folder, selftests.load(site.root, job.cell))
+    return [test for test in known if not job.glob or matches(job.glob, f"{site.kit.suite}.{test.name}")]
 
 
 def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
@@ -209,7 +214,7 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
     with selftests.lock(folder):
         build.begin(folder, site.tree.touched, lambda *_: selftests.forget(folder))
         tests = chosen(site, job)
-        commands = selftests.build_commands(site.tree.path, job.cell, folder, tests, site.jobs())
+        commands = selftests.build_commands(site.tree.path, job.cell, folder, site.kit, tests, site.jobs())
         done = _step(site, steps, (results.name, "selftests"), folder, commands, log, SELFTESTS_SECONDS)
         evidence = replace(evidence, selftests_status=done.returncode)
         if done.timed_out:
@@ -217,12 +222,12 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
         with open(log, "rb") as file:
             file.seek(before)
             added = file.read().decode("utf-8", "replace")
-        names = {name.removeprefix(f"{selftests.FOLDER}/") for name in site.tree.touched}  # as gcc calls them there
+        names = {name.removeprefix(f"{site.kit.folder}/") for name in site.tree.touched}  # as gcc calls them there
         only = replace(evidence, build_log=added, touched=site.tree.touched | names)
         if done.whole:
             build.judged(folder, warned(only)[1])
         if evidence.built:
-            selftests.pack(folder, tests, site.build_dir(job.cell) / "e2e.cpio")
+            selftests.pack(folder, site.kit, tests, site.build_dir(job.cell) / "e2e.cpio")
     return replace(only, build_log=log.read_text("utf-8", "replace"))
 
 
@@ -253,9 +258,9 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
 
 def _compare(site: Site, verdict: Verdict, cell: Cell) -> None:
     """Say of a selftest that failed how it ended without the series, if somebody has run it (--base)."""
-    base = report.cases(site.out / "results" / result_name(cell, E2E, base=True), selftests.SUITE)
+    base = report.cases(site.out / "results" / result_name(cell, E2E, base=True), site.kit.suite)
     for at, reason in enumerate(verdict.reasons):
-        match = re.match(rf"{selftests.SUITE}\.(\S+) failed", reason.text)
+        match = re.match(rf"{site.kit.suite}\.(\S+) failed", reason.text)
         if reason.code == "test" and match and match[1] in base:
             verdict.reasons[at] = replace(reason, text=f"{reason.text} (without the series: {base[match[1]]})")
 

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The KVM selftests of a cell: which there are (matrix/selftests.toml), how they are built and packed.
+"""The selftests of a cell: which there are (matrix/selftests.toml), how they are built and packed.
 
 <out>/<key>/selftests/<arch>/headers   the uapi headers of the tree, as "make headers" leaves them
-<out>/<key>/selftests/<arch>/kvm       OUTPUT of tools/testing/selftests/kvm
+<out>/<key>/selftests/<arch>/programs  OUTPUT of the selftests' Makefile
 <out>/<key>/selftests/<arch>/init      matrix/cell/init.c
 
-Nothing of it depends on a .config, so the cells of an architecture share it.
+None of it depends on a .config, so the cells of an architecture share it.
 """
 
 import shutil
 import threading
-import tomllib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,10 +17,9 @@ from pathlib import Path
 
 from matrix.cell import initramfs
 from matrix.cell.cells import Cell, asked
+from matrix.common import data, project
 from matrix.common.errors import WrongUse
 
-SUITE = "kvm_selftests"  # as in init.c
-FOLDER = "tools/testing/selftests/kvm"
 KEYS = {"path": str, "seconds": int, "arch": list, "hugepages": int, "args": list, "option": str}
 FOLDERS = ("dev", "proc", "sys", "tmp", "selftests")  # where init mounts, and what it runs
 INIT_FLAGS = ("-static", "-O2", "-Wall", "-Wextra")
@@ -33,7 +31,7 @@ _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 class Selftest:
     """One program and what it runs with."""
 
-    path: str  # below FOLDER, without .c
+    path: str  # below the folder of the selftests, without .c
     seconds: int  # time limit
     hugepages: int  # hugetlb pages of the default size that are there while it runs
     args: tuple[str, ...]
@@ -47,33 +45,27 @@ class Selftest:
 def load(root: Path, cell: Cell) -> list[Selftest]:
     """The selftests of a cell, in file order. Raises WrongUse on a malformed file."""
     path = root / "matrix/selftests.toml"
-    try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as err:
-        raise WrongUse(f"{path}: {err}") from err
     found: list[Selftest] = []
     options = asked(cell)
-    for entry in data.get("selftest", []):
+    for entry in data.read(path).get("selftest", []):
         where = f"{path}: selftest {entry.get('path', '?')}"
-        for key, value in entry.items():
-            if key not in KEYS or not isinstance(value, KEYS[key]):
-                raise WrongUse(f"{where}: {key} = {value!r}: want one of {', '.join(KEYS)}, of its type")
-        if not entry.get("path") or entry.get("seconds", 0) < 1:
-            raise WrongUse(f"{where}: path and seconds (above 0) are needed")
+        data.check_keys(where, entry, KEYS, ("path", "seconds"))
+        if entry["seconds"] < 1:
+            raise WrongUse(f"{where}: seconds must be above 0")
         one = Selftest(entry["path"], entry["seconds"], entry.get("hugepages", 0), tuple(entry.get("args", ())))
         if any(set(" \t\n") & set(word) or not word for word in (one.path, *one.args)):
             raise WrongUse(f"{where}: path and args must be words without blanks")
         option = entry.get("option")
         if cell.arch in entry.get("arch", [cell.arch]) and (not option or options.get(option, "n") != "n"):
             if one.name in {other.name for other in found}:
-                raise WrongUse(f"{where}: {one.name} stands there twice")
+                raise WrongUse(f"{where}: {one.name} is listed twice")
             found.append(one)
     return found
 
 
-def present(tree: Path, tests: Sequence[Selftest]) -> list[Selftest]:
-    """Those that this tree has."""
-    return [test for test in tests if (tree / FOLDER / f"{test.path}.c").is_file()]
+def present(source: Path, tests: Sequence[Selftest]) -> list[Selftest]:
+    """Those whose source is in this folder."""
+    return [test for test in tests if (source / f"{test.path}.c").is_file()]
 
 
 def lock(folder: Path) -> threading.Lock:
@@ -81,31 +73,32 @@ def lock(folder: Path) -> threading.Lock:
     return _locks[folder]
 
 
-def build_commands(tree: Path, cell: Cell, folder: Path, tests: Sequence[Selftest], jobs: int) -> list[list[str]]:
+def build_commands(tree: Path, cell: Cell, folder: Path, kit: project.Selftests, tests: Sequence[Selftest], jobs: int) -> list[list[str]]:
     """The headers, the selftests and init, in this order; all paths absolute.
 
     Nothing is left in the tree; Build.include tries options of the compiler in a folder .tmp_* of it.
     """
-    (folder / "headers").mkdir(parents=True, exist_ok=True)
-    (folder / "kvm/tools").mkdir(parents=True, exist_ok=True)  # for arm64's generated headers
+    output = folder / "programs"
+    for made in (folder / "headers", output, *(output / name for name in kit.mkdir)):
+        made.mkdir(parents=True, exist_ok=True)
     common = [f"ARCH={cell.arch}", f"CROSS_COMPILE={cell.cross_compile}", f"--jobs={jobs}", "--silent"]
     headers = ["make", "-C", str(tree), f"O={folder / 'headers'}", *common, "headers"]
-    kvm = ["make", "-C", str(tree / FOLDER), *common, f"OUTPUT={folder / 'kvm'}",
-           f"KHDR_INCLUDES=-isystem {folder / 'headers/usr/include'}",
-           f"abs_objdir={folder / 'kvm'}",  # else arm64's generated headers land in the tree
-           "USERLDFLAGS=-static", *(str(folder / "kvm" / test.path) for test in tests)]  # fmt: skip
+    programs = ["make", "-C", str(tree / kit.folder), *common, f"OUTPUT={output}",
+                f"KHDR_INCLUDES=-isystem {folder / 'headers/usr/include'}", "USERLDFLAGS=-static",
+                *(word.replace("{output}", str(output)) for word in kit.make), *(str(output / test.path) for test in tests)]  # fmt: skip
     init = [f"{cell.cross_compile}gcc", *INIT_FLAGS, "-o", str(folder / "init"), str(Path(__file__).with_name("init.c"))]
-    return [headers, kvm, init] if tests else [headers, init]  # without a target make builds all there are
+    return [headers, programs, init] if tests else [headers, init]  # without a target make builds all of them
 
 
 def forget(folder: Path) -> None:
     """So that make compiles all of it again, and prints its warnings again."""
-    shutil.rmtree(folder / "kvm", ignore_errors=True)
+    shutil.rmtree(folder / "programs", ignore_errors=True)
 
 
-def pack(folder: Path, tests: Sequence[Selftest], archive: Path) -> None:
+def pack(folder: Path, kit: project.Selftests, tests: Sequence[Selftest], archive: Path) -> None:
     """Writes the initramfs with init, the list that it reads, and the selftests."""
-    lines = [" ".join([str(test.seconds), str(test.hugepages), f"/selftests/{test.name}", *test.args]) for test in tests]
+    lines = [f"suite {kit.suite}", *([f"hold {kit.hold}"] if kit.hold else [])]
+    lines += [" ".join([str(test.seconds), str(test.hugepages), f"/selftests/{test.name}", *test.args]) for test in tests]
     files = {"init": (folder / "init").read_bytes(), "tests": ("\n".join(lines) + "\n").encode()}
-    files |= {f"selftests/{test.name}": (folder / "kvm" / test.path).read_bytes() for test in tests}
+    files |= {f"selftests/{test.name}": (folder / "programs" / test.path).read_bytes() for test in tests}
     initramfs.pack(archive, FOLDERS, files)

@@ -3,12 +3,12 @@
 
 import shutil
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matrix.cell import cells, run as cellrun
+from matrix.common import data
 from matrix.tree import tree
 from matrix.cell.cells import Cell
 from matrix.cell.run import Job, Site
@@ -37,14 +37,10 @@ class Canary:
 def load(root: Path, known: Sequence[Cell]) -> list[Canary]:
     """All canaries of matrix/canaries/canaries.toml under root, in file order. Raises WrongUse on a malformed file."""
     path = root / "matrix/canaries/canaries.toml"
-    try:
-        entries = tomllib.loads(path.read_text("utf-8")).get("canary", [])
-    except (OSError, ValueError) as err:
-        raise WrongUse(f"{path}: {err}") from err
     found = []
-    for entry in entries:
+    for entry in data.read(path).get("canary", []):
         where = f"matrix/canaries/canaries.toml: canary {entry.get('name', '?')}"
-        cells.check_keys(where, entry, KEYS, NEEDED)
+        data.check_keys(where, entry, KEYS, NEEDED)
         cell = cells.select(known, [entry["cell"]])[0]
         if not entry["reasons"] or not all(isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in entry["reasons"]):
             raise WrongUse(f"{where}: reasons are pairs of code and text, and there is at least one")

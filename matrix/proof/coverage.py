@@ -61,17 +61,12 @@ def counted(cell: Cell, root: Path) -> Cell:
 def options(touched: Iterable[str]) -> tuple[str, ...]:
     """Variables for make that have these files counted.
 
-    scripts/Makefile.lib asks for GCOV_PROFILE_<object>, relative to the folder whose Makefile lists it: KVM's have a
-    common part two levels up and one in a folder of its own.
+    scripts/Makefile.lib asks for GCOV_PROFILE_<object>, with the path from the folder whose Makefile lists it: that of the
+    object, one above, or one in another branch of the tree, as arch/x86/kvm for virt/kvm.
     """
-    found = []
-    for name in sorted(touched):
-        if name.endswith(".c"):
-            stem = name.removesuffix(".c")
-            parts = stem.split("/")
-            names = {parts[-1], "/".join(parts[-2:]), f"../../../{stem}"}
-            found += [f"GCOV_PROFILE_{form}.o=y" for form in sorted(names)]
-    return tuple(found)
+    stems = [name.removesuffix(".c") for name in sorted(touched) if name.endswith(".c")]
+    above = [stem.split("/", up)[-1] for stem in stems for up in range(stem.count("/") + 1)]
+    return tuple(f"GCOV_PROFILE_{name}.o=y" for name in [*above, *("../" * up + stem for stem in stems for up in range(1, 4))])
 
 
 def measure(site: Site, cell: Cell, into: Path) -> list[Result]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from matrix.cell import selftests
+from matrix.common import project
 from matrix.tree import tree
 from matrix.verdict import ktap, report
 from matrix.cell.cells import Cell
@@ -44,11 +44,7 @@ class Mutant:
     killed_by: tuple[str, ...]
     cells: tuple[str, ...]  # empty: any
     gate: bool = False
-
-    @property
-    def end_to_end(self) -> bool:
-        """Whether it takes a boot for the selftests."""
-        return self.killed_by[0].startswith(f"{selftests.SUITE}.")
+    end_to_end: bool = False  # the cases are selftests
 
     @property
     def glob(self) -> str:
@@ -85,11 +81,12 @@ def _glob(names: Sequence[str]) -> str:
 
 def load(root: Path) -> list[Mutant]:
     """All mutants by name. Raises WrongUse on a malformed header."""
-    return [parse(path) for path in sorted((root / "matrix/mutants").glob("*.patch"))]
+    kit = project.load(root).selftests
+    return [parse(path, kit.suite if kit else "") for path in sorted((root / "matrix/mutants").glob("*.patch"))]
 
 
-def parse(path: Path) -> Mutant:
-    """One mutant; WrongUse when its header does not say what it stands for and what kills it."""
+def parse(path: Path, selftests: str = "") -> Mutant:
+    """One mutant, given the suite of the selftests; WrongUse when its header does not say what it stands for and what kills it."""
     found: dict[str, str] = {}
     last = ""
     for line in path.read_text("utf-8").partition("\n\n")[0].splitlines():
@@ -108,7 +105,8 @@ def parse(path: Path) -> Mutant:
             raise WrongUse(f"{path}: Killed-by: {name} is no suite.case")
     if found.get("Gate", "yes") != "yes":
         raise WrongUse(f"{path}: Gate: {found['Gate']}: want yes, or no such line")
-    return Mutant(path.stem, path, found["Mistake"], killed_by, tuple(found.get("Cells", "").split()), "Gate" in found)
+    return Mutant(path.stem, path, found["Mistake"], killed_by, tuple(found.get("Cells", "").split()), "Gate" in found,
+                  end_to_end=killed_by[0].partition(".")[0] == selftests)
 
 
 def select(mutants: Sequence[Mutant], globs: Sequence[str]) -> list[Mutant]:

@@ -24,6 +24,7 @@ seconds = 2
 path = "tap_test"
 seconds = 2
 """
+SELFTESTS = '[selftests]\nfolder = "tools/testing/selftests/kvm"\nsuite = "kvm_selftests"\n'
 # The fake compiler and the fake make leave what the real ones would, and say what FAKE_MAKE says.
 COMPILER = """#!/bin/sh
 while [ $# -gt 0 ]; do [ "$1" = -o ] && echo init >"$2"; shift; done
@@ -31,7 +32,7 @@ while [ $# -gt 0 ]; do [ "$1" = -o ] && echo init >"$2"; shift; done
 MAKE = """#!/bin/sh
 for word; do
 	case $word in
-	*/kvm/*_test) mkdir -p "${word%/*}" && echo program >"$word" ;;
+	*/programs/*_test) mkdir -p "${word%/*}" && echo program >"$word" ;;
 	esac
 done
 [ ! -e "$0.says" ] || . "$0.says"
@@ -61,6 +62,8 @@ class E2e(Fake):
     def setUp(self) -> None:
         super().setUp()
         (self.root / "matrix/selftests.toml").write_text(LIST)
+        with open(self.root / "project.toml", "a", encoding="utf-8") as file:
+            file.write(SELFTESTS)
         for prefix in ("", "aarch64-linux-gnu-"):
             (self.tools / f"{prefix}gcc").write_text(COMPILER)
         (self.tools / "make").write_text(MAKE)
@@ -122,7 +125,7 @@ class E2e(Fake):
     def test_warning(self) -> None:
         """A warning in a file of the series counts, in the next run, too, for everything is compiled again then."""
         tree = replace(prepared(self.root, self.out, None, print), touched=frozenset({"tools/testing/selftests/kvm/plain_test.c"}))
-        old = self.out / "linux-7.3.4/selftests/x86_64/kvm/plain_test.o"
+        old = self.out / "linux-7.3.4/selftests/x86_64/programs/plain_test.o"
         with mock.patch("matrix.tests.test_run.prepared", return_value=tree):
             self.run_main("--e2e", "one")
             old.touch()

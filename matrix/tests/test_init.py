@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""How matrix/cell/init.c reads the output of a selftest, and what it makes of that and of its exit status."""
+"""How matrix/cell/init.c reads its list and the output of a selftest, and what it makes of that and of its exit status."""
 
 import subprocess
 import tempfile
@@ -10,10 +10,25 @@ from matrix.cell.selftests import INIT_FLAGS
 
 INIT = Path(__file__).resolve().parents[1] / "cell/init.c"
 # Reads the output of a selftest on its standard input, as run() does from the pipe; arguments: "ended", wait status.
+# With one argument reads this list, shows it, and holds what it names.
 HARNESS = f"""
 #define main init_main
 #include "{INIT}"
 #undef main
+
+static int show(const char *path)
+{{
+	static struct test tests[MAX_TESTS + 1];
+	struct setup setup = {{}};
+	int i, count = read_tests(path, &setup, tests);
+
+	printf("%s %s %#lx\\n", setup.suite, setup.device, setup.request);
+	for (i = 0; i < count; i++)
+		printf("%s %d %s %s %s\\n", tests[i].name, tests[i].seconds, tests[i].hugepages, tests[i].argv[0], tests[i].argv[1]);
+	fflush(stdout);
+	hold(&setup);
+	return access("/proc/self/fd/3", F_OK) ? 0 : 3;
+}}
 
 int main(int argc, char **argv)
 {{
@@ -22,10 +37,12 @@ int main(int argc, char **argv)
 	static struct output out;
 	enum status status;
 
+	kmsg = 1;
+	if (argc == 2)
+		return show(argv[1]);
 	if (argc != 3)
 		return 2;
 	out.name = test.name;
-	kmsg = 1;
 	while (take_output(&out, 0))
 		;
 	if (out.length)
@@ -43,8 +60,8 @@ def exited(code: int) -> int:
     return code << 8
 
 
-class Judge(unittest.TestCase):
-    """What is printed for a selftest."""
+class Init(unittest.TestCase):
+    """Has the program."""
 
     program: Path
 
@@ -55,6 +72,45 @@ class Judge(unittest.TestCase):
         cls.program = Path(folder.name) / "judge"
         flags = [flag for flag in INIT_FLAGS if flag != "-static"]
         subprocess.run(["gcc", *flags, "-x", "c", "-", "-o", cls.program], input=HARNESS, text=True, check=True, timeout=60)
+
+
+class Listed(Init):
+    """The list that it reads."""
+
+    def read(self, text: str) -> subprocess.CompletedProcess[str]:
+        """What the program shows of this list; status 3 when it keeps a file open."""
+        path = self.program.with_name("tests")
+        path.write_text(text)
+        return subprocess.run([self.program, path], text=True, check=False, capture_output=True, timeout=60)
+
+    def test_lines(self) -> None:
+        """The suite, what to hold, and the selftests with their arguments; nothing at all is no error."""
+        done = self.read("suite some_tests\n60 0 /selftests/one\n\n9 32 /selftests/two -n\n")
+        self.assertEqual(done.stdout, "some_tests (null) 0\none 60 0 /selftests/one (null)\ntwo 9 32 /selftests/two -n\n")
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual((self.read("").stdout, self.read("").returncode), ("(null) (null) 0\n", 0))
+
+    def test_hold(self) -> None:
+        """The device stays open. An ioctl that it refuses ends the boot; a machine without the device does not matter."""
+        for line, shown, status in (
+            ("hold /dev/null", "/dev/null 0", 3),
+            ("hold /dev/null 0xae01", "/dev/null 0xae01", 1),
+            ("hold /no/such 0xae01", "/no/such 0xae01", 0),
+        ):
+            with self.subTest(line):
+                done = self.read(f"suite s\n{line}\n1 0 /x\n")
+                self.assertEqual((done.stdout.split("\n")[0], done.returncode), (f"s {shown}", status))
+
+    def test_malformed(self) -> None:
+        """The kernel panics when init exits."""
+        for text in ("1 0 /x\n", "suite s\n0 0 /x\n", "suite s\n1 0\n", "suite s\n" + "1 0 /x\n" * 65, "suite s\n1 0" + " x" * 17):
+            with self.subTest(text):
+                self.assertEqual(self.read(text).returncode, 1)
+        self.assertEqual(self.read("suite s\n" + "1 0 /x\n" * 64).returncode, 0)
+
+
+class Judge(Init):
+    """What is printed for a selftest."""
 
     def judge(self, output: str, status: int, ended: bool = True) -> tuple[str, str, str]:
         """Verdict, why, and what was passed on."""

@@ -79,6 +79,7 @@ class Fake(unittest.TestCase):
         self.out = self.root / "build"
         (self.root / "matrix").mkdir()
         (self.root / "configs").mkdir()
+        (self.root / "project.toml").write_text('suites = "virt/kvm/tests"\n[build]\n')
         text = CELLS + CELL.format("one", "x86_64", "on", "true") + CELL.format("two", "arm64", "off", "true")
         (self.root / "matrix/cells.toml").write_text(text + CELL.format("extra", "x86_64", "on", "false"))
         for name, line in {"base": "CONFIG_KUNIT=y", "on": "CONFIG_THP=y", "off": "# CONFIG_THP is not set"}.items():
@@ -313,7 +314,7 @@ class Refused(Fake):
             ('arch = "arm64"', 'arch = "mips"', "there is no [arch.mips]"),
             ('gate = false', 'gate = "no"', "gate must be of type bool"),
             ('gate = false', 'gaet = false', "unknown key 'gaet', did you mean gate"),
-            ('name = "extra"', 'name = "one"', "cell one stands there twice"),
+            ('name = "extra"', 'name = "one"', "cell one is listed twice"),
             ('name = "extra"', 'name = "../x"', "a name is letters"),
             ('name = "extra"', '', "name is missing"),
             ('[[cell]]', '[[cell', "cells.toml: "),

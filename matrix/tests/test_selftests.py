@@ -12,8 +12,10 @@ from unittest import mock
 from matrix.cell import boot, cells, initramfs, selftests
 from matrix.cell.cells import Cell
 from matrix.common.errors import WrongUse
+from matrix.common.project import Selftests
 
 ROOT = Path(__file__).resolve().parents[2]
+KIT = Selftests("tools/testing/selftests/kvm", "kvm_selftests", ("abs={output}",), ("tools",), "/dev/kvm 0xae01")
 LIST = """\
 [[selftest]]
 path = "guest_memfd_test"
@@ -61,7 +63,7 @@ class Project(unittest.TestCase):
         (self.root / "off.config").write_text("# CONFIG_THP is not set\n")
         self.tree = self.root / "tree"
         for name in ("guest_memfd_test", "x86/private_test"):
-            path = self.tree / selftests.FOLDER / f"{name}.c"
+            path = self.tree / KIT.folder / f"{name}.c"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
 
@@ -83,7 +85,7 @@ class Listed(Project):
         tests = selftests.load(self.root, self.cell("arm64"))
         self.assertEqual([(test.path, test.seconds, test.hugepages) for test in tests],
                          [("guest_memfd_test", 60, 0), ("arm64/blocks", 10, 32)])  # fmt: skip
-        self.assertEqual([test.name for test in selftests.present(self.tree, tests)], ["guest_memfd_test"])
+        self.assertEqual([test.name for test in selftests.present(self.tree / KIT.folder, tests)], ["guest_memfd_test"])
 
     def test_option(self) -> None:
         """Only where the cell asks for it."""
@@ -94,11 +96,11 @@ class Listed(Project):
     def test_malformed(self) -> None:
         """Each is named."""
         for old, new, text in (
-            ("seconds = 60", "seconds = 0", "seconds (above 0) are needed"),
-            ("seconds = 60", 'seconds = "60"', "seconds = '60': want one of"),
-            ("seconds = 60", "secs = 60", "secs = 60: want one of path, seconds"),
+            ("seconds = 60", "seconds = 0", "seconds must be above 0"),
+            ("seconds = 60", 'seconds = "60"', "seconds must be of type int"),
+            ("seconds = 60", "secs = 60", "unknown key 'secs', did you mean seconds"),
             ('"-n"', '"-n 3"', "words without blanks"),
-            ('"x86/private_test"', '"x86/guest_memfd_test"', "guest_memfd_test stands there twice"),
+            ('"x86/private_test"', '"x86/guest_memfd_test"', "guest_memfd_test is listed twice"),
             ("[[selftest]]", "[[selftest", "selftests.toml: "),
         ):
             with self.subTest(new):
@@ -122,33 +124,35 @@ class Built(Project):
         """Out of tree, static, for the cell's architecture, only what is asked for."""
         cell = self.cell("arm64")
         folder = self.root / "made"
-        tests = selftests.present(self.tree, selftests.load(self.root, cell))
-        headers, kvm, init = selftests.build_commands(self.tree, cell, folder, tests, 3)
-        for argv in (headers, kvm):
+        tests = selftests.present(self.tree / KIT.folder, selftests.load(self.root, cell))
+        headers, programs, init = selftests.build_commands(self.tree, cell, folder, KIT, tests, 3)
+        for argv in (headers, programs):
             self.assertLessEqual({"ARCH=arm64", "CROSS_COMPILE=aarch64-linux-gnu-", "--jobs=3"}, set(argv))
             places = [word for word in argv if str(self.tree) in word]
             self.assertEqual(places, [argv[2]], "only -C names the tree")
         self.assertEqual(headers[-1], "headers")
-        self.assertEqual([word for word in kvm if "=" not in word][4:], [str(folder / "kvm/guest_memfd_test")])
-        self.assertIn("USERLDFLAGS=-static", kvm)
+        self.assertEqual([word for word in programs if "=" not in word][4:], [str(folder / "programs/guest_memfd_test")])
+        self.assertLessEqual({"USERLDFLAGS=-static", f"abs={folder}/programs"}, set(programs))
+        self.assertTrue((folder / "programs/tools").is_dir())
         self.assertEqual(init[:2], ["aarch64-linux-gnu-gcc", "-static"])
 
     def test_initramfs(self) -> None:
         """init, its list, and the programs; the same input gives the same bytes."""
         folder = self.root / "made"
-        for name, text in {"init": "i", "kvm/guest_memfd_test": "gggg", "kvm/x86/private_test": "ppppp"}.items():
+        for name, text in {"init": "i", "programs/guest_memfd_test": "gggg", "programs/x86/private_test": "ppppp"}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-        selftests.pack(folder, selftests.load(self.root, self.cell("x86_64")), self.root / "e2e.cpio")
+        selftests.pack(folder, KIT, selftests.load(self.root, self.cell("x86_64")), self.root / "e2e.cpio")
         found = unpack((self.root / "e2e.cpio").read_bytes())
-        self.assertEqual(found["tests"][1], b"60 0 /selftests/guest_memfd_test\n30 0 /selftests/private_test -n 2\n")
+        self.assertEqual(found["tests"][1], b"suite kvm_selftests\nhold /dev/kvm 0xae01\n"
+                         b"60 0 /selftests/guest_memfd_test\n30 0 /selftests/private_test -n 2\n")  # fmt: skip
         self.assertEqual(found["selftests/private_test"], (stat.S_IFREG | 0o755, b"ppppp"))
         self.assertEqual(found["init"], (stat.S_IFREG | 0o755, b"i"))
         self.assertEqual(found["proc"], (stat.S_IFDIR | 0o755, b""))
         names = list(found)
         self.assertLess(names.index("selftests"), names.index("selftests/private_test"))
         before = (self.root / "e2e.cpio").read_bytes()
-        selftests.pack(folder, selftests.load(self.root, self.cell("x86_64")), self.root / "e2e.cpio")
+        selftests.pack(folder, KIT, selftests.load(self.root, self.cell("x86_64")), self.root / "e2e.cpio")
         self.assertEqual((self.root / "e2e.cpio").read_bytes(), before)
 
     def test_cut(self) -> None:

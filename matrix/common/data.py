@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Data files: TOML in which every key is known."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from matrix.common.errors import WrongUse
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a TOML file. Raises WrongUse when there is none, or when it is malformed."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as err:
+        raise WrongUse(f"{path}: {getattr(err, 'strerror', None) or err}") from err
+
+
+def check_keys(where: str, entry: Mapping[str, Any], keys: Mapping[str, type], needed: Iterable[str]) -> None:
+    """Raises WrongUse for a key that is unknown, missing or of another type, and for a name that cannot name a folder."""
+    for key, value in entry.items():
+        if key not in keys:
+            raise WrongUse(f"{where}: unknown key {key!r}{near(key, keys)}")
+        if not isinstance(value, keys[key]) or isinstance(value, bool) != (keys[key] is bool):
+            raise WrongUse(f"{where}: {key} must be of type {keys[key].__name__}")
+    for key in needed:
+        if key not in entry:
+            raise WrongUse(f"{where}: {key} is missing")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", entry.get("name", "x")):
+        raise WrongUse(f"{where}: a name is letters, digits, '_', '-' and '.'")
+
+
+def near(word: str, words: Iterable[str]) -> str:
+    """The words that resemble a misspelt one, as the end of a message."""
+    close = difflib.get_close_matches(word, list(words), 3, 0.5)
+    return f", did you mean {' or '.join(close)}" if close else ""

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0
+"""project.toml, and the projects of this checkout."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+from matrix.common import project
+from matrix.common.errors import WrongUse
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = """\
+suites = "lib/tests/x"
+[build]
+arm64 = ["lib/"]
+[selftests]
+folder = "tools/testing/selftests/x"
+suite = "x_selftests"
+hold = "/dev/x 0x1f"
+make = ["a=b"]
+[mutants]
+A = "B"
+"""
+
+
+class Read(unittest.TestCase):
+    """One file."""
+
+    def setUp(self) -> None:
+        self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))  # pylint: disable=consider-using-with
+
+    def load(self, text: str) -> project.Project:
+        """The project with this file."""
+        (self.root / "project.toml").write_text(text)
+        return project.load(self.root)
+
+    def test_whole(self) -> None:
+        """Every value is taken over."""
+        kit = project.Selftests("tools/testing/selftests/x", "x_selftests", ("a=b",), (), "/dev/x 0x1f")
+        self.assertEqual(self.load(PROJECT), project.Project("lib/tests/x", {"arm64": ("lib/",)}, kit, {"A": "B"}))
+
+    def test_without_selftests(self) -> None:
+        """They are optional, unless they are what somebody wants to boot for."""
+        found = self.load(PROJECT.partition("[selftests]")[0])
+        self.assertEqual((found.selftests, found.mutants), (None, {}))
+        with self.assertRaisesRegex(WrongUse, r"no \[selftests\]"):
+            found.need_selftests()
+
+    def test_malformed(self) -> None:
+        """Each is named."""
+        for old, new, text in (
+            ("suites", "suits", "unknown key 'suits', did you mean suites"),
+            ("[build]", "[builds]", "unknown key 'builds', did you mean build"),
+            ("folder", "folders", "unknown key 'folders', did you mean folder"),
+            ('suites = "lib/tests/x"', "", "suites is missing"),
+            ('suite = "x_selftests"', "", "suite is missing"),
+            ('"x_selftests"', '"x selftests"', "suite must be one word"),
+            ('"lib/tests/x"', '"lib/tests/x/"', "'lib/tests/x/' must be a folder of the kernel tree"),
+            ('"lib/tests/x"', '"/lib"', "'/lib' must be a folder"),
+            ('"lib/tests/x"', '"lib/../x"', "'lib/../x' must be a folder"),
+            ('["lib/"]', '"lib/"', "arm64 must be a list of strings"),
+            ('["a=b"]', "[1]", "make must be a list of strings"),
+            ('"/dev/x 0x1f"', '"/dev/x 31"', "hold must be a device and an optional ioctl"),
+            ('"B"', "2", "A must be of type str"),
+            ("[build]", "[build", "project.toml: "),
+        ):
+            with self.subTest(new):
+                self.assertEqual(PROJECT.count(old), 1)
+                with self.assertRaises(WrongUse) as caught:
+                    self.load(PROJECT.replace(old, new))
+                self.assertIn(text, str(caught.exception))
+
+    def test_no_project(self) -> None:
+        """A folder that is something else."""
+        with self.assertRaisesRegex(WrongUse, "is no project: it has no project.toml"):
+            project.load(self.root)
+
+
+if __name__ == "__main__":
+    unittest.main()
