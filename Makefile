@@ -5,16 +5,19 @@ CELLS ?=
 KSRC ?=
 FILTER ?=
 JOBS ?=
-O ?= build
+O ?= $(if $(PROJECT),$(PROJECT)/)build
 SETUP ?= yes
 TESTS ?=
 ONLY ?=
 DEBIAN ?= 13
+PROJECT ?=
 
 # The kernel's own make must not see this make's flags and variables.
-unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS ONLY DEBIAN
+unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS ONLY DEBIAN PROJECT
 
-run = ./matrix/run --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
+project = $(if $(PROJECT),--project '$(PROJECT)')
+places = --out '$(O)' $(project)
+run = ./matrix/run $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
 .PHONY: help matrix e2e e2e-base cells canary test fresh mutants coverage edit refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
@@ -41,6 +44,7 @@ help:
 	@echo 'make refresh   write these commits back to kernel/'
 	@echo 'make clean     remove the build folder; downloads stay'
 	@echo 'All of them: O=dir for the build folder (default: build), SETUP=no to install nothing.'
+	@echo 'All but make test and make fresh: PROJECT=example for another project, built in example/build.'
 	@echo 'More: ./matrix/run --help'
 
 setup-matrix setup-test setup-mutants setup-coverage setup-fresh: setup-%:
@@ -56,7 +60,7 @@ e2e-base: setup-matrix
 	@$(run) --e2e --base $(CELLS)
 
 cells:
-	@./matrix/run --list
+	@./matrix/run $(project) --list
 
 canary: setup-matrix
 	@$(run) --canaries
@@ -68,20 +72,20 @@ fresh: setup-fresh
 	@tools/fresh '$(DEBIAN)' --out '$(O)'
 
 mutants: setup-mutants
-	@set -f; tools/mutants $(ONLY) $(if $(GENERATED),--generated) --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS)) $(if $(CELLS),--cells $(CELLS))
+	@set -f; tools/mutants $(ONLY) $(if $(GENERATED),--generated) $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS)) $(if $(CELLS),--cells $(CELLS))
 
 coverage: setup-coverage
-	@tools/coverage $(CELLS) --out '$(O)' $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS))
+	@tools/coverage $(CELLS) $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS))
 
 edit: setup-matrix
-	@tools/edit --out '$(O)'
+	@tools/edit $(places)
 
 refresh:
-	@tools/refresh --out '$(O)'
+	@tools/refresh $(places)
 
 # Only what is ours: O may name a folder that holds more.
 clean:
-	@tools/refresh --out '$(O)' --check
+	@tools/refresh $(places) --check
 	@if grep -F " $$(realpath -m '$(O)')/" /proc/self/mountinfo; then echo 'make clean: unmount this first' >&2; exit 3; fi
 	rm -rf $(foreach made,linux-* ksrc-* edit results canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
 	@if [ -d '$(O)' ]; then rmdir --ignore-fail-on-non-empty '$(O)'; fi

@@ -139,10 +139,10 @@ def counters(console: bytes) -> dict[str, bytes]:
     return {name: bytes(data) for name, data in found.items()}
 
 
-def added(prepared: tree.PreparedTree, documents: Sequence[Mapping[str, Any]]) -> list[Line]:
+def added(prepared: tree.PreparedTree, suites: str, documents: Sequence[Mapping[str, Any]]) -> list[Line]:
     """The added lines for which there is code, with what these documents of gcovr's, one per cell, know of them."""
     found: dict[tuple[str, int], Line] = {}
-    for name, lines, numbers in mutate.added(prepared):
+    for name, lines, numbers in mutate.added(prepared, suites):
         wanted = {number + 1 for number in numbers}
         for document in documents:
             for entry in (entry for file in document["files"] if file["file"] == name for entry in file["lines"]):

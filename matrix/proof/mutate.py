@@ -16,26 +16,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from matrix.common.project import Project
 from matrix.tree import tree
 from matrix.common.errors import WrongUse
 
 # what, pattern, replacements. Spaces around the operators are the kernel's style, and keep pointers and casts out.
-SWAPS: tuple[tuple[str, str, dict[str, tuple[str, ...]]], ...] = (
+Swap = tuple[str, str, Mapping[str, tuple[str, ...]]]
+SWAPS: tuple[Swap, ...] = (
     ("relation", r" (<=|>=|==|!=|<|>) ", {"<=": ("<", ">"), ">=": (">", "<"), "<": ("<=", ">="), ">": (">=", "<="),
                                           "==": ("!=",), "!=": ("==",)}),
     ("arithmetic", r" (\+|-|<<|>>|%|\^) ", {"+": ("-",), "-": ("+",), "<<": (">>",), ">>": ("<<",), "%": ("/",), "^": ("&",)}),
     ("assignment", r" (\+=|-=|\|=) ", {"+=": ("-=",), "-=": ("+=",), "|=": ("=",)}),
     ("logic", r" (&&|\|\|) ", {"&&": ("||",), "||": ("&&",)}),
     ("bits", r" (&|\|) ", {"&": ("|",), "|": ("&",)}),
-    ("constant", r"\b(true|false|PMD_ORDER|PMD_SIZE|NULL|0|1)\b", {
-        "true": ("false",), "false": ("true",), "PMD_ORDER": ("(PMD_ORDER - 1)",), "PMD_SIZE": ("(2 * PMD_SIZE)",),
-        "0": ("1",), "1": ("0", "2")}),
+    ("constant", r"\b(true|false|NULL|0|1)\b", {"true": ("false",), "false": ("true",), "0": ("1",), "1": ("0", "2")}),
     ("rounding", r"\b(round_down|round_up|ALIGN_DOWN|min|max)\(", {
         "round_down": ("round_up",), "round_up": ("round_down",), "ALIGN_DOWN": ("ALIGN",), "min": ("max",), "max": ("min",)}),
 )  # fmt: skip
 CONDITION = re.compile(r"^(\s*(?:\} else )?if )\((.*)\)( \{)?$")
-STATEMENT = re.compile(r"^\s+(?!return\b|goto\b|break;|continue;|struct |unsigned |const |static |pgoff_t |loff_t |gfn_t |int |bool |long "
-                       r"|kvm_pfn_t |enum |lockdep_|vm_fault_t |u64 |void )[\w>.*-]+(?:\(.*\)| [-+|&]?= .*)?;$")
+STATEMENT = re.compile(r"^\s+(?!return\b|break;|continue;|lockdep_)[\w>.*-]+(?:\(.*\)| [-+|&]?= .*)?;$")
 CONTROL = re.compile(r"^\s+(return|goto|break|continue)\b.*;$")
 COMMENT = re.compile(r"^\s*(/\*|\*|//)|^\s*$|^\s*#|^EXPORT_|^\s*KUNIT_|\bBUILD_BUG_ON")
 
@@ -61,30 +60,31 @@ class Change:
         return f"{self.file}: {self.old.strip()} => {self.new.strip()}"
 
 
-def added(prepared: tree.PreparedTree) -> Iterator[tuple[str, list[str], list[int]]]:
+def added(prepared: tree.PreparedTree, suites: str) -> Iterator[tuple[str, list[str], list[int]]]:
     """(file, its lines, numbers from 0 of those that the series adds) of each C file outside of the suites."""
     for name in sorted(prepared.touched):
         path = prepared.path / name
-        if not name.endswith((".c", ".h")) or name.startswith((tree.KUNIT_DIR, "tools/")) or not path.is_file():
+        if not name.endswith((".c", ".h")) or name.startswith((f"{suites}/", "tools/")) or not path.is_file():
             continue
         old, new = tree.pristine_text(prepared, name).splitlines(), path.read_text("utf-8").splitlines()
         blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
         yield name, new, [at for tag, _, _, start, end in blocks if tag in ("insert", "replace") for at in range(start, end)]
 
 
-def changes(prepared: tree.PreparedTree) -> list[Change]:
+def changes(prepared: tree.PreparedTree, tested: Project) -> list[Change]:
     """All changes to the lines that the series adds."""
-    return [Change(name, at + 1, what, lines[at], new) for name, lines, numbers in added(prepared)
-            for at in numbers for what, new in mutate(lines, at)]
+    return [Change(name, at + 1, what, lines[at], new) for name, lines, numbers in added(prepared, tested.suites)
+            for at in numbers for what, new in mutate(lines, at, tested.mutants)]
 
 
-def mutate(lines: list[str], at: int) -> Iterator[tuple[str, str]]:
-    """(what, new line) for one line of C."""
+def mutate(lines: list[str], at: int, names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """(what, new line) for one line of C; names are constants of the project, and what to put in their place."""
     line = lines[at]
     if COMMENT.search(line) or not line.startswith("\t"):
         return
     code = re.sub(r'"[^"]*"|/\*.*?\*/', lambda match: " " * len(match[0]), line)
-    for what, pattern, swaps in SWAPS:
+    own: list[Swap] = [("constant", rf"\b({old})\b", {old: (new,)}) for old, new in names.items()]
+    for what, pattern, swaps in [*SWAPS, *own]:
         for match in re.finditer(pattern, code):
             for other in swaps.get(match[1], ()):
                 yield what, line[: match.start(1)] + other + line[match.end(1) :]
@@ -106,12 +106,12 @@ def patch(change: Change, lines: list[str]) -> str:
     return f"Mistake: {change.what}: {change.old.strip()} => {change.new.strip()}\nKilled-by: *\n\n" + "\n".join(diff) + "\n"
 
 
-def write(prepared: tree.PreparedTree, folder: Path, known: Mapping[str, str]) -> list[Path]:
+def write(prepared: tree.PreparedTree, tested: Project, folder: Path, known: Mapping[str, str]) -> list[Path]:
     """Writes all generated mutants but those that are known to be equivalent as patches into folder, a new one."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     paths = []
-    for change in changes(prepared):
+    for change in changes(prepared, tested):
         if change.key() in known:
             continue
         lines = (prepared.path / change.file).read_text("utf-8").splitlines()

@@ -60,7 +60,7 @@ class Covered(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder, mock.patch.object(tree, "pristine_text") as base:
             base.return_value = SOURCE.replace("\tif (x)\n\t\treturn 1;\n", "")
             (Path(folder) / "f.c").write_text(SOURCE)
-            return coverage.added(tree.PreparedTree(Path(folder), "7.3.4", "", frozenset({"f.c"}), ""), documents)
+            return coverage.added(tree.PreparedTree(Path(folder), "7.3.4", "", frozenset({"f.c"}), ""), "t", documents)
 
     def test_added(self) -> None:
         """Only the lines that the series adds count; cells add up, the best one counts for the branches."""

@@ -14,9 +14,11 @@ from unittest import mock
 
 from matrix.cell import build, cells
 from matrix.proof import mutantreport, mutantrun, mutants, mutate
+from matrix.tree import tree
 from matrix.verdict import report
 from matrix.cell.run import E2E, KUNIT, expected_tests
 from matrix.common.errors import WrongUse
+from matrix.common.project import Project
 from matrix.proof.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
 from matrix.tree.tree import PreparedTree
@@ -274,7 +276,7 @@ class Mutate(unittest.TestCase):
 
     def mutate(self, line: str, before: str = "\tx = y;") -> dict[str, str]:
         """New line -> what."""
-        return {new: what for what, new in mutate.mutate([before, line], 1)}
+        return {new: what for what, new in mutate.mutate([before, line], 1, {"PMD_ORDER": "(PMD_ORDER - 1)"})}
 
     def test_lines(self) -> None:
         """Conditions, comparisons, constants, statements; declarations and comments are left alone."""
@@ -285,9 +287,21 @@ class Mutate(unittest.TestCase):
         self.assertEqual(self.mutate("\treturn true;"), {"\treturn false;": "constant"})
         self.assertEqual(self.mutate("\tx = a + 1;"), {
             "\tx = a - 1;": "arithmetic", "\tx = a + 0;": "constant", "\tx = a + 2;": "constant", "\t;": "statement"})
-        for line in ("\t/* a < b */", "\tstruct folio *folio;", "EXPORT_SYMBOL_IF_KUNIT(x);", "#define X 1", "\tsecond, line);",
-                     '\tpr_info("a < b");'.replace("pr_info", "return pr_info")):
+        self.assertEqual(self.mutate("\treturn PMD_ORDER;"), {"\treturn (PMD_ORDER - 1);": "constant"})
+        for line in ("\t/* a < b */", "\tu64 y = z;", "\tgfn_t gfn;", "\tstruct folio *folio;", "EXPORT_SYMBOL_IF_KUNIT(x);", "#define X 1",
+                     "\tsecond, line);", '\tpr_info("a < b");'.replace("pr_info", "return pr_info")):
             self.assertEqual(self.mutate(line, "\tcall(first,"), {}, line)
+
+    def test_files(self) -> None:
+        """Only what the series adds to the kernel: neither the suites nor what is in tools/."""
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(tree, "pristine_text", return_value=""):
+            names = ("lib/f.c", "lib/tests/x/f.c", "tools/f.c")
+            for name in names:
+                (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(folder) / name).write_text("\treturn 0;\n")
+            tested = Project("lib/tests/x", {}, None, {})
+            found = mutate.changes(PreparedTree(Path(folder), "7.3.4", "", frozenset(names), ""), tested)
+        self.assertEqual([change.name.partition("-")[0] + change.file for change in found], ["flib/f.c"])
 
     def test_patch(self) -> None:
         """It is one of our patches, and its name says where and what."""
@@ -328,8 +342,8 @@ class Ours(unittest.TestCase):
         for mutant in found:
             names = mutant.cells or tuple(cell.name for cell in known.values() if cell.gate)
             for name in names:
-                listed = [expected_tests(ROOT, known[name], kind) for kind in (KUNIT, E2E)]
-                cases = {test.partition("/")[0] for one in listed for test in one.tests if not one.allowed(test)}
+                listed = expected_tests(ROOT, known[name], E2E if mutant.end_to_end else KUNIT)
+                cases = {test.partition("/")[0] for test in listed.tests if not listed.allowed(test)}
                 with self.subTest(mutant=mutant.name, cell=name):
                     self.assertEqual(set(mutant.killed_by) - cases, set())
 

@@ -5,8 +5,13 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from matrix.cell import cells, selftests
+from matrix.cell.run import E2E, KUNIT, manifest_path
 from matrix.common import project
 from matrix.common.errors import WrongUse
+from matrix.proof import mutants
+from matrix.tree import source, tree
+from matrix.verdict import manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = """\
@@ -74,6 +79,40 @@ class Read(unittest.TestCase):
         """A folder that is something else."""
         with self.assertRaisesRegex(WrongUse, "is no project: it has no project.toml"):
             project.load(self.root)
+
+
+class Ours(unittest.TestCase):
+    """The projects of this checkout: whatever the matrix reads of them can be read, and fits together."""
+
+    def test_data(self) -> None:
+        """Cells, fragments, machines, expected tests, selftests, canaries, mutants, and the patches of the series."""
+        for root in (ROOT, ROOT / "example"):
+            with self.subTest(root.name):
+                tested = project.load(root)
+                known = cells.load(root)
+                self.assertTrue([cell for cell in known if cell.gate])
+                pin = source.load_pin(root)
+                patches = tree.series(root, pin.base)
+                self.assertEqual(set(patches), set((root / "kernel" / pin.base).glob("*.patch")))
+                self.assertTrue(any(f"{tested.suites}/" in patch.read_text() for patch in patches))
+                self.assertIn(f"{tested.suites}/Makefile", dict(tree.kunit_files(root)))
+                self.assertTrue(mutants.load(root) or root != ROOT)
+                for cell in known:
+                    self.assertTrue(cell.qemu_config.is_file(), cell.name)
+                    self.assertIn(cell.arch, tested.build)
+                    self.assertTrue(cells.asked(cell))
+                    for kind in (KUNIT, E2E) if tested.selftests else (KUNIT,):
+                        expected = manifest.load(manifest_path(cell, kind))
+                        self.assertTrue(expected and expected.tests, cell.name)
+                    if tested.selftests:
+                        self.assertTrue(selftests.load(root, cell))
+
+    def test_nothing_of_kvm(self) -> None:
+        """The example shares only the pin of the kernel."""
+        self.assertEqual(source.load_pin(ROOT / "example"), source.load_pin(ROOT))
+        for path in (ROOT / "example").rglob("*"):
+            if path.is_file() and "build" not in path.relative_to(ROOT / "example").parts and path.name != "source.toml":
+                self.assertNotRegex(path.read_text(), "(?i)kvm|memfd", str(path))
 
 
 if __name__ == "__main__":

@@ -272,6 +272,35 @@ class Run(Fake):
             self.assertEqual(self.list.read_text(), before)
 
 
+class Project(Fake):
+    """Another project than the one of the program."""
+
+    def test_other(self) -> None:
+        """All that is read is its own, and so is the build folder."""
+        own = self.root
+        (own / "other").mkdir()
+        for name in ("matrix", "configs", "project.toml", "scenario.json"):
+            (own / name).rename(own / "other" / name)
+        status, text = self.run_main("--project", str(own / "other"), "one")
+        self.assertEqual(status, 0, text)
+        self.assertEqual((own / "build").exists(), False)
+        self.out = own / "other/build"
+        self.assertEqual(self.result()["verdict"], "green")
+        self.assertIn(f"--qemu_config={own.resolve()}/other/configs/x86_64.py", self.calls()[0])
+
+    def test_without_selftests(self) -> None:
+        """--e2e is refused; --all boots for KUnit only, and --merge expects no other results."""
+        status, text = self.run_main("--e2e", "one")
+        self.assertEqual((status, "no [selftests]" in text), (2, True), text)
+        self.assertEqual(self.run_main("--all", "one", "two")[0], 0)
+        self.assertEqual(self.run_main("--merge", str(self.out / "results"))[0], 0)
+
+    def test_none(self) -> None:
+        """A folder that is no project."""
+        status, text = self.run_main("--project", str(self.root / "configs"), "--list")
+        self.assertEqual((status, "is no project" in text), (2, True), text)
+
+
 class Refused(Fake):
     """Wrong use and machines that cannot."""
 

@@ -3,7 +3,7 @@
 
 The repository is <out>/edit/linux-<base>. It borrows the objects of the pristine source from the git directory that tree.py
 keeps; if somebody removes that one, make edit restores the same objects. Its tag "base" is the pristine source; the files in
-its virt/kvm/tests are links into kunit/, which git does not see. Inside .git, gmem.json records the state in which the commits
+the folder of the suites are links into kunit/, which git does not see. Inside .git, gmem.json records the state in which the commits
 and kernel/<base> last agreed: anything else is work that must not be lost.
 """
 
@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from matrix.common import project
 from matrix.tree import source, tree
 from matrix.common.errors import MachineError, WrongUse
 from matrix.common.session import Say, locked
@@ -41,7 +42,7 @@ def edit(root: Path, out: Path, say: Say) -> Path:
         commits, why = tree.apply_series(base, tree.series(root, kernel))
         if why:
             raise WrongUse(why)
-        _set(repo, base.folder, (commits or ["base"])[-1])
+        _set(repo, base.folder, (commits or ["base"])[-1], project.load(root).suites)
         _link_suites(root, repo)
         _agree(repo, root, kernel)
     say(f"edit: {len(commits)} patches as commits")
@@ -118,7 +119,7 @@ def git(repo: Path, *args: str) -> str:
     return done.output.rstrip()
 
 
-def _set(repo: Path, folder: Path, commit: str) -> None:
+def _set(repo: Path, folder: Path, commit: str, suites: str) -> None:
     """Make or set the repository: base, and commit with the series. Without gmem.json, the next edit starts anew."""
     ours, objects = folder / "git/objects", repo / ".git/objects"
     _note(repo).unlink(missing_ok=True)
@@ -133,14 +134,14 @@ def _set(repo: Path, folder: Path, commit: str) -> None:
         (objects / name).parent.mkdir(exist_ok=True)
         shutil.copy(ours / name, objects / name)
     (repo / ".git/info").mkdir(exist_ok=True)
-    (repo / ".git/info/exclude").write_text(f"/{tree.KUNIT_DIR}\n")
+    (repo / ".git/info/exclude").write_text(f"/{suites}\n")
     git(repo, "tag", "--force", "base", tree.git(folder, "rev-parse", "base").strip())
     git(repo, "checkout", "--quiet", "--force", "-B", "series", tree.git(folder, "rev-parse", commit).strip())
 
 
 def _link_suites(root: Path, repo: Path) -> None:
     """Link the files of kunit/ one by one: the suites include "../guest_memfd.h", which must be that of the repository."""
-    folder = repo / tree.KUNIT_DIR
+    folder = repo / project.load(root).suites
     folder.mkdir(parents=True, exist_ok=True)
     for link in sorted(folder.iterdir()):
         if not link.is_symlink():

@@ -25,12 +25,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matrix.common import proc
+from matrix.common import proc, project
 from matrix.tree import source
 from matrix.common.errors import MachineError, WrongUse
 from matrix.common.session import Say
 
-KUNIT_DIR = "virt/kvm/tests"
 GIT_SECONDS = 900.0
 
 # The same commits on every machine, whoever runs this. Base is old: git expects parents to be older than their children.
@@ -204,11 +203,12 @@ def patched_files(patch: Path) -> list[str]:
 
 def kunit_files(root: Path) -> Iterator[tuple[str, Path]]:
     """What kunit/ adds to the tree: (path in the tree, file). README.md and backup files of editors stay out."""
+    suites = project.load(root).suites
     for path in sorted((root / "kunit").rglob("*")):
         name = path.relative_to(root / "kunit")
         ours = name.parts[0] == "README.md" or re.search(r"~$|\.sw.$|\.orig$|\.rej$|^#", path.name)
         if path.is_file() and not ours:
-            yield f"{KUNIT_DIR}/{name}", path
+            yield f"{suites}/{name}", path
 
 
 def apply_series(base: Base, patches: Sequence[Path]) -> tuple[list[str], str]:

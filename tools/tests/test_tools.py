@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 # pylint: disable=wrong-import-position
-from matrix.tree.tree import KUNIT_DIR
 from matrix.cell.build import WARNED
 from matrix.tests.fake_kernel import FIRST, NUMBERS, SECOND, FakeKernel, snapshot, write
 
@@ -34,7 +33,8 @@ class Tools(FakeKernel):
         for name in ("tools", "matrix", "ci", ".ci"):
             shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__", "tests"))
         shutil.copytree(ROOT / "matrix/tests", self.root / "matrix/tests", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "Makefile", self.root)
+        for name in ("Makefile", "project.toml"):
+            shutil.copy(ROOT / name, self.root)
         self.bin = self.top / "bin"
         self.bin.mkdir()
 
@@ -242,12 +242,12 @@ class CheckSeries(Tools):
             mm/:
             \t@echo '$(S)/mm/numbers.c:1:1: warning: W=$(W) C=$(C)'
             """)
-        for name in ("mm/numbers.c", "virt/kvm/Kconfig"):
+        for name in ("mm/numbers.c", "mm/Makefile", "virt/kvm/Kconfig"):
             write(self.upstream / name, NUMBERS, 1_600_000_000)
         write(self.upstream / "Makefile", makefile, 1_600_000_000)
         self.fill_cache()
         for word, result in (("line ten", "ok"), ("WARN", "not ok"), ("ERROR", "not ok")):
-            self.set_series(FIRST.replace("line ten", word), FIRST.replace("guest_memfd.c", "Kconfig").replace("ten", KUNIT_DIR))
+            self.set_series(FIRST.replace("line ten", word), FIRST.replace("guest_memfd.c", "Kconfig").replace("ten", "virt/kvm/tests"))
             done = self.run_tool("tools/check-series", "--out", str(self.out), "--build")
             found = [line.split(" builds: ")[0] for line in done.stdout.splitlines() if " builds: " in line]
             self.assertEqual((done.returncode, found), (int(result != "ok"), [result] * 4), done.stdout)
@@ -374,13 +374,17 @@ class Make(Tools):
         self.assertEqual(self.make("test", "TESTS=unit lint"),
                          ["tools/setup test SETUP=yes FLAGS=", "ci/test --out build unit lint SETUP= FLAGS="])
         self.assertEqual(self.make("edit")[1], "tools/edit --out build SETUP= FLAGS=")
+        for target, call in {"matrix": "./matrix/run --out example/build --project example",
+                             "cells": "./matrix/run --project example --list",
+                             "edit": "tools/edit --out example/build --project example"}.items():  # fmt: skip
+            self.assertEqual(self.make(target, "PROJECT=example")[-1], f"{call} SETUP= FLAGS=")
         self.assertEqual(self.make("help"), [])
         self.assertEqual(self.run_tool("bash", ".ci/run", O="elsewhere").returncode, 0)
 
     def test_help_is_the_default(self) -> None:
         """And names every target and variable."""
         said = self.run_tool("make").stdout
-        for word in ("matrix", "cells", "test", "edit", "refresh", "clean", "CELLS", "KSRC", "FILTER", "JOBS", "O=", "SETUP"):
+        for word in ("matrix", "cells", "test", "edit", "refresh", "clean", "CELLS", "KSRC", "FILTER", "JOBS", "O=", "SETUP", "PROJECT"):
             self.assertIn(word, said)
 
     def test_clean(self) -> None:
