@@ -37,7 +37,7 @@ help:
 	@echo 'make fresh     install an empty Debian into the build folder (as root), and run there what the README says'
 	@echo '               DEBIAN=12                      this release (12, or 13, the default)'
 	@echo 'make mutants   put mistakes into the series, one at a time, and see the tests find them'
-	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: x86_64-thp), only these'
+	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: those with mutants = true), only these'
 	@echo '               GENERATED=yes                  not those of matrix/mutants/: change each added line in small ways'
 	@echo 'make coverage  what of the added lines the suites and the selftests execute, CELLS= as above'
 	@echo 'make edit      the series as git commits, to work on; says where'
