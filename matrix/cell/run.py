@@ -2,6 +2,7 @@
 """One cell from its fragments to its result.json: build once, then boot for KUnit's suites, for the selftests, or both."""
 
 import difflib
+import functools
 import re
 import shlex
 import shutil
@@ -39,11 +40,12 @@ def result_name(cell: Cell, kind: str, base: bool = False) -> str:
 
 def expected_tests(root: Path, cell: Cell, kind: str) -> Expected:
     """The tests of a boot."""
-    return expected.load(root / LIST).of(cell.expected, _suites(kind))
+    return expected.load(root / LIST).of(cell.expected, _suites(root, kind))
 
 
-def _suites(kind: str) -> expected.Suites:
-    return lambda suite: (suite == selftests.SUITE) == (kind == E2E)
+def _suites(root: Path, kind: str) -> expected.Suites:
+    kit = project.load(root).selftests
+    return lambda suite: (kit is not None and suite == kit.suite) == (kind == E2E)
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def finish(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Result:
     if site.base:
         evidence = replace(evidence, settle=lambda ran: Expected(list(ran), [(name, "") for name in ran]))
     elif job.update:
-        evidence = replace(evidence, settle=lambda ran: _updated(site, job, ran).of(job.cell.expected, _suites(job.kind)))
+        evidence = replace(evidence, settle=lambda ran: _updated(site, job, ran).of(job.cell.expected, _suites(site.root, job.kind)))
     verdict = _judge(evidence, results / "console.log" if "boot" in steps.seconds else None)
     if job.update:
         _update(site, job, verdict)
@@ -267,7 +269,7 @@ def _compare(site: Site, verdict: Verdict, cell: Cell) -> None:
 
 def _updated(site: Site, job: Job, ran: Mapping[str, ktap.Node]) -> expected.Listing:
     listing = expected.load(site.root / LIST)
-    listing.update(ran, job.cell.expected, _suites(job.kind))
+    listing.update(ran, job.cell.expected, _suites(site.root, job.kind))
     return listing
 
 

@@ -6,12 +6,11 @@ import unittest
 from pathlib import Path
 
 from matrix.cell import cells, selftests
-from matrix.cell.run import E2E, KUNIT, manifest_path
+from matrix.cell.run import E2E, KUNIT, expected_tests
 from matrix.common import project
 from matrix.common.errors import WrongUse
 from matrix.proof import mutants
 from matrix.tree import source, tree
-from matrix.verdict import manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = """\
@@ -102,8 +101,7 @@ class Ours(unittest.TestCase):
                     self.assertIn(cell.arch, tested.build)
                     self.assertTrue(cells.asked(cell))
                     for kind in (KUNIT, E2E) if tested.selftests else (KUNIT,):
-                        expected = manifest.load(manifest_path(cell, kind))
-                        self.assertTrue(expected and expected.tests, cell.name)
+                        self.assertTrue(expected_tests(root, cell, kind).tests, cell.name)
                     if tested.selftests:
                         self.assertTrue(selftests.load(root, cell))
 

@@ -12,6 +12,7 @@ from unittest import mock
 from matrix.cell import build
 from matrix.tests.test_run import TOUCHED, Fake
 from matrix.verdict.evidence import Evidence
+from matrix.verdict.expected import Expected
 from matrix.verdict.warnings import warned
 
 OURS = "virt/kvm/guest_memfd.c"
@@ -134,7 +135,7 @@ class Named(unittest.TestCase):
         """Every touched file that a warning names counts, for the chain of includes may be that of another compiler."""
         touched = frozenset({"virt/kvm/a.h", "virt/kvm/b.c", "mm/c.h", "mm/d.c"})
         log = "In file included from ../virt/kvm/b.c:1:\n../virt/kvm/a.h:3:1: warning: x\n../mm/c.h:1:1: note: in macro\n"
-        found, names = warned(Evidence({}, None, None, touched, build_log=log))
+        found, names = warned(Evidence({}, None, Expected(), touched, build_log=log))
         self.assertEqual((len(found), names), (1, {"virt/kvm/a.h", "virt/kvm/b.c", "mm/c.h"}))
 
 
