@@ -10,9 +10,10 @@
  *
  *	kvm_gmem_kunit.seed=<seed> kvm_gmem_kunit.ops=<number>
  *
- * "concurrent" runs threads that fault, allocate, punch and bind the same hugepages
- * of one file, and finally closes the file.  A number of rounds limits it, not a
- * time.  It is also meant for kernels with lockdep, KASAN and KCSAN.
+ * "concurrent" runs threads that fault, allocate and punch the same hugepages of one
+ * file while the rest of the file is bound and unbound.  Finally, it closes the file.
+ * A number of rounds limits it, not a time.  It is also meant for kernels with
+ * lockdep, KASAN and KCSAN.
  */
 #include <kunit/resource.h>
 #include <kunit/static_stub.h>
