@@ -2,6 +2,7 @@
 """The verdict on a clean run that was spoiled in one place."""
 
 import io
+import re
 import time
 import tracemalloc
 import unittest
@@ -322,6 +323,28 @@ class Clean(unittest.TestCase):
         with mock.patch.object(reader, "LONG", 300), mock.patch.object(reader, "CHUNK", 1000):
             for at in range(250, 350):
                 self.assertFalse(verdict(CLEAN + "x" * at + " BUG: KASAN: y\n").green, at)
+
+    def test_long_lines(self) -> None:
+        """A splat is found wherever a long line is cut, and a piece of one is no result."""
+        splat, size = b" BUG: KASAN: y", reader.LONG
+        for cut in (size, reader.CHUNK - len(CLEAN)):
+            for at in range(cut - len(splat), cut + 1):
+                found = verdict(CLEAN.encode() + b"x" * at + splat + b"z" * size + b"\n")
+                self.assertEqual({reason.code for reason in found.reasons}, {"splat"}, at)
+        head, tail = CLEAN.encode().split(b"    ok 2 two\n")
+        with mock.patch.multiple(reader, LONG=300, CHUNK=1000, OVERLAP=200):
+            for at in range(1, 2000):
+                self.assertIn("missing", {r.code for r in verdict(head + b"x" * at + b"    ok 2 two\n" + tail).reasons}, at)
+
+    def test_swallowed_letters(self) -> None:
+        """An escape sequence that was cut does not hide the first letter of a splat, an entire one does no harm."""
+        for sequence in ("\x1b", "\x1b\x1b", "\x1b[", "\x1b[3", "\x1b[0;", "\x1b[0m\x1b[", "\x1b[0mtwo \x1b[1"):
+            for line in SPLATS:
+                anchored = re.match(r"RIP: |BUG kmalloc|kunit: |Bail|ERROR:", line) and " " in sequence
+                if anchored or (sequence[-1] != "\x1b" and not line[0].isalpha()):  # not the kernel's line, not a sequence
+                    continue
+                for before in ("", "[    1.234567] ", "hel[    1.234567] "):
+                    self.assertIn("splat", {reason.code for reason in verdict(f"{before}{sequence}{line}\n").reasons}, line)
 
     def test_expected_warning(self) -> None:
         """A WARN that a test suppresses (lib/kunit/bug.c) prints nothing, the test may well mention it."""

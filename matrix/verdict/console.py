@@ -11,11 +11,12 @@ from matrix.verdict.evidence import MOST, WIDTH
 CHUNK = 1 << 20  # bytes read at once
 LARGEST = 16 << 20  # bytes, and
 LINES = 250_000  # lines: no healthy boot prints as much, and the scan stays bounded
-LONG = 1 << 16  # bytes; a longer line is looked at in pieces of this size
+LONG = 1 << 16  # bytes; a longer line is searched in pieces of this size
+OVERLAP = 1 << 12  # bytes that such a piece shares with the one before
 
 ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_c])")
-# The same, but a capital stays: half a sequence may be followed by the B of BUG.
-CAUTIOUS = re.compile(rb"\x1b+(?:\[[0-?]*(?:[ -/]*[@a-z{|}~])?|[\\-_c])?")
+# A sequence that was cut takes the first letter of what follows for its own, the B of BUG say.
+SWALLOWED = re.compile(rb"(?<!\x1b)\x1b++(?:\[[0-?]*[ -/]*)?([@-Z\\-~])(?=\w)")
 CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n") + b"\x7f"
 # kernel/printk/printk.c, info_print_prefix(): "<6>[    1.234567][    T1] "
 PREFIX = re.compile(r"(?:<\d+>)?(?:\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])?|\[ *[TC]\d+\]|(?<=>)) ?")
@@ -41,11 +42,12 @@ class Console:
             if number > LINES:
                 self.whole = False
                 break
-            seen = False
-            for text in INSIDE.split(_text(ESCAPE.sub(b"", raw))):
-                seen |= self._line(number, PREFIX.sub("", text, count=1) if PREFIX.match(text) else text, ended)
-            if not seen and b"\x1b" in raw:
-                self._splat(number, _text(CAUTIOUS.sub(b"", raw)))
+            before = self.count
+            taken = [self._line(number, text, ended) for text in _texts(raw)]
+            if b"\x1b" in raw and self.count == before and not all(taken):
+                for form in (rb"\1", rb" \1"):
+                    for text in _texts(SWALLOWED.sub(form, raw)):
+                        self._splat(number, text)
         self.whole &= not stream.read(1)
         self.ktap.finish()
         self.tests: dict[str, ktap.Node] = {}
@@ -81,27 +83,34 @@ class Console:
 def lines(stream: BinaryIO, most: int) -> Iterator[tuple[bytes, bool]]:
     """The lines in the first most bytes of a console, and whether they ended.
 
-    CR ends one, too, and a long one comes in pieces that overlap.
+    CR ends one, too. A long one comes in pieces that overlap, none of which is a line that ended.
     """
-    rest = b""
+    rest, cut = b"", False  # cut: rest is not the beginning of its line
     while chunk := stream.read(min(CHUNK, most)):
         most -= len(chunk)
         data = rest + chunk
         held = data.endswith(b"\r")  # a LF may follow
         data = data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *whole, rest = data.split(b"\n")
+        for line in whole:
+            yield from _pieces(line, cut)
+            cut = False
         if len(rest) > LONG:
-            whole.append(rest)
-            rest = b""
+            yield from _pieces(rest, True)
+            rest, cut = rest[-OVERLAP:], True
         if held:
             rest += b"\r"
-        for line in whole:
-            for start in range(0, len(line) or 1, LONG):
-                yield line[max(0, start - WIDTH) : start + LONG], True
     if rest:
         yield rest, False
 
 
-def _text(line: bytes) -> str:
-    """Without control bytes; bad UTF-8 is replaced."""
-    return line.translate(None, CONTROL).decode(errors="replace").rstrip()
+def _pieces(line: bytes, cut: bool) -> Iterator[tuple[bytes, bool]]:
+    for start in range(0, len(line) or 1, LONG):
+        yield line[max(0, start - OVERLAP) : start + LONG], len(line) <= LONG and not cut
+
+
+def _texts(line: bytes) -> Iterator[str]:
+    """The messages in a line, without control bytes and printk's prefix; bad UTF-8 is replaced."""
+    plain = ESCAPE.sub(b"", line).translate(None, CONTROL).decode(errors="replace").rstrip()
+    for text in INSIDE.split(plain):
+        yield PREFIX.sub("", text, count=1) if PREFIX.match(text) else text

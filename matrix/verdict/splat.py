@@ -3,7 +3,7 @@
 
 The strings are those of Linux 7.3 and, where they differ, of the years before it. Two harmless lines of
 a healthy boot must stay out: the WARNING of CPU mitigations (arch/x86/kernel/cpu/bugs.c, always behind
-the name of the vulnerability) and KUnit's own "# test: …" diagnostics, which the KTAP reader takes.
+the name of the vulnerability, or a letter of an escape sequence and that) and KUnit's own "# test: …" diagnostics, which the KTAP reader takes.
 """
 
 import re
@@ -45,7 +45,7 @@ SPLATS = (
              r"|Fixing recursive fault|Asynchronous fault|Corrupted page table|unchecked MSR access"
              r"|unhandled exception: |exited with (?:irqs disabled|preempt_count)|\[Hardware Error\]"),
     ("BUG", r"\bBUG:|kernel BUG at"),
-    ("WARNING", rf"^(?!(?:{MITIGATIONS}) *: ).*\bWARNING: "),
+    ("WARNING", rf"^(?! ?\w?(?:{MITIGATIONS}) *: ).*\bWARNING: "),
     ("CPU", r"CPU\d+:? (?:failed to (?:report alive state|come online)|is stuck in kernel)"),
     ("irq", r"irq \d+: nobody cared|Reboot failed"),
     ("lost messages", r"\*\* \d+ (?:printk )?messages dropped|printk: dropped \d+ messages|output lines suppressed"),
