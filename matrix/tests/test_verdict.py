@@ -243,6 +243,15 @@ WARNINGS = {
     "objtool": "virt/kvm/guest_memfd.o: warning: objtool: kvm_gmem_fault+0x1c: unreachable instruction",
     "objtool on vmlinux": "vmlinux.o: warning: objtool: kvm_gmem_fault+0x1c: call without frame pointer save",
     "ld": "ld: virt/kvm/guest_memfd.o: in function `f': warning: relocation",
+    "ld, in two lines": (
+        "ld: virt/kvm/guest_memfd.o: in function `kvm_gmem_fault':\nguest_memfd.c:(.text+0x1): warning: the `x' function is dangerous"),
+    "ld, in two lines, the second time": (
+        "vmlinux.a(virt/kvm/guest_memfd.o): in function `f':\nmemfd.h:(.text+0x1): warning: x\nmemfd.h:(.text+0x2): warning: y"),
+    "as": "virt/kvm/guest_memfd.s:1: Warning: missing operand; zero assumed",
+    "as, of a file that gcc made": "/tmp/ccAb12Cd.s: Assembler messages:\n/tmp/ccAb12Cd.s:12: Warning: missing operand; zero assumed",
+    "as, through a pipe": "{standard input}:12: Warning: missing operand; zero assumed",
+    "clock skew": "make: warning:  Clock skew detected.  Your build may be incomplete.",
+    "clock skew in a sub-make": "make[3]: warning:  Clock skew detected.  Your build may be incomplete.",
     "modpost section": "WARNING: modpost: vmlinux: section mismatch in reference: f+0x1 (section: .text) -> g (section: .init.text)",
     "modpost description": "WARNING: modpost: missing MODULE_DESCRIPTION() in virt/kvm/tests/a_kunit.o",
     "Kconfig dependencies": "WARNING: unmet direct dependencies detected for KVM_GUEST_MEMFD",
@@ -258,6 +267,9 @@ FOREIGN = {
     "inlined into another file": (
         "In function 'check',\n    inlined from 'g' at mm/gup.c:4:23:\ninclude/linux/x.h:3:15: warning: call to 'x'"),
     "ld": "ld: warning: vmlinux has a LOAD segment with RWX permissions",
+    "ld, in two lines": "ld: mm/gup.o: in function `f':\ngup.c:(.text+0x1): warning: the `x' function is dangerous",
+    "ld, one of ours without a warning": "ld: virt/kvm/guest_memfd.o: in function `f':\nmake[3]: Leaving\ngup.c:(.text+0x1): warning: x",
+    "as": "mm/gup.s:1: Warning: missing operand; zero assumed",
     "make": "make[1]: warning: jobserver unavailable: using -j1.",
 }
 
