@@ -19,12 +19,12 @@ SPLATS = (
     ("KMSAN", r"BUG: KMSAN"),
     ("UBSAN", r"UBSAN: "),
     ("panic", r"Kernel panic|PANIC: "),
-    ("kmemleak", r"new suspected memory leaks|unreferenced object\b|Kernel memory leak detector disabled"),
+    ("kmemleak", r"new suspected memory leaks|unreferenced object\b"),
     ("lockdep", r"possible (?:recursive|circular) locking|irq lock inversion|inconsistent lock state"
                 r"|unsafe lock order|Invalid wait context|suspicious RCU usage|bad (?:unlock balance|contention)"
                 r"|held lock freed|still has locks held|lock held when returning|Nested lock was not taken"
                 r"|INFO: lockdep is turned off|INFO: trying to register non-static key|DEBUG_LOCKS_WARN_ON"
-                r"|turning off the locking correctness|Disabling lock debugging"
+                r"|turning off the locking correctness"
                 r"|Increase LOCKDEP_|CPU \d+ left hardirqs enabled|lockdep:\S{1,80} bad path"),
     ("RCU stall", r"self-detected stall|detected (?:expedited )?stalls?\b|\bkthread starved for"
                   r"|kthread timer wakeup didn't happen"),
@@ -36,7 +36,7 @@ SPLATS = (
     ("bad page", r"Bad page|Bad rss-counter|page dumped because|page:[0-9a-f]+ is uninitialized|: bad p[gm4u]d\b"),
     ("refcount", r"refcount_t: "),
     ("corruption", r"list_(?:add|del) corruption|detected buffer overflow|Kernel memory (?:exposure|overwrite)"
-                   r"|stack is corrupted|overran stack|Insufficient stack space|ODEBUG: |CFI failure"
+                   r"|stack is corrupted|overran stack|Insufficient stack space|ODEBUG: (?!selftest passed$)|CFI failure"
                    r"|^ *BUG .{1,80} \((?:Not t|T)ainted|(?:Padding|Redzone|Poison) overwritten"
                    r"|pagealloc: memory corruption|bit error|Busy inodes after unmount"),
     ("Oops", r"\bOops\b|Internal error: |Unable to handle kernel|unable to handle|NULL pointer dereference"
