@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
 from pathlib import Path
@@ -18,7 +19,7 @@ from matrix.verdict import report
 from matrix.cell.cells import Cell
 from matrix.cell.run import E2E, KUNIT, Job, Site, expected_tests, failed_check, result_name, run
 from matrix.common import project
-from matrix.common.errors import MatrixError, WrongUse
+from matrix.common.errors import MachineError, MatrixError, WrongUse
 from matrix.common.session import guarded, locked, sayer, side_by_side
 from matrix.verdict.judge import matches
 
@@ -30,6 +31,7 @@ JOBS: dict[str, Callable[[Cell], bool]] = {
     "mutants": lambda cell: cell.mutants, "generated": lambda cell: cell.generated,
 }  # fmt: skip
 
+SUMMARY = ("summary.json", "summary.md")
 EXAMPLES = """examples:
   ./matrix/run                                 the cells of the gate
   ./matrix/run --list                          all cells and what each one proves
@@ -100,17 +102,14 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
     kinds = both if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
     names = {cell.name: [result_name(cell, kind, options.base) for kind in kinds] for cell in chosen}
     if options.merge:
+        _clear(out, SUMMARY)
         return _end(out, report.merge(options.merge, sum(names.values(), [])))
     if options.base:
         chosen = [cells.on_base(cell) for cell in chosen]
     _check(options, out, root, chosen, kinds)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        for name in ("summary.json", "summary.md"):  # nothing old may stand beside what is new
-            (out / "results" / name).unlink(missing_ok=True)
-        for cell in chosen:
-            for name in names[cell.name]:
-                shutil.rmtree(out / "results" / name, ignore_errors=True)
+        _clear(out, [*SUMMARY, *sum((names[cell.name] for cell in chosen), [])])
         say = sayer()
         prepared = (tree.pristine if options.base else prepare)(root, out, options.ksrc, say)
         say(f"kernel: Linux {prepared.version}, {prepared.origin}")
@@ -173,6 +172,23 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
         if E2E in kinds:
             selftests.load(root, cell)
             build.need_static_libc(cell)
+
+
+def _clear(out: Path, names: Sequence[str]) -> None:
+    """Removes what an earlier run left. Raises MachineError when the results cannot be written."""
+    folder = out / "results"
+    try:
+        for name in names:
+            if (folder / name).is_dir() and not (folder / name).is_symlink():
+                shutil.rmtree(folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as err:
+        text = f"{err.filename or folder}: {err.strerror}; make {folder} writable or take another build folder (--out DIR)"
+        raise MachineError(text) from err
 
 
 def _check_expected(root: Path, glob: str, cell: Cell, kind: str) -> None:
