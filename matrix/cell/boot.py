@@ -8,6 +8,7 @@ from pathlib import Path
 from matrix.common import proc
 from matrix.cell.build import common, environment, kunit
 from matrix.cell.cells import Cell
+from matrix.verdict.console import LARGEST
 
 SHIM = Path(__file__).resolve().parent / "shim"
 GRACE = 30.0  # seconds that kunit.py gets beyond its own time limit before it is killed
@@ -32,7 +33,12 @@ def boot(argv: list[str], log: Path, seconds: float, until: Callable[[], bool] |
 
 
 def parse_command(tree: Path, console: Path, junit: Path) -> list[str]:
-    """kunit.py parse: console.log to junit.xml."""
+    """kunit.py parse: console.log to junit.xml; of one that is too long, the part that the verdict reads."""
+    if console.stat().st_size > LARGEST:
+        head = console.with_name("console-head.log")
+        with open(console, "rb") as source:
+            head.write_bytes(source.read(LARGEST))
+        console = head
     return [*kunit(tree, "parse"), f"--junit={junit}", "--summary", str(console)]
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 import unittest
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from matrix.common import proc
 from matrix.common.errors import MachineError, WrongUse
 from matrix.tests.consoles import CLEAN, TESTS, listing, spoil
 from matrix.tree.tree import PreparedTree
+from matrix.verdict import report
 
 ROOT = Path(__file__).resolve().parents[2]
 TOUCHED = frozenset({"virt/kvm/guest_memfd.c"})
@@ -222,6 +224,21 @@ class Run(Fake):
             self.assertEqual(self.run_main("one")[0], 1)
         self.assertEqual(self.result()["reasons"][0], {"code": "hang", "text": "boot did not end within 0 s"})
 
+    def test_endless_console(self) -> None:
+        """kunit.py parses no more than the verdict reads, and figures are taken from a bounded part."""
+        self.play(exec={"text": "    # a_test: # pages: 1\n" + CLEAN + "x\n" * 2000})
+        with mock.patch("matrix.cell.boot.LARGEST", 3000):
+            self.run_main("one")
+        head = self.out / "results/one/console-head.log"
+        self.assertEqual((head.stat().st_size, self.calls()[-1][-1]), (3000, str(head)))
+        console = self.root / "console.log"
+        with open(console, "wb") as file:
+            file.write(b"    # a_test: # pages: 1\n" + b"[    1.234567] a message of the kernel\n" * 1_000_000)
+        tracemalloc.start()
+        self.assertEqual(report.figures(console), ["a_test: pages: 1"])
+        self.assertLess(tracemalloc.get_traced_memory()[1], 16 << 20)
+        tracemalloc.stop()
+
     def test_no_junit(self) -> None:
         """kunit.py parse that fails on a log that we find clean is not passed over."""
         self.play(parse={"status": 1})
@@ -372,6 +389,22 @@ class Refused(Fake):
         for error in (WrongUse("the series does not apply"), MachineError("no network")):
             with mock.patch(f"{__name__}.prepared", side_effect=error):
                 self.check(error.status, f"matrix: {error}\n")
+
+    def test_results_that_cannot_be_written(self) -> None:
+        """Says so before the kernel is prepared, and leaves no older result or summary."""
+        self.run_main("one")
+        (self.out / "results/one").rename(self.root / "elsewhere")
+        (self.out / "results/one").symlink_to(self.root / "elsewhere")
+        self.check(0, "one: green", "one")  # the link was in the way, it goes
+        self.assertFalse((self.out / "results/one").is_symlink())
+        with mock.patch(f"{__name__}.prepared", side_effect=AssertionError("prepared")):
+            for name in ("matrix.main.shutil.rmtree", "matrix.main.tempfile.TemporaryFile"):
+                with mock.patch(name, side_effect=OSError(30, "Read-only file system")):
+                    self.check(3, "Read-only file system; make ", "one")
+            shutil.rmtree(self.out / "results")
+            (self.out / "results").touch()
+            self.check(3, "results writable or take another build folder (--out DIR)", "one")
+            self.check(3, "results writable or take another build folder (--out DIR)", "--merge", str(self.root))
 
     def test_disk_full(self) -> None:
         """In a child, and in our own writing; nothing of an earlier run is left to look like a result."""

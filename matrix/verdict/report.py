@@ -4,17 +4,19 @@
 import json
 import re
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
 from matrix.verdict import ktap
 from matrix.common.errors import WrongUse
+from matrix.verdict.console import LARGEST, LINES, lines
 from matrix.verdict.evidence import Reason
 from matrix.verdict.judge import Verdict
 
 STEPS = ("configure", "build", "selftests", "boot")
 SHOWN = 5  # reasons of a cell in the table
-FIGURE = re.compile(r"^ *# (\w+): # ([\w ,-]+: \d.*)", re.MULTILINE)  # of init.c: "    # test: # huge mappings: 7"
+FIGURE = re.compile(r"^ *# (\w+): # ([\w ,-]+: \d.*)")  # of init.c: "    # test: # huge mappings: 7"
 MOST_FIGURES = 20
 
 
@@ -76,8 +78,10 @@ def figures(console: Path) -> list[str]:
     """What selftests measured: their TAP messages of the form "# name: number…", each behind the selftest's name."""
     if not console.exists():
         return []
-    found = FIGURE.findall(console.read_text("utf-8", "replace"))
-    return [f"{test}: {figure.rstrip()}" for test, figure in found[:MOST_FIGURES]]
+    with open(console, "rb") as stream:
+        texts = (line.decode(errors="replace") for line, ended in islice(lines(stream, LARGEST), LINES) if ended)
+        found = (f"{match[1]}: {match[2].rstrip()}" for text in texts if (match := FIGURE.match(text)))
+        return list(islice(found, MOST_FIGURES))
 
 
 def _row(result: Result) -> list[str]:
