@@ -2,6 +2,7 @@
 """Configure and build a cell with the prepared tree's own kunit.py."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -21,6 +22,8 @@ PROBE_SECONDS = 60.0
 # What a boot needs of a build directory: the kernel_path of configs/*.py.
 IMAGES = ("arch/x86/boot/bzImage", "arch/arm64/boot/Image")
 CCACHE = Path("/usr/lib/ccache")  # where Debian has it under the names of the compilers
+MACRO = re.compile(r'#define (\w+)\s+"(.*)"')
+BANNER = "Linux version {UTS_RELEASE} ({LINUX_COMPILE_BY}@{LINUX_COMPILE_HOST}) ({LINUX_COMPILER}) {UTS_VERSION}"
 WARNED = ".matrix-warned"  # in a build directory, see begin()
 SLACK = 2 * 10**9  # ns; no file system has coarser times
 LINKED = (".o", ".a", ".ko")
@@ -89,6 +92,16 @@ def make_command(tree: Path, cell: Cell, build: Path, jobs: int) -> list[str]:
     """What kunit.py build calls, without the seconds that it takes to find a .config of its own unchanged."""
     return ["make", "-C", str(tree), f"ARCH={cell.arch}", f"CROSS_COMPILE={cell.cross_compile}", f"O={build}", f"--jobs={jobs}",
             "--silent", "all"]  # fmt: skip
+
+
+def banner(build: Path) -> str:
+    """What the kernel prints of itself first (init/version-timestamp.c); "" when it was not linked."""
+    paths = [build / "include/generated" / name for name in ("utsrelease.h", "utsversion.h", "compile.h")]
+    macros = dict(MACRO.findall("\n".join(path.read_text("utf-8") for path in paths if path.exists())))
+    try:
+        return BANNER.format_map(macros)
+    except KeyError:
+        return ""
 
 
 def forget_objects(build: Path, since: int, names: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from matrix.verdict.report import Result
 from matrix.verdict.warnings import warned
 
 # With one of these the console does not show which tests exist.
-BLIND = frozenset({"check", "config", "build", "boot", "hang", "exec", "ktap", "end"})
+BLIND = frozenset({"check", "config", "build", "boot", "hang", "exec", "kernel", "ktap", "end"})
 KUNIT, E2E = "kunit", "e2e"  # what a boot is for
 LIST = "matrix/expected.txt"
 SELFTESTS_SECONDS = 600.0  # to build them
@@ -146,6 +146,7 @@ def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool
         if not evidence.built:
             break
     evidence = replace(evidence, build_log=log.read_text("utf-8", "replace"))
+    evidence = replace(evidence, banner=build.banner(folder))
     if (folder / ".config").exists():
         shutil.copyfile(folder / ".config", results / ".config")
         evidence = replace(evidence, got=options((folder / ".config").read_text("utf-8")))
@@ -242,6 +243,7 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
         config.write_text(boot.initramfs_config(cell, folder / "e2e.cpio", boot.WITHOUT_KUNIT), "utf-8")
         limit = BOOT_SECONDS + sum(test.seconds for test in chosen(site, job))
         cell, glob = replace(cell, qemu_config=config, boot_seconds=limit), ""
+    evidence = replace(evidence, arguments=boot.arguments(cell, glob, job.kind == E2E))
     argv = boot.exec_command(site.tree.path, cell, job.image or folder, glob)
     steps.commands["boot"] = build.shell(argv, {"PATH": f'{shlex.quote(str(boot.SHIM))}:"$PATH"'})
     enough = job.until or (lambda console: False)

@@ -10,13 +10,15 @@ from matrix.verdict.evidence import Evidence
 from matrix.verdict.expected import Expected
 from matrix.verdict.judge import Verdict, judge
 
+BANNER = "Linux version 7.3.4 (user@host) (gcc (Debian 12.2.0-14) 12.2.0) #1 SMP PREEMPT_DYNAMIC"
+BOOT = f"{BANNER}\nKernel command line: kunit.enable=1 console=ttyS0 kunit_shutdown=reboot\n"
 # The shape that lib/kunit/test.c and lib/kunit/executor.c of 7.3 print, with a boot around it.
 CLEAN = """\
 [12:00:00] Starting KUnit Kernel (1/1)...
 Running tests with:
 $ qemu-system-x86_64 -nodefaults -m 1024 -append 'oops=panic panic=-1 kunit.enable=1'
-Linux version 7.3.4 (gcc (Debian 12.2.0-14) 12.2.0) #1 SMP PREEMPT_DYNAMIC
-Command line: console=ttyS0 oops=panic panic=-1
+Linux version 7.3.4 (user@host) (gcc (Debian 12.2.0-14) 12.2.0) #1 SMP PREEMPT_DYNAMIC
+Command line: oops=panic panic=-1 kunit.enable=1 console=ttyS0 kunit_shutdown=reboot
 Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on, data leaks possible via Spectre v2 BHB attacks!
 RETBleed: WARNING: Spectre v2 mitigation leaves CPU vulnerable to RETBleed attacks, data leaks possible!
 kasan: KernelAddressSanitizer initialized
@@ -77,7 +79,8 @@ TESTS: dict[str, str | None] = {
 }
 
 # The same of matrix/cell/init.c.
-E2E = """\
+E2E = BOOT + """\
+Command line: kunit.enable=1 console=ttyS0 kunit.enable=0 kunit_shutdown=none panic=-1
 kvm: Nested Paging enabled
 kunit: disabled
 Run /init as init process
@@ -133,6 +136,8 @@ FULL = Evidence(
     expected=expect(TESTS),
     touched=frozenset({"virt/kvm/guest_memfd.c", "include/uapi/linux/kvm.h", "virt/kvm/tests/a_kunit.c"}),
     limit=300,
+    banner=BANNER,
+    arguments=("kunit.enable=1",),
 )
 
 

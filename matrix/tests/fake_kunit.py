@@ -13,6 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+BANNER = "Linux version 7.3.4 (user@host) (gcc (Debian 12.2.0-14) 12.2.0) #1 SMP PREEMPT_DYNAMIC"
+HEADERS = {
+    "utsrelease.h": '#define UTS_RELEASE "7.3.4"\n',
+    "utsversion.h": '#define UTS_VERSION "#1 SMP PREEMPT_DYNAMIC"\n',
+    "compile.h": '#define UTS_MACHINE\t\t"x86_64"\n#define LINUX_COMPILE_BY\t"user"\n#define LINUX_COMPILE_HOST\t"host"\n'
+                 '#define LINUX_COMPILER\t\t"gcc (Debian 12.2.0-14) 12.2.0"\n',
+}
+
 
 def compile_objects(tree: Path, folder: Path, objects: list[dict[str, Any]]) -> tuple[int, str]:
     """What make does with {name, deps, text, status}: builds what is missing, stops at an error. (status, what the compiler says)."""
@@ -57,7 +65,20 @@ def main() -> int:
         time.sleep(60)
     if play.get("lost") == "traceback":
         raise UnicodeDecodeError("utf-8", b"", 0, 1, "as kunit.py does on what a compiler says")
-    print(play.get("text", ""), said, sep="\n", flush=True)
+    if verb == "build":
+        generated = folder / "include/generated"
+        generated.mkdir(parents=True, exist_ok=True)
+        for name, text in HEADERS.items():
+            (generated / name).write_text(text, "utf-8")
+    text = play.get("text", "")
+    if verb == "exec" and "KTAP version" in text:  # as the kernel would, unless the scenario says other things
+        words = [word.partition("=")[2] for word in options if word.startswith("--kernel_args=")]
+        words += ["kunit.filter_glob=" + word for word in options if not word.startswith("-")]
+        words += ["kunit.enable=1", "kunit_shutdown=reboot", *(["kunit.enable=0", "kunit_shutdown=none"] if key == "e2e" else [])]
+        print("Command line:", *(() if play.get("no_arguments") else words))
+        if "Linux version" not in text:
+            print(play.get("banner", BANNER))
+    print(text, said, sep="\n", flush=True)
     time.sleep(play.get("seconds", 0))
     return int(play.get("status", status))
 

@@ -16,6 +16,7 @@ from matrix.verdict.expected import load
 from matrix.verdict.judge import Verdict, judge
 
 CASES = Path(__file__).resolve().parents[1] / "verdict/cases"
+BANNER = "Linux version 7.3.4 (user@host) (gcc (Debian 12.2.0-14) 12.2.0) #13 SMP PREEMPT"  # of the cases by hand
 # Where a splat.txt is put into a clean console: in front of the match, which reasons it then gets if the console ends
 # with it, and where the verdict has to see it.
 PLACES = {
@@ -63,7 +64,7 @@ def verdict(folder: Path, console: bytes | None, given: dict[str, Any]) -> Verdi
     fields: dict[str, Any] = {
         "asked": options(text(folder / "asked.config")), "got": options(text(folder / ".config")),
         "expected": load(folder / "manifest.txt").of(""), "build_log": text(folder / "build.log"),
-        "touched": frozenset(given.get("touched", ())),
+        "touched": frozenset(given.get("touched", ())), "banner": BANNER,
     }  # fmt: skip
     fields |= {key: value for key, value in given.items() if key != "touched"}
     return judge(Evidence(**fields, console=None if console is None else io.BytesIO(console)))
@@ -105,7 +106,7 @@ class Cases(unittest.TestCase):
                         console, reasons = clean[:start] + splat, reasons[group]
                     else:
                         console = clean[:start] + splat + clean[start:]
-                    found = verdict(into, console.encode(), {})
+                    found = verdict(into, console.encode(), json.loads(text(into / "expected.json"))["given"])
                     self.check(found, expected, reasons)
                     for label in (text for code, text in reasons if code == "splat"):
                         self.assertTrue(any(reason.text.startswith(f"{label} ") for reason in found.reasons), label)

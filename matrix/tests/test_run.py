@@ -239,6 +239,13 @@ class Run(Fake):
         self.assertLess(tracemalloc.get_traced_memory()[1], 16 << 20)
         tracemalloc.stop()
 
+    def test_another_kernel(self) -> None:
+        """A console of another build, or of a boot that lost an argument, is not this cell's."""
+        for wrong in ({"banner": "Linux version 7.3.4 (a@b) (gcc) #7"}, {"no_arguments": True}):
+            self.play(exec={"text": CLEAN.replace("Linux version", "Linux").replace("Command line", "Line"), **wrong})
+            self.assertEqual(self.run_main("one")[0], 1)
+            self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["kernel"])
+
     def test_no_junit(self) -> None:
         """kunit.py parse that fails on a log that we find clean is not passed over."""
         self.play(parse={"status": 1})

@@ -12,7 +12,7 @@ from unittest import mock
 from matrix.verdict import ktap
 from matrix.verdict import console as reader, judge as module
 from matrix.verdict.expected import Expected
-from matrix.tests.consoles import CLEAN, FULL, TESTS, expect, spoil, verdict
+from matrix.tests.consoles import BOOT, CLEAN, FULL, TESTS, expect, spoil, verdict
 from matrix.verdict.evidence import Evidence
 from matrix.verdict.judge import judge, matches
 
@@ -191,6 +191,14 @@ STREAMS = {
     "a second header": ("    # Subtest: beta\n", "    # Subtest: beta\n    # Subtest: beta\n", "ktap", "a second header: beta"),
     "a late header": ("    # Subtest: beta\n    1..2\n", "    1..2\n    # Subtest: beta\n", "ktap", "a late header: beta"),
     "a result without a name": ("    ok 2 two", "    ok 2", "ktap", "result 2 has no name"),
+    "another release": ("Linux version 7.3.4", "Linux version 7.3.5", "kernel", "the console has Linux version 7.3.5"),
+    "another build": ("#1 SMP", "#2 SMP", "kernel", "the kernel that was built is Linux version 7.3.4"),
+    "another compiler": ("(Debian 12.2.0-14) 12.2.0)", "(Debian 13.1) 13.1)", "kernel", "the console has Linux version"),
+    "no version": ("Linux version", "Linux", "kernel", "the console has no 'Linux version'"),
+    "a second version": ("Command line", "Linux version 7.3.4\nCommand line", "kernel", "printed twice"),
+    "a second version after the tests": ("kvm: exiting", "Linux version 7.3.4\nkvm: exiting", "kernel", "printed twice"),
+    "no arguments": ("Command line", "Line", "kernel", "booted without kunit.enable=1"),
+    "an argument is lost": (" kunit.enable=1 console", " console", "kernel", "booted without kunit.enable=1"),
     "no reboot": ("reboot: Restarting system\n", "", "end", "no 'reboot: Restarting system' after"),
     "a power off instead": ("reboot: Restarting system\n", "reboot: Power down\n", "end", "no 'reboot: Restarting"),
     "a reboot before the end": ("ok 3 gamma\nkvm: exiting hardware virtualization\nreboot: Restarting system",
@@ -213,6 +221,7 @@ FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "build hangs": ({"timed_out": "build", "limit": 9}, "build", "build did not end within 9 s"),
     "boot hangs": ({"timed_out": "boot"}, "hang", "boot did not end within 300 s"),
     "exec fails": ({"exec_status": 1}, "exec", "kunit.py exec ends with status 1"),
+    "no version of the kernel": ({"banner": ""}, "kernel", "the build left no version"),
     "kunit.py parse disagrees": ({"parse_status": 1}, "kunit", "kunit.py parse ends with status 1"),
     "nothing is expected": ({"expected": Expected()}, "expected", "--update-expected"),
 }  # fmt: skip
@@ -371,7 +380,7 @@ class Clean(unittest.TestCase):
 
     def test_filter(self) -> None:
         """With a filter only the tests that it selects have to run."""
-        text = "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one\nok 1 alpha\n"
+        text = BOOT + "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one\nok 1 alpha\n"
         for glob in ("alpha.one", "alph?.o*", "*.one", "[a-b]lpha.[!t]*"):
             with self.subTest(glob):
                 self.check_green(text + "reboot: Restarting system\n", glob=glob)
@@ -476,7 +485,7 @@ class Spoiled(unittest.TestCase):
 
     def test_all_skipped(self) -> None:
         """Even where every test may skip."""
-        text = ("KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one # SKIP no\n"
+        text = (BOOT + "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one # SKIP no\n"
                 "ok 1 alpha # SKIP\nreboot: Restarting system\n")  # fmt: skip
         self.check_red("test", "no test passed", text, expected=expect({"alpha.one": "no"}))
         self.check_red("skip", "alpha.one", text, expected=expect({"alpha.one": None}))
@@ -518,7 +527,7 @@ class Spoiled(unittest.TestCase):
 
     def test_checks_that_cannot_run(self) -> None:
         """An error in any check is red and does not hide the others."""
-        for name in ("check_steps", "check_config", "check_warnings", "check_splats", "check_stream", "check_tests",
+        for name in ("check_steps", "check_config", "check_warnings", "check_splats", "check_kernel", "check_stream", "check_tests",
                      "check_end", "Console"):  # fmt: skip
             with self.subTest(name), mock.patch.object(module, name, side_effect=ZeroDivisionError("oops")):
                 self.check_red("check", "check could not run")

@@ -22,6 +22,8 @@ CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n") + b"\x7f"
 PREFIX = re.compile(r"(?:<\d+>)?(?:\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])?|\[ *[TC]\d+\]|(?<=>)) ?")
 INSIDE = re.compile(r"(?<!^)(?=\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? )")
 RESTART = re.compile(r"reboot: Restarting system")
+BANNER = re.compile(r"Linux version \d.*")
+ARGUMENTS = re.compile(r"(?:Kernel c|C)ommand line: (.*)")
 # tools/testing/kunit/kunit_kernel.py prints the TimeoutExpired of its QEMU and goes on
 KUNIT_TIMEOUT = re.compile(r"Command '\['[^']*qemu-system-.* timed out after [\d.]+ seconds")
 
@@ -36,6 +38,8 @@ class Console:
         self.count = 0  # splats, also those that are not kept
         self.restarted = False
         self.timeout = False
+        self.banners: list[str] = []  # at most two: one is too many
+        self.arguments: set[str] = set()  # of the kernel
         self.last = ""
         self.whole = True
         for number, (raw, ended) in enumerate(lines(stream, LARGEST), 1):
@@ -64,7 +68,11 @@ class Console:
             self.last = text
         if ended and self.ktap.feed(text):
             return True
-        if RESTART.match(text):
+        if (match := BANNER.search(text)) and len(self.banners) < 2:
+            self.banners.append(match[0])
+        elif (match := ARGUMENTS.match(text)) and not self.ktap.started and len(self.arguments) < LONG:
+            self.arguments.update(match[1].split())
+        elif RESTART.match(text):
             self.restarted = self.ktap.ended
         elif KUNIT_TIMEOUT.match(text):
             self.timeout = True

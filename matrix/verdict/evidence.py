@@ -41,6 +41,8 @@ class Evidence:
     touched: frozenset[str]  # files of the tree that must not cause a warning
     build_log: str = ""
     console: BinaryIO | None = None
+    banner: str = ""  # the "Linux version" line of the kernel that was built
+    arguments: Sequence[str] = ()  # that the kernel was booted with, among others
     glob: str = ""  # kunit.py's filter_glob
     config_status: int = 0  # exit statuses of kunit.py's steps
     build_status: int = 0

@@ -65,6 +65,7 @@ def judge(evidence: Evidence) -> Verdict:
     if console:
         seen = console
         guarded(lambda: check_splats(seen), "splats")
+        guarded(lambda: check_kernel(evidence, seen), "kernel")
         guarded(lambda: check_stream(seen), "ktap")
         guarded(lambda: check_tests(evidence, seen, verdict), "tests")
         guarded(lambda: check_end(evidence, seen), "end")
@@ -116,6 +117,24 @@ def check_splats(console: Console) -> list[Reason]:
     found = [Reason("splat", text) for text in console.splats or console.traces[:1]]
     if len(found) == MOST // 2:
         found.append(Reason("splat", f"… {console.count} such lines in all"))
+    return found
+
+
+def check_kernel(evidence: Evidence, console: Console) -> list[Reason]:
+    """The console is of the kernel that was built, booted once, with the arguments that it was given."""
+    if not console.ktap.started:
+        return []  # it need not have got that far
+    found = []
+    if not evidence.banner:
+        found.append(Reason("kernel", "the build left no version (include/generated/utsversion.h)"))
+    elif len(console.banners) > 1:
+        found.append(Reason("kernel", "'Linux version' is printed twice: did the kernel boot twice?"))
+    elif console.banners != [evidence.banner]:
+        banner = console.banners[0] if console.banners else "no 'Linux version'"
+        found.append(Reason("kernel", f"the console has {banner[:WIDTH]}, the kernel that was built is {evidence.banner[:WIDTH]}"))
+    lacking = [word for word in evidence.arguments if word not in console.arguments]
+    if lacking or not console.arguments:
+        found.append(Reason("kernel", f"booted without {' '.join(lacking) or 'a command line'}"))
     return found
 
 
