@@ -12,7 +12,7 @@ from concurrent.futures import as_completed
 from pathlib import Path
 from typing import TypeVar
 
-from matrix.cell import build, cells, selftests
+from matrix.cell import build, cells, merge, selftests
 from matrix.proof import canary
 from matrix.tree import tree
 from matrix.verdict import report
@@ -95,22 +95,25 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         return 0
     if options.canaries:
         return _canaries(options, root, out, canary.select(canary.load(root, known), options.cells), prepare)
-    chosen = cells.select(known, options.cells)
+    gate = [cell.name for cell in known if cell.gate]
+    chosen = cells.select(known, [*gate, *options.cells] if options.merge else options.cells)
     if options.e2e:
         tested.need_selftests()
     both = [KUNIT, E2E] if tested.selftests else [KUNIT]
     kinds = both if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
-    names = {cell.name: [result_name(cell, kind, options.base) for kind in kinds] for cell in chosen}
     if options.merge:
+        if options.filter or options.base:
+            raise WrongUse("--merge goes with neither --filter nor --base")
         _clear(out, SUMMARY)
-        return _end(out, report.merge(options.merge, sum(names.values(), [])))
+        return _end(out, merge.merge(root, options.merge, {result_name(cell, kind): (cell, kind) for cell in chosen for kind in kinds}))
+    names = {cell.name: [result_name(cell, kind, options.base) for kind in kinds] for cell in chosen}
     if options.base:
         chosen = [cells.on_base(cell) for cell in chosen]
     _check(options, out, root, chosen, kinds)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         _clear(out, [*SUMMARY, *sum((names[cell.name] for cell in chosen), [])])
-        say = sayer()
+        say, inputs = sayer(), merge.inputs(root)
         prepared = (tree.pristine if options.base else prepare)(root, out, options.ksrc, say)
         say(f"kernel: Linux {prepared.version}, {prepared.origin}")
         side: int = max(1, min(options.parallel, jobs, len(chosen)))
@@ -120,7 +123,7 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         def share() -> int:
             return jobs if len(unfinished) == 1 else max(1, jobs // side)
 
-        site = Site(root, out, prepared, say, share, base=options.base)
+        site = Site(root, out, prepared, say, share, inputs=inputs, base=options.base)
 
         def one(cell: Cell) -> list[report.Result]:
             try:

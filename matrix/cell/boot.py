@@ -60,7 +60,7 @@ QEMU_ARCH = replace(QEMU_ARCH,
 """
 
 
-def arguments(cell: Cell, glob: str, initramfs: bool) -> list[str]:
+def kernel_arguments(cell: Cell, glob: str, initramfs: bool) -> list[str]:
     """What is on the command line of the kernel, apart from what the qemu_config has there."""
     words = [*cell.kernel_args, "kunit.enable=1", *([f"kunit.filter_glob={glob}"] if glob else [])]
     return words + ([WITHOUT_KUNIT, "kunit_shutdown=none"] if initramfs else ["kunit_shutdown=reboot"])

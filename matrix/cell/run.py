@@ -58,6 +58,7 @@ class Site:
     say: Say
     jobs: Callable[[], int]  # asked when a build begins
     env: Mapping[str, str] = field(default_factory=build.environment)  # of every build
+    inputs: str = ""  # a digest of the checkout, for the results
     base: bool = False  # the tree is the pristine source: any test may run, and may skip
     make_options: tuple[str, ...] = ()  # for kunit.py build
 
@@ -167,15 +168,16 @@ def finish(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Result:
         evidence = replace(evidence, settle=lambda ran: Expected(list(ran), [(name, "") for name in ran]))
     elif job.update:
         evidence = replace(evidence, settle=lambda ran: _updated(site, job, ran).of(job.cell.expected, _suites(site.root, job.kind)))
-    verdict = _judge(evidence, results / "console.log" if "boot" in steps.seconds else None)
+    verdict = rejudge(evidence, results / "console.log" if "boot" in steps.seconds else None)
     if job.update:
         _update(site, job, verdict)
     if job.kind == E2E and not site.base:
         _compare(site, verdict, job.cell)
-    return _write(site, job, verdict, steps)
+    return _write(site, job, evidence, verdict, steps)
 
 
-def _judge(evidence: Evidence, console: Path | None) -> Verdict:
+def rejudge(evidence: Evidence, console: Path | None) -> Verdict:
+    """Judges with this console."""
     if not console:
         return judge(evidence)
     with open(console, "rb") as stream:
@@ -243,7 +245,7 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
         config.write_text(boot.initramfs_config(cell, folder / "e2e.cpio", boot.WITHOUT_KUNIT), "utf-8")
         limit = BOOT_SECONDS + sum(test.seconds for test in chosen(site, job))
         cell, glob = replace(cell, qemu_config=config, boot_seconds=limit), ""
-    evidence = replace(evidence, arguments=boot.arguments(cell, glob, job.kind == E2E))
+    evidence = replace(evidence, arguments=boot.kernel_arguments(cell, glob, job.kind == E2E))
     argv = boot.exec_command(site.tree.path, cell, job.image or folder, glob)
     steps.commands["boot"] = build.shell(argv, {"PATH": f'{shlex.quote(str(boot.SHIM))}:"$PATH"'})
     enough = job.until or (lambda console: False)
@@ -266,7 +268,7 @@ def _compare(site: Site, verdict: Verdict, cell: Cell) -> None:
     for at, reason in enumerate(verdict.reasons):
         match = re.match(rf"{site.kit.suite}\.(\S+) failed", reason.text)
         if reason.code == "test" and match and match[1] in base:
-            verdict.reasons[at] = replace(reason, text=f"{reason.text} (without the series: {base[match[1]]})")
+            verdict.reasons[at] = replace(reason, text=f"{reason.text}{report.WITHOUT}{base[match[1]]})")
 
 
 def _updated(site: Site, job: Job, ran: Mapping[str, ktap.Node]) -> expected.Listing:
@@ -291,7 +293,7 @@ def _update(site: Site, job: Job, verdict: Verdict) -> None:
     site.say("\n".join([f"{name}: {path.name} {'changed:' if diff else 'unchanged'}", *diff]))
 
 
-def _write(site: Site, job: Job, verdict: Verdict, steps: Steps) -> Result:
+def _write(site: Site, job: Job, evidence: Evidence, verdict: Verdict, steps: Steps) -> Result:
     folder, tree = site.results(job), site.tree
     counts, suites = report.tests(verdict)
     result = Result(
@@ -299,6 +301,7 @@ def _write(site: Site, job: Job, verdict: Verdict, steps: Steps) -> Result:
         reasons=report.reasons(verdict.reasons),
         kernel={"version": tree.version, "origin": tree.origin, "series": tree.series},
         filter=job.glob, tests=counts, skips=verdict.skipped, suites=suites,
+        judged=report.judged(evidence), digests=report.digests(folder, site.root / LIST), inputs=site.inputs,
         figures=report.figures(folder / "console.log") if job.kind == E2E else [],
         seconds=steps.seconds, commands=steps.commands, files=str(folder),
     )  # fmt: skip

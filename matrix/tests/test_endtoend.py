@@ -56,22 +56,27 @@ def failing(why: str) -> str:
     return spoil("ok 1 kvm", "not ok 1 kvm", text)
 
 
+def arrange(fake: Fake) -> None:
+    """Adds a list of selftests, a tree that has them, and what builds them."""
+    (fake.root / "matrix/selftests.toml").write_text(LIST)
+    with open(fake.root / "project.toml", "a", encoding="utf-8") as file:
+        file.write(SELFTESTS)
+    for prefix in ("", "aarch64-linux-gnu-"):
+        (fake.tools / f"{prefix}gcc").write_text(COMPILER)
+    (fake.tools / "make").write_text(MAKE)
+    kvm = fake.out / "linux-7.3.4/tree/tools/testing/selftests/kvm"
+    (kvm / "x86").mkdir(parents=True)
+    for name in ("plain_test", "x86/skip_test", "tap_test"):
+        (kvm / f"{name}.c").touch()
+    fake.list.write_text(listing(TESTS | E2E_TESTS))
+
+
 class E2e(Fake):
     """The project of Fake, with a list of selftests and a tree that has them."""
 
     def setUp(self) -> None:
         super().setUp()
-        (self.root / "matrix/selftests.toml").write_text(LIST)
-        with open(self.root / "project.toml", "a", encoding="utf-8") as file:
-            file.write(SELFTESTS)
-        for prefix in ("", "aarch64-linux-gnu-"):
-            (self.tools / f"{prefix}gcc").write_text(COMPILER)
-        (self.tools / "make").write_text(MAKE)
-        kvm = self.out / "linux-7.3.4/tree/tools/testing/selftests/kvm"
-        (kvm / "x86").mkdir(parents=True)
-        for name in ("plain_test", "x86/skip_test", "tap_test"):
-            (kvm / f"{name}.c").touch()
-        self.list.write_text(listing(TESTS | E2E_TESTS))
+        arrange(self)
         self.play(e2e={"text": E2E})
 
     def make_says(self, script: str) -> None:

@@ -241,8 +241,9 @@ class Run(Fake):
 
     def test_another_kernel(self) -> None:
         """A console of another build, or of a boot that lost an argument, is not this cell's."""
-        for wrong in ({"banner": "Linux version 7.3.4 (a@b) (gcc) #7"}, {"no_arguments": True}):
-            self.play(exec={"text": CLEAN.replace("Linux version", "Linux").replace("Command line", "Line"), **wrong})
+        text = CLEAN.replace("Linux version", "Linux").replace("Command line", "Line")
+        for key, value in (("banner", "Linux version 7.3.4 (a@b) (gcc) #7"), ("no_arguments", "x")):
+            self.play(exec={"text": text, key: value})
             self.assertEqual(self.run_main("one")[0], 1)
             self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["kernel"])
 
@@ -267,6 +268,8 @@ class Run(Fake):
         self.assertEqual(self.run_main("one", "--filter", "alpha.o*")[0], 0)
         self.assertEqual(next(call for call in self.calls() if call[0] == "exec")[-1], "alpha.o*")
         self.assertEqual(self.result()["filter"], "alpha.o*")
+        self.assertIn("filtered: not the gate (--filter alpha.o*)", self.run_main("one", "--filter", "alpha.o*")[1])
+        self.assertIn("filtered: not the gate", (self.out / "results/summary.md").read_text())
         status, text = self.run_main("one", "--filter", "alhpa")
         self.assertEqual(status, 2)
         self.assertIn("selects no test of one; suites: alpha", text)
@@ -503,41 +506,6 @@ class Shim(unittest.TestCase):
         done = subprocess.run([shim / "qemu-system-aarch64"], env={"PATH": f"{shim}:/nonexistent"},
                               check=False, capture_output=True, text=True, timeout=9)  # fmt: skip
         self.assertEqual((done.returncode, done.stderr), (127, "qemu-system-aarch64: not found; run tools/setup\n"))
-
-
-class Merge(Fake):
-    """--merge, as CI's last job does it."""
-
-    def test_merge(self) -> None:
-        """All there, one missing, one broken, one of another kernel."""
-        self.run_main()
-        for cell in ("one", "two"):  # the selftests' results have the same form
-            e2e = self.out / "results" / f"{cell}-e2e"
-            shutil.copytree(self.out / "results" / cell, e2e)
-            (e2e / "result.json").write_text((e2e / "result.json").read_text().replace(f'"cell": "{cell}"', f'"cell": "{cell}-e2e"'))
-        folders = [self.root / name for name in ("a", "b")]
-        for folder, cell in zip(folders, ("one", "two")):
-            for name in (cell, f"{cell}-e2e"):
-                shutil.copytree(self.out / "results" / name, folder / name)
-        argv = ["--merge", *map(str, folders)]
-        status, text = self.run_main(*argv)
-        self.assertEqual(status, 0, text)
-        self.assertEqual(self.run_main(*argv[:2])[0], 1)
-        self.assertIn("two is red:\n  result: there is no result of this cell", self.run_main(*argv[:2])[1])
-        self.assertIn("found twice", self.run_main(*argv, str(folders[0]))[1])
-        path = folders[1] / "two/result.json"
-        good = path.read_text()
-        for old, new, said in (
-            ('"version": "7.3.4"', '"version": "7.3.5"', "of different kernels or series"),
-            ('"verdict": "green"', '"verdict": "red"', "unreadable: verdict, reasons and tests disagree"),
-            ('"failed": 0', '"failed": 1', "unreadable: verdict, reasons and tests disagree"),
-            ('"tests"', '"tasts"', "unreadable: 'tests'"),
-            (good, "[", "unreadable"),
-        ):  # fmt: skip
-            path.write_text(good.replace(old, new))
-            status, text = self.run_main(*argv)
-            self.assertEqual(status, 1)
-            self.assertIn(said, text)
 
 
 class Listing(Fake):

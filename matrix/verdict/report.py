@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a run leaves for people and for CI: result.json per cell, summary.json, summary.md, the table."""
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -9,12 +10,16 @@ from pathlib import Path
 from typing import Any, Required, TypedDict
 
 from matrix.verdict import ktap
-from matrix.common.errors import WrongUse
 from matrix.verdict.console import LARGEST, LINES, lines
-from matrix.verdict.evidence import Reason
+from matrix.verdict.evidence import Evidence, Reason
 from matrix.verdict.judge import Verdict
 
 STEPS = ("configure", "build", "selftests", "boot")
+JUDGED = ("touched", "banner", "arguments", "glob", "config_status", "build_status", "selftests_status", "exec_status",
+          "parse_status", "timed_out", "limit")  # of the evidence: what neither the logs nor the checkout have
+LOGS = ("console.log", "build.log", ".config")
+WITHOUT = " (without the series: "  # behind a reason
+QUOTED = 300
 SHOWN = 5  # reasons of a cell in the table
 FIGURE = re.compile(r"^ *# (\w+): # ([\w ,-]+: \d.*)")  # of init.c: "    # test: # huge mappings: 7"
 MOST_FIGURES = 20
@@ -34,6 +39,9 @@ class Result(TypedDict, total=False):
     proves: str
     kernel: dict[str, str]  # version, origin, series (a digest)
     filter: str
+    judged: dict[str, Any]  # JUDGED
+    digests: dict[str, str]  # of LOGS and of the list of expected tests
+    inputs: str  # a digest of the checkout, taken before the run
     figures: list[str]
     commands: dict[str, str]  # what repeats each step
     files: str
@@ -74,6 +82,23 @@ def write_json(path: Path, data: Any) -> None:
     write(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
+def sha256(path: Path) -> str:
+    """The digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(folder: Path, expected: Path) -> dict[str, str]:
+    """The digests of what a verdict is made of."""
+    return {path.name: sha256(path) for path in (*(folder / name for name in LOGS), expected) if path.is_file()}
+
+
+def judged(evidence: Evidence) -> dict[str, Any]:
+    """What --merge needs to judge again, beside the files."""
+    fields = {name: getattr(evidence, name) for name in JUDGED}
+    return fields | {"touched": sorted(evidence.touched), "arguments": list(evidence.arguments)}
+
+
 def figures(console: Path) -> list[str]:
     """What selftests measured: their TAP messages of the form "# name: number…", each behind the selftest's name."""
     if not console.exists():
@@ -82,6 +107,10 @@ def figures(console: Path) -> list[str]:
         texts = (line.decode(errors="replace") for line, ended in islice(lines(stream, LARGEST), LINES) if ended)
         found = (f"{match[1]}: {match[2].rstrip()}" for text in texts if (match := FIGURE.match(text)))
         return list(islice(found, MOST_FIGURES))
+
+
+def _partial(results: Sequence[Result]) -> list[str]:
+    return [f"filtered: not the gate (--filter {glob})" for glob in dict.fromkeys(result.get("filter") for result in results) if glob]
 
 
 def _row(result: Result) -> list[str]:
@@ -101,6 +130,7 @@ def table(results: Sequence[Result]) -> str:
     for row in rows:
         words = [word.ljust(width) if at < 2 else word.rjust(width) for at, (word, width) in enumerate(zip(row, widths))]
         text.append("  ".join(words).rstrip())
+    text += _partial(results)
     for result in results:
         for name, reason in result["skips"].items():
             text.append(f"{result['cell']}: {name} skipped, as allowed: {reason}")
@@ -122,6 +152,8 @@ def markdown(results: Sequence[Result]) -> str:
     """summary.md: the same for a web page."""
     text = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "--:|" * (len(HEAD) - 2)]
     text += ["| " + " | ".join(_row(result)) + " |" for result in results]
+    for line in _partial(results):
+        text += ["", f"**{_plain(line)}**"]
     for result in results:
         if result["reasons"]:
             text += ["", f"**{result['cell']}** is red:", ""]
@@ -167,33 +199,3 @@ def cases(folder: Path, suite: str) -> dict[str, str]:
         return {name: str(case["status"]) for name, case in found.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def merge(folders: Sequence[Path], expected: Sequence[str]) -> list[Result]:
-    """The results found below folders, in the order of expected; one that is missing or unreadable is red."""
-    found: dict[str, Result] = {}
-    for folder in folders:
-        if not folder.is_dir():
-            raise WrongUse(f"--merge: {folder} is no directory")
-        for path in sorted(folder.rglob("result.json")):
-            try:
-                result = json.loads(path.read_text("utf-8"))
-                name = str(result["cell"])
-                _row(result)
-                green = result["verdict"] == "green"
-                if green != (not result["reasons"]) or (green and result["tests"]["failed"]) or "skips" not in result:
-                    raise ValueError("verdict, reasons and tests disagree")
-            except (OSError, ValueError, KeyError, TypeError) as err:
-                name = path.parent.name
-                result = red(name, "result", f"{path}: unreadable: {err}")
-            if name in found:
-                result = red(name, "result", f"found twice, the second time as {path}")
-            found[name] = result
-    for name in expected:
-        found.setdefault(name, red(name, "result", "there is no result of this cell"))
-    results = [found[name] for name in dict.fromkeys([*expected, *found])]
-    if len({(kernel["version"], kernel["series"]) for kernel in _kernels(results)}) > 1:
-        for result in results:
-            other = Reason("result", "the results are of different kernels or series")
-            result["verdict"], result["reasons"] = "red", result["reasons"] + reasons([other])
-    return results

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
 """What a kernel prints when something is wrong (lib/bug.c, kernel/panic.c, mm/kasan/report.c, …).
 
-The strings are those of Linux 7.3 and, where they differ, of the years before it. Two harmless lines of
-a healthy boot must stay out: the WARNING of CPU mitigations (arch/x86/kernel/cpu/bugs.c, always behind
-the name of the vulnerability, or a letter of an escape sequence and that) and KUnit's own "# test: …" diagnostics, which the KTAP reader takes.
+The strings are those of Linux 7.3 and, where they differ, of the years before it. Two harmless lines of a
+healthy boot do not match: the WARNING of CPU mitigations (arch/x86/kernel/cpu/bugs.c, always behind the
+name of the vulnerability, which the last letter of an escape sequence may precede) and KUnit's own
+"# test: …" diagnostics, which the KTAP reader takes.
 """
 
 import re
