@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# Thin: behind the targets stand matrix/run, tools/* and ci/test. Their exit status tells more than make's.
+# The targets only call matrix/run, tools/* and ci/test, whose exit statuses are more specific than make's.
 
 CELLS ?=
 KSRC ?=
@@ -26,25 +26,25 @@ help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
 	@echo '               CELLS="arm64-thp arm64-nothp"  only these cells'
 	@echo '               FILTER=kvm_gmem_fault.*        only these tests, as for kunit.py'
-	@echo '               KSRC=dir                       your own kernel tree, which is only read'
+	@echo '               KSRC=dir                       your own kernel tree, which is never written to'
 	@echo '               JOBS=n                         compile jobs (default: one per core)'
-	@echo 'make e2e       the same, but boot for the KVM selftests: guests that run in the kernel under test'
-	@echo 'make e2e-base  these selftests on the kernel without the series, to tell what fails there, too'
+	@echo 'make e2e       the same, but boot for the KVM selftests, which run guests in the kernel under test'
+	@echo 'make e2e-base  run these selftests on the kernel without the series, to see which fail there, too'
 	@echo 'make cells     list the cells and what each proves'
-	@echo 'make canary    kernels that must come out red, each for the right reason'
-	@echo 'make test      the tests of the tools, the linters, the check of the series, the cells with their selftests, the packages, the canaries, some mutants'
+	@echo 'make canary    build and boot kernels that must be red, each for the right reason'
+	@echo 'make test      unit tests, linters, checks of the series, the cells with their selftests, packages, canaries, some mutants'
 	@echo '               TESTS="unit lint"              only these parts (unit, lint, series, cells, packages, canaries, mutants)'
-	@echo 'make fresh     install an empty Debian into the build folder (as root), and run there what the README says'
+	@echo 'make fresh     as root, install an empty Debian into the build folder, and run the commands of the README there'
 	@echo '               DEBIAN=12                      this release (12, or 13, the default)'
-	@echo 'make mutants   put mistakes into the series, one at a time, and see the tests find them'
+	@echo 'make mutants   put mistakes into the series, one at a time; the tests must find each'
 	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: those with mutants = true), only these'
-	@echo '               GENERATED=yes                  not those of matrix/mutants/: change each added line in small ways'
-	@echo 'make coverage  what of the added lines the suites and the selftests execute, CELLS= as above'
-	@echo 'make edit      the series as git commits, to work on; says where'
+	@echo '               GENERATED=yes                  not those of matrix/mutants/, but small changes of each added line'
+	@echo 'make coverage  count which of the added lines the suites and the selftests execute; CELLS= as above'
+	@echo 'make edit      open the series as git commits, and print where'
 	@echo 'make refresh   write these commits back to kernel/'
 	@echo 'make clean     remove the build folder; downloads stay'
-	@echo 'All of them: O=dir for the build folder (default: build), SETUP=no to install nothing.'
-	@echo 'All but make test and make fresh: PROJECT=example for another project, built in example/build.'
+	@echo 'All of them: O=dir sets the build folder (default: build), SETUP=no installs nothing.'
+	@echo 'All but make test and make fresh: PROJECT=example takes another project, built in example/build.'
 	@echo 'More: ./matrix/run --help'
 
 setup-matrix setup-test setup-mutants setup-coverage setup-fresh: setup-%:
