@@ -25,19 +25,20 @@ class Display:
         self.live = sys.stdout.isatty() and not os.environ.get("CI") and os.environ.get("TERM", "dumb") != "dumb"
         self.clock, self.start = clock, clock()
         self._lock = threading.Lock()
-        self._lines: dict[int, str] = {}
-        self._drawn = 0
+        self._lines, self._drawn = dict[int, str](), 0
 
     def say(self, text: str) -> None:
         """A message with the time since the start."""
         with self._lock:
             self._draw(f"[{self.clock() - self.start:6.1f} s] {text}\n")
 
-    def show(self, steps: dict[int, str]) -> None:
-        """Replace the lines of running steps; "" removes one."""
+    def show(self, key: int, line: str) -> None:
+        """Replace the line of a running step, and remove it if it is empty; print it where lines are not live."""
+        if not self.live:
+            return self.say(line) if line else None
         with self._lock:
-            self._lines = {key: line for key, line in (self._lines | steps).items() if line}
-            self._draw()
+            self._lines = {one: text for one, text in {**self._lines, key: line}.items() if text}
+            return self._draw()
 
     def _draw(self, message: str = "") -> None:
         erase = f"\x1b[{self._drawn}A\x1b[J" if self._drawn else ""
@@ -51,8 +52,8 @@ class Step:
     def __init__(self, label: str, name: str, folder: Path, display: Display | None) -> None:
         self.label, self.name, self.folder, self._display = label, name, folder, display
         self._clock = display.clock if display else time.monotonic
-        self._begun, self._since = self._clock(), time.time_ns() - 10**7  # the times of files lag behind
-        self._shown = self._begun
+        self._begun = self._shown = self._clock()
+        self._since = time.time_ns() - 10**7  # the times of files lag behind
         self._earlier = _earlier(folder, name)
 
     @property
@@ -64,10 +65,7 @@ class Step:
         """Show the step, if it is time; False: the child may go on."""
         if self._display and self._clock() - self._shown >= (LIVE if self._display.live else PLAIN):
             self._shown = self._clock()
-            if self._display.live:
-                self._display.show({id(self): self.line()})
-            else:
-                self._display.say(self.line())
+            self._display.show(id(self), self.line())
         return False
 
     def line(self) -> str:
@@ -85,25 +83,23 @@ class Step:
     def _objects(self) -> int:
         """Objects in the build directory that are newer than the start: kunit.py hides what make prints."""
         count = 0
-        for top, _, names in os.walk(self.folder):
-            for name in names:
-                with suppress(OSError):  # make removes files meanwhile
-                    count += name.endswith(".o") and os.stat(f"{top}/{name}").st_mtime_ns >= self._since
+        for path in (f"{top}/{name}" for top, _, names in os.walk(self.folder) for name in names if name.endswith(".o")):
+            with suppress(OSError):  # make removes files meanwhile
+                count += os.stat(path).st_mtime_ns >= self._since
         return count
 
 
 @contextmanager
 def step(label: str, name: str, folder: Path) -> Iterator[Step]:
     """Shows a step while the body runs; folder is its build directory."""
-    display = Display.current
-    running = Step(label, name, folder, display)
+    running = Step(label, name, folder, display := Display.current)
     try:
         if display and display.live:
-            display.show({id(running): running.line()})
+            display.show(id(running), running.line())
         yield running
     finally:
-        if display and display.live:
-            display.show({id(running): ""})
+        if display:
+            display.show(id(running), "")
 
 
 def _took(seconds: float, objects: int) -> str:
@@ -112,8 +108,7 @@ def _took(seconds: float, objects: int) -> str:
 
 def _history(folder: Path) -> dict[str, list[tuple[float, int]]]:
     with suppress(OSError, ValueError):
-        data: dict[str, list[tuple[float, int]]] = json.loads((folder / HISTORY).read_text("utf-8"))
-        return data
+        return dict(json.loads((folder / HISTORY).read_text("utf-8")))
     return {}
 
 
