@@ -180,8 +180,11 @@ class Workflow(unittest.TestCase):
                  ("example", 0): ("matrix/run", "['--out', 'example/build', '--project', 'example']"),
                  ("mutants", 0): ("tools/mutants", "['--out', 'build', '--cells', 'C']"),
                  ("generated", 0): ("tools/mutants", "['--generated', '--out', 'build', '--cells', 'C', 'D']"),
-                 ("coverage", 0): ("tools/coverage", "['--out', 'build']")}  # fmt: skip
-        self.assertEqual({(job, at) for job, found in self.steps.items() for at in range(len(found))}, {*calls, ("cells", 0)})
+                 ("coverage", 0): ("tools/coverage", "['--out', 'build']"),
+                 ("readme", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
+                 ("readme", 2): ("matrix/run", "['--out', 'build']"), ("readme", 3): ("ci/test", "['--out', 'build']")}  # fmt: skip
+        tested = {*calls, ("cells", 0), ("readme", 1)}
+        self.assertEqual({(job, at) for job, found in self.steps.items() for at in range(len(found))}, tested)
         self.assertEqual(re.findall(r"(?:x86_64|arm64)-\w+", self.text), [])
         self.assertEqual(self.run_step("cells").returncode, 0)
         found = dict(line.split("=") for line in (self.temp / "GITHUB_OUTPUT").read_text().splitlines())
@@ -192,16 +195,31 @@ class Workflow(unittest.TestCase):
             self.assertIn(f"      {name}: ${{{{ steps.cells.outputs.{name} }}}}\n", self.text)
             used = rf"\n    needs: cells\n(    .*\n)*? +(cell|CELLS): \$\{{\{{ .*fromJSON\(needs.cells.outputs.{name}\)"
             self.assertRegex(self.text, used)
+        (self.copy / "bin").mkdir()
+        path = f"{self.copy}/bin:{os.environ['PATH']}"
         (self.copy / "build/coverage").mkdir(parents=True)
         (self.copy / "build/coverage/coverage.md").write_text("all of it\n")
         for (job, at), (program, arguments) in calls.items():
             self.stand_in(program)
             for status in ("0", "1"):
-                done = self.run_step(job, at, **({"CELLS": "C D"} if job == "generated" else {"CELL": "C"}), STATUS=status)
+                done = self.run_step(job, at, **({"CELLS": "C D"} if job == "generated" else {"CELL": "C"}), STATUS=status, PATH=path)
                 self.assertEqual(bool(done.returncode), status != "0", f"{job}: {done.stdout}")
-                self.assertEqual((self.temp / "seen").read_text(), arguments)
-        self.assertEqual((self.temp / "GITHUB_STEP_SUMMARY").read_text(), "all of it\n")
+                self.assertEqual((self.temp / "seen").read_text(), arguments if status == "0" or at or job != "readme" else "['update']")
+            if job == "coverage":
+                self.assertEqual((self.temp / "GITHUB_STEP_SUMMARY").read_text(), "all of it\n")
         self.check_house_rules()
+
+    def test_readme(self) -> None:
+        """The scheduled workflow runs the commands of the README, all of them, on the systems that the README names."""
+        text = WORKFLOW.with_name("scheduled.yml").read_text()
+        readme = (ROOT / "README.md").read_text().split("\n## Run it\n")[1]
+        self.assertEqual([f"{line}\n" for line in readme.split("```\n")[1].splitlines() if line.startswith("make ")],
+                         steps(text)["readme"][2:])
+        for name, version in re.findall(r'"(\w+):([\d.]+)"', text):
+            self.assertRegex(readme.split("```")[0], rf"{name.capitalize()} [\w ,]*\b{version}\b")
+        self.steps = steps(text)
+        self.assertEqual(self.run_step("readme", 1).returncode, 0)
+        self.assertIn(f"directory = {self.copy}\n", (self.temp / ".gitconfig").read_text())
 
     def test_house_rules(self) -> None:
         """Those of the gate."""

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """The tools as they are called: exit status, what they print, what they leave alone."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -190,6 +192,93 @@ class CheckPackages(Tools):
                                                     "ok packages: cells/c: 2 files of 2 packages"), lines)
 
 
+class Fresh(Tools):
+    """tools/fresh with a stand-in for debootstrap, and for chroot: a command runs in the clone. Namespaces are real where they can be."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.program("debootstrap", f'echo "$*" >{self.top}/asked\nmkdir -p "$4/etc/apt/apt.conf.d" "$4/etc/ssl/certs" "$4/srv"\n'
+                     f'echo $$ >{self.top}/pid; echo "I: at work"; eval "${{DEBOOTSTRAP-}}"')
+        self.program("chroot", f'exec bash -c \'root=$1; shift; exec "${{@//\\/srv\\/clone/$root/srv/clone}}"\' chroot "$@"')
+        self.program("mount", f'echo "$*" >>{self.top}/mounted')
+        self.program("apt-get", "echo http://mirror/debian/")
+        self.program("apt-config", """echo 'Acquire::http::Proxy "http://proxy:1";'; echo 'Acquire::Languages "none";'""")
+        self.program("npm", "echo http://registry/")
+        if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
+            self.program("unshare", 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"')
+        write(self.root / "README.md", "## Other\n```\nmake no\n```\n## Run it\ntext\n```\ngit clone it\nmake one\nmake two A=b\n```\n```\nmake x\n```\n")
+        write(self.root / "Makefile", "one:\n\t@echo first; echo proxy=$$http_proxy npm=$$npm_config_registry secret=$$SECRET\n"
+              "two:\n\t@echo second $A; exit 1\n")
+        for argv in (["init", "-q"], ["add", "-A"], ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"]):
+            subprocess.run(["git", "-C", str(self.root), *argv], check=True)
+        self.made = self.out / "fresh/debian-13"
+
+    def fresh(self, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run it."""
+        return self.run_tool("tools/fresh", "--out", str(self.out), *argv, **env)
+
+    def test_runs_the_readme(self) -> None:
+        """Both commands, in the commit, with this machine's proxies and registry only; the report has how each of them ended."""
+        write(self.root / "README.md", "uncommitted\n")
+        done = self.fresh(SECRET="x", http_proxy="http://p")
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("uncommitted changes are not tested\nI: at work\nfirst\nproxy=http://p npm=http://registry/ secret=\nsecond b\n", done.stdout)
+        commit = subprocess.run(["git", "-C", str(self.root), "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        report = self.made.with_suffix(".txt").read_text()
+        self.assertRegex(report, rf"^Debian 13, commit {commit}\nmake one: exit status 0, \d+ s: proxy=.*\n"
+                         r"make two A=b: exit status 2, \d+ s: second b\n$")
+        self.assertIn(f"trixie {self.made}.part http://mirror/debian/", (self.top / "asked").read_text())
+        self.assertEqual((self.made / "etc/apt/apt.conf.d/00network").read_text(), 'Acquire::http::Proxy "http://proxy:1";\n')
+        self.assertEqual(self.fresh("12").returncode, 1)
+        self.assertIn(" bookworm ", (self.top / "asked").read_text())
+
+    def test_what_fails_leaves_nothing(self) -> None:
+        """debootstrap fails: no system, no report, not those of the run before either."""
+        self.fresh()
+        done = self.fresh(DEBOOTSTRAP="exit 1")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("fresh: debootstrap failed, see above", done.stdout)
+        self.assertEqual([path.name for path in self.made.parent.iterdir()], [".lock"])
+
+    def test_ctrl_c(self) -> None:
+        """Ends debootstrap and all of its children; what it left is not taken for a system."""
+        mark = f"999.{os.getpid()}"
+        child = subprocess.Popen(["tools/fresh", "--out", str(self.out)], cwd=self.root, stdout=subprocess.PIPE, text=True,
+                                 env={**os.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", "DEBOOTSTRAP": f"sleep {mark}"})
+        assert child.stdout
+        while "at work" not in child.stdout.readline():
+            pass
+        child.send_signal(signal.SIGINT)
+        self.assertEqual(child.wait(20), 130)
+        child.stdout.close()
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                self.assertNotIn(mark.encode(), process.read_bytes())
+        self.assertFalse(self.made.exists() or self.made.with_suffix(".txt").exists())
+        self.assertEqual(self.fresh().returncode, 1)
+
+    def test_never_through_a_mount(self) -> None:
+        """Neither a new run nor make clean removes what is mounted in an old system."""
+        shutil.copy(ROOT / "Makefile", self.root)
+        write(self.top / "precious/file", "")
+        (self.made / "mnt").mkdir(parents=True)
+        inside = f"/bin/mount --bind {self.top}/precious {self.made}/mnt || exit 77; tools/fresh --out {self.out}; make clean O={self.out}"
+        done = subprocess.run(["unshare", "--mount", "bash", "-c", inside], cwd=self.root, text=True, capture_output=True, check=False)
+        if done.returncode in (1, 77):
+            self.skipTest(f"no mounts here: {done.stderr.strip()}")
+        self.assertIn(f"fresh: {self.made}/mnt is mounted: unmount it", done.stderr)
+        self.assertIn("make clean: unmount this first", done.stderr)
+        self.assertTrue((self.top / "precious/file").exists())
+        self.assertEqual(self.run_tool("make", "clean", f"O={self.out}").returncode, 0)
+        self.assertFalse(self.made.exists())
+
+    def test_our_own_readme(self) -> None:
+        """The two commands that everything else is built on."""
+        shutil.copy(ROOT / "README.md", self.root)
+        code = "import runpy; print(runpy.run_path('tools/fresh')['commands'](open('README.md').read()))"
+        self.assertEqual(self.run_tool(sys.executable, "-c", code, PYTHONPATH=str(ROOT)).stdout, "['make matrix', 'make test']\n")
+
+
 class CheckSeries(Tools):
     """tools/check-series, with a stand-in for checkpatch.pl."""
 
@@ -350,7 +439,7 @@ class Make(Tools):
 
     def setUp(self) -> None:
         super().setUp()
-        for name in ("matrix/run", "tools/setup", "tools/edit", "ci/test"):
+        for name in ("matrix/run", "tools/setup", "tools/fresh", "tools/edit", "ci/test"):
             write(self.root / name, f'#!/bin/sh\necho "$0 $* SETUP=$SETUP FLAGS=${{MAKEFLAGS-}}${{O-}}${{KSRC-}}" >>{self.top}/log\n')
             (self.root / name).chmod(0o755)
 
@@ -373,6 +462,8 @@ class Make(Tools):
                                                          "./matrix/run --out build --jobs 3 --canaries SETUP= FLAGS="])
         self.assertEqual(self.make("test", "TESTS=unit lint"),
                          ["tools/setup test SETUP=yes FLAGS=", "ci/test --out build unit lint SETUP= FLAGS="])
+        self.assertEqual(self.make("fresh"), ["tools/setup fresh SETUP=yes FLAGS=", "tools/fresh 13 --out build SETUP= FLAGS="])
+        self.assertEqual(self.make("fresh", "DEBIAN=12")[1], "tools/fresh 12 --out build SETUP= FLAGS=")
         self.assertEqual(self.make("edit")[1], "tools/edit --out build SETUP= FLAGS=")
         for target, call in {"matrix": "./matrix/run --out example/build --project example",
                              "cells": "./matrix/run --project example --list",
@@ -384,7 +475,7 @@ class Make(Tools):
     def test_help_is_the_default(self) -> None:
         """And names every target and variable."""
         said = self.run_tool("make").stdout
-        for word in ("matrix", "cells", "test", "edit", "refresh", "clean", "CELLS", "KSRC", "FILTER", "JOBS", "O=", "SETUP", "PROJECT"):
+        for word in ("matrix", "cells", "test", "fresh", "edit", "refresh", "clean", "CELLS", "KSRC", "FILTER", "JOBS", "O=", "SETUP", "PROJECT"):
             self.assertIn(word, said)
 
     def test_clean(self) -> None:
