@@ -206,7 +206,8 @@ class Fresh(Tools):
         self.program("npm", "echo http://registry/")
         if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
             self.program("unshare", 'while [ "${1#--}" != "$1" ]; do shift; done; exec "$@"')
-        write(self.root / "README.md", "## Other\n```\nmake no\n```\n## Run it\ntext\n```\ngit clone it\nmake one\nmake two A=b\n```\n```\nmake x\n```\n")
+        write(self.root / "README.md", "## Other\n```\nmake no\n```\n## Run it\ntext\n```\ngit clone it\nmake one\nmake two A=b\n```\n"
+              "```\nmake x\n```\n")
         write(self.root / "Makefile", "one:\n\t@echo first; echo proxy=$$http_proxy npm=$$npm_config_registry secret=$$SECRET\n"
               "two:\n\t@echo second $A; exit 1\n")
         for argv in (["init", "-q"], ["add", "-A"], ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"]):
@@ -222,8 +223,9 @@ class Fresh(Tools):
         write(self.root / "README.md", "uncommitted\n")
         done = self.fresh(SECRET="x", http_proxy="http://p")
         self.assertEqual(done.returncode, 1, done.stdout)
-        self.assertIn("uncommitted changes are not tested\nI: at work\nfirst\nproxy=http://p npm=http://registry/ secret=\nsecond b\n", done.stdout)
-        commit = subprocess.run(["git", "-C", str(self.root), "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+        self.assertIn("uncommitted changes are not tested\nI: at work\nfirst\n"
+                      "proxy=http://p npm=http://registry/ secret=\nsecond b\n", done.stdout)
+        commit = self.run_tool("git", "rev-parse", "HEAD").stdout.strip()
         report = self.made.with_suffix(".txt").read_text()
         self.assertRegex(report, rf"^Debian 13, commit {commit}\nmake one: exit status 0, \d+ s: proxy=.*\n"
                          r"make two A=b: exit status 2, \d+ s: second b\n$")
@@ -475,7 +477,8 @@ class Make(Tools):
     def test_help_is_the_default(self) -> None:
         """And names every target and variable."""
         said = self.run_tool("make").stdout
-        for word in ("matrix", "cells", "test", "fresh", "edit", "refresh", "clean", "CELLS", "KSRC", "FILTER", "JOBS", "O=", "SETUP", "PROJECT"):
+        for word in ("matrix", "cells", "test", "fresh", "edit", "refresh", "clean", "CELLS", "KSRC", "FILTER", "JOBS", "O=", "SETUP",
+                     "PROJECT", "DEBIAN"):
             self.assertIn(word, said)
 
     def test_clean(self) -> None:
