@@ -140,7 +140,7 @@ def _set(repo: Path, folder: Path, commit: str, suites: str) -> None:
 
 
 def _link_suites(root: Path, repo: Path) -> None:
-    """Link the files of kunit/ one by one: the suites include "../guest_memfd.h", which must be that of the repository."""
+    """Link the files of kunit/ one by one: a suite may include "../x.h", which must be that of the repository."""
     folder = repo / project.load(root).suites
     folder.mkdir(parents=True, exist_ok=True)
     for link in sorted(folder.iterdir()):
