@@ -199,7 +199,7 @@ class Fresh(Tools):
         super().setUp()
         self.program("debootstrap", f'echo "$*" >{self.top}/asked\nmkdir -p "$4/etc/apt/apt.conf.d" "$4/etc/ssl/certs" "$4/srv"\n'
                      f'echo $$ >{self.top}/pid; echo "I: at work"; eval "${{DEBOOTSTRAP-}}"')
-        self.program("chroot", f'exec bash -c \'root=$1; shift; exec "${{@//\\/srv\\/clone/$root/srv/clone}}"\' chroot "$@"')
+        self.program("chroot", 'exec bash -c \'root=$1; shift; exec "${@//\\/srv\\/clone/$root/srv/clone}"\' chroot "$@"')
         self.program("mount", f'echo "$*" >>{self.top}/mounted')
         self.program("apt-get", "echo http://mirror/debian/")
         self.program("apt-config", """echo 'Acquire::http::Proxy "http://proxy:1";'; echo 'Acquire::Languages "none";'""")
@@ -245,7 +245,8 @@ class Fresh(Tools):
     def test_ctrl_c(self) -> None:
         """Ends debootstrap and all of its children; what it left is not taken for a system."""
         mark = f"999.{os.getpid()}"
-        child = subprocess.Popen(["tools/fresh", "--out", str(self.out)], cwd=self.root, stdout=subprocess.PIPE, text=True,
+        child = subprocess.Popen(["tools/fresh",  # pylint: disable=consider-using-with
+                                   "--out", str(self.out)], cwd=self.root, stdout=subprocess.PIPE, text=True,
                                  env={**os.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", "DEBOOTSTRAP": f"sleep {mark}"})
         assert child.stdout
         while "at work" not in child.stdout.readline():
