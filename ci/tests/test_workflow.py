@@ -20,8 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 # pylint: disable=wrong-import-position
-from matrix.cell import cells
+from matrix.cell import cells, merge
+from matrix.cell.run import E2E, KUNIT, LIST, expected_tests, rejudge
+from matrix.tests.consoles import BANNER, passed
 from matrix.verdict import report
+from matrix.verdict.evidence import Evidence
 
 WORKFLOW = ROOT / ".github/workflows/gate.yml"
 STAND_IN = """#!/usr/bin/env python3
@@ -86,13 +89,25 @@ class Workflow(unittest.TestCase):
         (self.copy / name).chmod(0o755)
 
     def result(self, cell: str, green: bool, folder: Path) -> None:
-        """A result.json as matrix/run writes them."""
+        """A result folder as matrix/run writes them."""
         result = report.red(cell, "splat", "BUG: made up")
         result["kernel"] = {"version": "7.3.4", "origin": "made up", "series": "0"}
+        folder = folder / cell
+        folder.mkdir(parents=True)
         if green:
-            result["verdict"], result["reasons"] = "green", []
-        (folder / cell).mkdir(parents=True)
-        report.write_json(folder / cell / "result.json", result)
+            known = cells.select(cells.load(self.copy), [cell.removesuffix("-e2e")])[0]
+            expected = expected_tests(self.copy, known, E2E if cell.endswith("-e2e") else KUNIT)
+            asked = cells.asked(known)
+            (folder / ".config").write_text("".join(f"CONFIG_{name}={value}\n" for name, value in asked.items() if value != "n"))
+            (folder / "build.log").touch()
+            (folder / "console.log").write_text(passed(expected.tests))
+            evidence = Evidence(asked, asked, expected, frozenset(), banner=BANNER, arguments=["kunit.enable=1"])
+            verdict = rejudge(evidence, folder / "console.log")
+            result["tests"], result["suites"] = report.tests(verdict)
+            result["reasons"], result["verdict"] = report.reasons(verdict.reasons), "green"
+            result["seconds"], result["filter"], result["inputs"] = {"boot": 1.0}, "", merge.inputs(self.copy)
+            result["judged"], result["digests"] = report.judged(evidence), report.digests(folder, self.copy / LIST)
+        report.write_json(folder / "result.json", result)
 
     def test_all_steps_are_known(self) -> None:
         """A step that is added needs a test here; and the reader above misses none."""

@@ -2,7 +2,7 @@
 """A clean console, its expected tests and its evidence, to be spoiled in one place by each test."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -118,6 +118,27 @@ E2E_TESTS: dict[str, str | None] = {
     "kvm_selftests.tap_test/first": None,
     "kvm_selftests.tap_test/second": None,
 }
+
+
+def passed(tests: Iterable[str]) -> str:
+    """The console of a boot in which these tests pass."""
+    suites: dict[str, dict[str, list[str]]] = {}
+    for suite, _, case in (name.partition(".") for name in tests):
+        name, _, parameter = case.partition("/")
+        suites.setdefault(suite, {}).setdefault(name, []).extend([parameter] if parameter else [])
+    text = f"{BOOT}KTAP version 1\n1..{len(suites)}\n"
+    for at, (suite, cases) in enumerate(suites.items(), 1):
+        text += f"    KTAP version 1\n    # Subtest: {suite}\n    1..{len(cases)}\n"
+        for number, (case, parameters) in enumerate(cases.items(), 1):
+            if parameters:
+                text += f"        KTAP version 1\n        # Subtest: {case}\n"
+                text += "".join(f"        ok {n} {parameter}\n" for n, parameter in enumerate(parameters, 1))
+                text += f"    # {case}: pass:{len(parameters)} fail:0 skip:0 total:{len(parameters)}\n"
+            text += f"    ok {number} {case}\n"
+        total = sum(len(parameters) or 1 for parameters in cases.values())
+        text += f"# {suite}: pass:{len(cases)} fail:0 skip:0 total:{len(cases)}\n# Totals: pass:{total} fail:0 skip:0 total:{total}\n"
+        text += f"ok {at} {suite}\n"
+    return text + "reboot: Restarting system\n"
 
 
 def expect(tests: Mapping[str, str | None]) -> Expected:
