@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Data files: TOML in which every key is known."""
+"""Read TOML data files and reject unknown keys."""
 
 import difflib
 import re
@@ -12,7 +12,7 @@ from matrix.common.errors import WrongUse
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a TOML file. Raises WrongUse when there is none, or when it is malformed."""
+    """Return the content of a TOML file. Raise WrongUse when it is missing or malformed."""
     try:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as err:
@@ -20,7 +20,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def check_keys(where: str, entry: Mapping[str, Any], keys: Mapping[str, type], needed: Iterable[str]) -> None:
-    """Raises WrongUse for a key that is unknown, missing or of another type, and for a name that cannot name a folder."""
+    """Raise WrongUse for a key that is unknown, missing or of the wrong type, and for a name that is not a valid folder name."""
     for key, value in entry.items():
         if key not in keys:
             raise WrongUse(f"{where}: unknown key {key!r}{near(key, keys)}")
@@ -30,10 +30,10 @@ def check_keys(where: str, entry: Mapping[str, Any], keys: Mapping[str, type], n
         if key not in entry:
             raise WrongUse(f"{where}: {key} is missing")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", entry.get("name", "x")):
-        raise WrongUse(f"{where}: a name is letters, digits, '_', '-' and '.'")
+        raise WrongUse(f"{where}: a name consists of letters, digits, '_', '-' and '.'")
 
 
 def near(word: str, words: Iterable[str]) -> str:
-    """The words that resemble a misspelt one, as the end of a message."""
+    """Return a ", did you mean …" suffix with the known words that resemble word; "" when none does."""
     close = difflib.get_close_matches(word, list(words), 3, 0.5)
     return f", did you mean {' or '.join(close)}" if close else ""

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What can go wrong outside a cell. The message is the one line that the user reads."""
+"""Errors that are not the fault of a cell. The message is the one line that the user sees."""
 
 
 class MatrixError(Exception):
-    """Ends the run; status is the exit status of ./matrix/run."""
+    """An error that ends the run; status is the exit status of ./matrix/run."""
 
     status = 1
 
 
 class WrongUse(MatrixError):
-    """The user asked for something that cannot be: unknown cell, tree of another version, …"""
+    """The request is invalid: unknown cell, kernel tree of another version, …"""
 
     status = 2
 
 
 class MachineError(MatrixError):
-    """The machine cannot do it: tool missing, no network, disk full."""
+    """The machine lacks something: a tool, network, disk space."""
 
     status = 3
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Run a child in its own process group, with a time limit, leaving none of it behind."""
+"""Run child processes, each in its own process group and with a time limit, and leave none behind."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from typing import IO
 from matrix.common.errors import DISK_FULL, MachineError
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-POLL = 0.1  # seconds between two looks at whether a child may end early
+POLL = 0.1  # seconds between two calls of until()
 TAIL = 1 << 16  # bytes of a failed child's output searched for "No space left"
 
 _lock = threading.Lock()
@@ -38,7 +38,7 @@ class Completed:
 
     @property
     def whole(self) -> bool:
-        """It ended by itself: its output is complete."""
+        """Whether the child ended by itself, so that its output is complete."""
         return self.returncode >= 0 and not self.timed_out
 
 
@@ -52,11 +52,11 @@ def run(
     until: Callable[[], bool] | None = None,
     stdin: Path | None = None,
 ) -> Completed:
-    """Run argv to its end or for limit seconds, with an empty stdin or this file; stdout and stderr are appended to log, or returned.
+    """Run argv for at most limit seconds. Append stdout and stderr to log, or return them; read stdin from a file, or /dev/null.
 
-    A child over its limit is killed with its whole group and comes back with timed_out set. One that until() says
-    enough of is killed, too; it did not time out.
-    Raises MachineError when the program is missing or the disk is full, and KeyboardInterrupt
+    A child that exceeds the limit is killed with its process group; timed_out is then set. A child is also killed
+    when until() returns true; that is not a timeout.
+    Raise MachineError when the program is missing or the disk is full, and KeyboardInterrupt
     when the run is being stopped (Ctrl-C here, or stop_all() from another thread).
     """
     try:
@@ -82,7 +82,7 @@ def _run(
     argv: Sequence[str], given: IO[bytes], sink: IO[bytes], cwd: Path | None, env: Mapping[str, str] | None, limit: float,
     until: Callable[[], bool] | None,
 ) -> tuple[int, bool]:
-    """Returns (exit status, whether the limit was hit)."""
+    """Return (exit status, whether the child timed out)."""
     with _lock:
         if _stopping.is_set():
             raise KeyboardInterrupt
@@ -107,7 +107,7 @@ def _run(
 
 
 def _wait(child: subprocess.Popen[bytes], limit: float, until: Callable[[], bool] | None) -> None:
-    """Returns when the child has ended or until() is true; TimeoutExpired at the limit."""
+    """Wait until the child ends or until() returns true. Raise TimeoutExpired at the limit."""
     end = time.monotonic() + limit
     while until and time.monotonic() + POLL < end:
         try:
@@ -127,7 +127,7 @@ def _signal(child: subprocess.Popen[bytes], signum: int) -> None:
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the child's group, SIGKILL to what is left of it after GRACE seconds."""
+    """Send SIGTERM to the child's process group, and SIGKILL after GRACE seconds."""
     for signum in (signal.SIGTERM, signal.SIGKILL):
         _signal(child, signum)
         try:
@@ -137,14 +137,14 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def _tail(descriptor: int, count: int | None) -> str:
-    """The last count bytes (None: all) of what the child wrote."""
+    """Return the last count bytes (None: all) of the child's output."""
     size = os.fstat(descriptor).st_size
     start = 0 if count is None else max(0, size - count)
     return os.pread(descriptor, size - start, start).decode(errors="replace")
 
 
 def stop_all() -> None:
-    """End every child of every thread; run() raises KeyboardInterrupt from now on."""
+    """End the children of all threads and make run() raise KeyboardInterrupt from now on."""
     _stopping.set()
     end = time.monotonic() + GRACE
     for signum in (signal.SIGTERM, signal.SIGKILL):
@@ -157,7 +157,7 @@ def stop_all() -> None:
 
 @contextmanager
 def kept_open(descriptor: int) -> Iterator[None]:
-    """Children started meanwhile inherit this descriptor: a lock on it lives as long as any of them."""
+    """Let children inherit this descriptor, so that a lock on it is held until the last of them exits."""
     _kept.add(descriptor)
     try:
         yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What is tested: project.toml at the top of a project, read and checked."""
+"""Read and check project.toml, which describes what is tested."""
 
 import argparse
 import re
@@ -13,42 +13,42 @@ from matrix.common.errors import WrongUse
 
 KEYS = {"suites": str, "build": dict, "selftests": dict, "mutants": dict}
 SELFTESTS_KEYS = {"folder": str, "suite": str, "make": list, "mkdir": list, "hold": str}
-FOLDER = re.compile(r"(?!/)(?!.*(^|/)\.\.?(/|$))[\w./-]+(?<!/)")  # of the kernel tree
+FOLDER = re.compile(r"(?!/)(?!.*(^|/)\.\.?(/|$))[\w./-]+(?<!/)")  # in the kernel tree
 HOLD = re.compile(r"/\S+( 0x[0-9a-f]+)?")
 
 
 @dataclass(frozen=True)
 class Selftests:
-    """Where the selftests are in the kernel tree, and what it takes to build and run them."""
+    """Where the kernel tree has the selftests, and how to build and run them."""
 
     folder: str
-    suite: str  # what KTAP calls them together
-    make: tuple[str, ...]  # more variables for make; {output} is the folder in which it builds
-    mkdir: tuple[str, ...]  # folders to create there before
-    hold: str  # for init: a device and the number of an ioctl; "" for none
+    suite: str  # the KTAP suite that contains them
+    make: tuple[str, ...]  # additional make variables; {output} is the build folder
+    mkdir: tuple[str, ...]  # folders to create in the build folder first
+    hold: str  # a device that init keeps open, and an optional ioctl number; "" for none
 
 
 @dataclass(frozen=True)
 class Project:
-    """What the code has to know of the series."""
+    """The properties of the series that the code depends on."""
 
-    suites: str  # the folder of the kernel tree that kunit/ becomes
+    suites: str  # the folder of the kernel tree into which kunit/ is copied
     build: Mapping[str, tuple[str, ...]]  # architecture -> folders that check-series builds
     selftests: Selftests | None
-    mutants: Mapping[str, str]  # a name in C -> what a generated mutant puts in its place
+    mutants: Mapping[str, str]  # C identifier -> what a generated mutant replaces it with
 
     def need_selftests(self) -> Selftests:
-        """Raises WrongUse when there are none."""
+        """Return the selftests. Raise WrongUse when the project has none."""
         if not self.selftests:
             raise WrongUse("project.toml has no [selftests]: this project has nothing to boot with --e2e")
         return self.selftests
 
 
 def load(root: Path) -> Project:
-    """project.toml of a project. Raises WrongUse on a malformed file."""
+    """Read project.toml of the project at root. Raise WrongUse when it is missing or malformed."""
     path = root / "project.toml"
     if not path.is_file():
-        raise WrongUse(f"{root} is no project: it has no project.toml; example/README.md says how to make one")
+        raise WrongUse(f"{root} is not a project: it has no project.toml; see example/README.md")
     found = data.read(path)
     data.check_keys(str(path), found, KEYS, ("suites", "build"))
     build = {arch: _strings(f"{path}: [build]", found["build"], arch) for arch in found["build"]}
@@ -72,7 +72,7 @@ def load(root: Path) -> Project:
 
 
 def _strings(where: str, entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """An optional list of strings."""
+    """Return entry[key], an optional list of strings."""
     value = entry.get(key, [])
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise WrongUse(f"{where}: {key} must be a list of strings")
@@ -80,13 +80,13 @@ def _strings(where: str, entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def add_options(parser: argparse.ArgumentParser, root: Path) -> None:
-    """--project, by default root, and --out."""
+    """Add --project (default: root) and --out."""
     parser.add_argument("--project", type=Path, default=root, metavar="DIR",
                         help="another folder with project.toml, kernel/, kunit/, configs/ and matrix/ (default: this checkout)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="build folder (default: build/ in the project)")
 
 
 def places(options: argparse.Namespace) -> tuple[Path, Path]:
-    """The project and the build folder that were asked for, absolute."""
+    """Return the absolute paths of the chosen project and build folder."""
     root: Path = options.project.resolve()
     return root, (options.out or root / "build").absolute()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What every program of the project shares: exit statuses, the lock of the build folder, progress, cells side by side."""
+"""What all programs share: exit statuses, the lock on the build folder, progress messages, parallel work."""
 
 import errno
 import fcntl
@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 
 def guarded(name: str, body: Callable[[], int]) -> int:
-    """Runs body to its exit status; an error or a signal becomes one line that begins with name, and a status."""
+    """Run body and return its exit status. Turn an error or a signal into one line on stderr and an exit status."""
     caught: list[int] = [signal.SIGINT]
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
@@ -33,7 +33,7 @@ def guarded(name: str, body: Callable[[], int]) -> int:
     except MatrixError as err:
         return _fail(name, str(err), err.status)
     except KeyboardInterrupt:
-        return _fail(name, "interrupted; the next run picks up from what is whole", 128 + caught[0])
+        return _fail(name, "interrupted; the next run continues from what is complete", 128 + caught[0])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
@@ -47,14 +47,14 @@ def _fail(name: str, text: str, status: int) -> int:
 
 
 def sayer() -> Say:
-    """Prints messages with the time since now above the steps that run; any thread may call it."""
+    """Return a thread-safe function that prints a message, with the elapsed time, above the running steps."""
     progress.Display.current = progress.Display()
     return progress.Display.current.say
 
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Holds out/.lock. Children hold it, too: as long as one lives nobody else may build there."""
+    """Hold out/.lock. Children inherit the lock, so the folder stays locked until the last of them exits."""
     descriptor = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
@@ -62,7 +62,7 @@ def locked(out: Path) -> Iterator[None]:
         except BlockingIOError as err:
             owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "?"
             raise WrongUse(f"{out} is in use by process {owner}, or by a child that it left behind; "
-                           "wait, or take another build folder (--out DIR, make O=DIR)") from err  # fmt: skip
+                           "wait, or use another build folder (--out DIR, make O=DIR)") from err  # fmt: skip
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         with proc.kept_open(descriptor):
@@ -73,7 +73,7 @@ def locked(out: Path) -> Iterator[None]:
 
 @contextmanager
 def side_by_side(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that run children; an error or a signal in the body ends all of them."""
+    """Yield a pool of threads that run children; an error or a signal in the body ends all of them."""
     with ThreadPoolExecutor(count) as threads:
         try:
             yield threads

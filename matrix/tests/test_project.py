@@ -76,7 +76,7 @@ class Read(unittest.TestCase):
 
     def test_no_project(self) -> None:
         """A folder that is something else."""
-        with self.assertRaisesRegex(WrongUse, "is no project: it has no project.toml"):
+        with self.assertRaisesRegex(WrongUse, "is not a project: it has no project.toml"):
             project.load(self.root)
 
 
