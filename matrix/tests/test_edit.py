@@ -95,7 +95,7 @@ class Edit(FakeKernel):
         repo = self.edit()
         write(repo / "virt/kvm/tests/gmem_new_kunit.c", "new\n")
         for again in (self.edit, self.refresh):
-            with self.assertRaisesRegex(WrongUse, "gmem_new_kunit.c .* move it to"):
+            with self.assertRaisesRegex(WrongUse, "gmem_new_kunit.c .* move the file to"):
                 again()
 
     def test_kunit_is_not_in_the_commits(self) -> None:
@@ -114,7 +114,7 @@ class Edit(FakeKernel):
         self.assertEqual((repo / "virt/kvm/kvm_main.c").read_text(), "work\n")
         self.set_series(FIRST)
         for step in ("dirty", "committed"):
-            with self.subTest(step), self.assertRaisesRegex(WrongUse, "holds work that was not written back"):
+            with self.subTest(step), self.assertRaisesRegex(WrongUse, "has unsaved work"):
                 self.edit()
             self.assertEqual((repo / "virt/kvm/kvm_main.c").read_text(), "work\n")
             if step == "dirty":
@@ -134,7 +134,7 @@ class Edit(FakeKernel):
             if change == SECOND:
                 self.edit()
             else:
-                with self.assertRaisesRegex(WrongUse, "holds work that was not written back"):
+                with self.assertRaisesRegex(WrongUse, "has unsaved work"):
                     self.edit()
             self.git("fsck", "--strict")
             self.assertEqual(len(self.git("log", "-p", "--format=%s", "base..").split("KVM: ")), 4)
@@ -173,7 +173,7 @@ class Edit(FakeKernel):
 
     def test_refresh_refuses(self) -> None:
         """No repository, HEAD elsewhere, a merge, nothing on top, a rebase under way: kernel/ stays as it was."""
-        with self.assertRaisesRegex(WrongUse, "make edit makes it"):
+        with self.assertRaisesRegex(WrongUse, "run make edit to create it"):
             self.refresh()
         repo = self.edit()
         before = snapshot(self.root)
@@ -191,7 +191,7 @@ class Edit(FakeKernel):
                     self.refresh()
                 self.git("checkout", "-qf", "series")
         (repo / ".git/rebase-merge").mkdir()
-        with self.assertRaisesRegex(WrongUse, "is under way"):
+        with self.assertRaisesRegex(WrongUse, "is in progress"):
             self.refresh()
         self.assertEqual(snapshot(self.root), before)
 

@@ -159,7 +159,7 @@ class Source(FakeKernel):
     def test_truncated(self) -> None:
         """The connection ends early: said with numbers, nothing left, the next try works."""
         Server.short = {self.name}
-        with self.assertRaisesRegex(MachineError, rf"truncated: 100 of {len(self.tarball)} bytes|broke off") as caught:
+        with self.assertRaisesRegex(MachineError, rf"truncated: 100 of {len(self.tarball)} bytes|was interrupted") as caught:
             self.fetch()
         self.assertIn("Run again", str(caught.exception))
         self.assertEqual(self.leftovers(), [])
@@ -177,7 +177,7 @@ class Source(FakeKernel):
         """apt knows other archives only: the template of python-apt names Debian's. Without it the error names the package."""
         self.give_apt()
         write(self.apt / "bin/apt-get", APT_GET.replace("http://127.0.0.1:9/debian/ ", "http://127.0.0.1:9/ubuntu/ "))
-        with self.assertRaisesRegex(MachineError, "this machine knows no Debian archive.*python-apt-common"):
+        with self.assertRaisesRegex(MachineError, "this machine has no Debian archive.*python-apt-common"):
             self.fetch(sha256="")
         write(self.template, "ChangelogURI: http://x/debian\nBaseURI: http://mirror/debian/\nBaseURI: http://security/\n")
         self.assertEqual(self.fetch().origin, DEBIAN)
@@ -209,7 +209,7 @@ class Source(FakeKernel):
         with self.assertRaisesRegex(MachineError, "package debian-archive-keyring"):
             self.fetch(keyring=self.top / "absent")
         with mock.patch.object(shutil, "which", return_value=None):
-            with self.assertRaisesRegex(MachineError, "no apt-get here"):
+            with self.assertRaisesRegex(MachineError, "apt-get is not installed"):
                 self.fetch()
 
     def test_disk_full_and_unwritable(self) -> None:
@@ -220,7 +220,7 @@ class Source(FakeKernel):
         self.assertEqual(self.leftovers(), [])
         shutil.rmtree(self.cache)
         write(self.cache, "a file")
-        with self.assertRaisesRegex(MachineError, "cannot keep the kernel source in"):
+        with self.assertRaisesRegex(MachineError, "cannot store the kernel source in"):
             self.fetch()
 
     def test_a_second_run_waits(self) -> None:
@@ -240,7 +240,7 @@ class Source(FakeKernel):
         source.unpack(archive, self.top / "a", self.say)
         self.assertTrue((self.top / "a/Makefile").is_file())
         archive.path.write_bytes(self.tarball[:200])
-        with self.assertRaisesRegex(MachineError, f"{self.name} does not unpack"):
+        with self.assertRaisesRegex(MachineError, f"cannot unpack .*{self.name}"):
             source.unpack(archive, self.top / "b", self.say)
         self.assertFalse((self.top / "b").exists() or (self.top / "b.part").exists())
 
@@ -251,7 +251,7 @@ class RealApt(FakeKernel):
     def setUp(self) -> None:
         super().setUp()
         if not shutil.which("apt-get"):
-            self.skipTest("no apt-get here")
+            self.skipTest("apt-get is not installed")
         shutil.rmtree(self.cache)
         self.archive = self.top / "mirror/debian"
         debian.write(self.archive)
@@ -318,7 +318,7 @@ class Pins(FakeKernel):
         """Broken TOML and a missing key name the file."""
         for text in ("version = ", 'version = "1"\n'):
             write(self.root / "kernel/7.3/source.toml", text)
-            with self.assertRaisesRegex(WrongUse, "source.toml cannot be used"):
+            with self.assertRaisesRegex(WrongUse, "source.toml is malformed"):
                 source.load_pin(self.root)
 
     def test_cache_dir(self) -> None:

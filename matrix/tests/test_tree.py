@@ -448,7 +448,7 @@ class Ksrc(FakeKernel):
     def test_wrong_version(self) -> None:
         """Says which was found and which there are."""
         write(self.ksrc / "Makefile", MAKEFILE.replace("PATCHLEVEL = 3", "PATCHLEVEL = 2"))
-        with self.assertRaisesRegex(WrongUse, "is Linux 7.2.4; there is a series for 7.3"):
+        with self.assertRaisesRegex(WrongUse, "is Linux 7.2.4; the series exists for 7.3"):
             self.prepare()
 
     def test_another_7_3_will_do(self) -> None:
@@ -460,7 +460,7 @@ class Ksrc(FakeKernel):
         """A folder, a file, nothing at all."""
         write(self.top / "x/Makefile", "all:\n")
         for path in (self.top / "x", self.top / "x/Makefile", self.top / "absent"):
-            with self.assertRaisesRegex(WrongUse, "is no kernel tree|is not a folder"):
+            with self.assertRaisesRegex(WrongUse, "is not a kernel tree|is not a folder"):
                 tree.prepare(self.root, self.out, path, self.say)
 
     def test_build_folder_inside_ksrc(self) -> None:

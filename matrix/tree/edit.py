@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The edit loop: the series as git commits on the pristine source, and back.
+"""Convert the series to git commits on the pristine source, and back.
 
-The repository is <out>/edit/linux-<base>. It borrows the objects of the pristine source from the git directory that tree.py
-keeps; if somebody removes that one, make edit restores the same objects. Its tag "base" is the pristine source; the files in
-the folder of the suites are links into kunit/, which git does not see. Inside .git, gmem.json records the state in which the commits
-and kernel/<base> last agreed: anything else is work that must not be lost.
+The repository is <out>/edit/linux-<base>. It borrows the objects of the pristine source from tree.py's git directory; if that
+is removed, make edit recreates the same objects. The tag "base" is the pristine source. The files in the folder of the suites
+are symlinks into kunit/, which git ignores. .git/gmem.json records the state in which the commits and kernel/<base> last
+agreed; any other state contains unsaved work.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from matrix.common.session import Say, locked
 
 
 def edit(root: Path, out: Path, say: Say) -> Path:
-    """Return the repository with the series as commits, made or brought up to date; WrongUse rather than lose work."""
+    """Create or update the repository and return its path. Raise WrongUse when that would lose unsaved work."""
     root, out = root.resolve(), out.resolve()
     kernel = source.load_pin(root).base
     repo = repo_of(out, kernel)
@@ -37,7 +37,7 @@ def edit(root: Path, out: Path, say: Say) -> Path:
                 say(f"edit: {why or 'the commits are those of kernel/' + kernel}")
                 return repo
             if why:
-                raise WrongUse(f"kernel/{kernel} has changed, and {repo} holds work that was not written back: {why}. "
+                raise WrongUse(f"kernel/{kernel} has changed, and {repo} has unsaved work: {why}. "
                                f"Save it elsewhere (git format-patch), remove {repo}, and run again")
         commits, why = tree.apply_series(base, tree.series(root, kernel))
         if why:
@@ -50,24 +50,24 @@ def edit(root: Path, out: Path, say: Say) -> Path:
 
 
 def refresh(root: Path, out: Path, say: Say) -> None:
-    """Write the commits on top of base to kernel/<base>; WrongUse when they are not a clean series."""
+    """Write the commits on top of base to kernel/<base>. Raise WrongUse when they are not a clean series."""
     root, out = root.resolve(), out.resolve()
     kernel = source.load_pin(root).base
     repo, folder = repo_of(out, kernel), root / "kernel" / kernel
     if not repo.exists():
-        raise WrongUse(f"there is no {repo}; make edit makes it")
+        raise WrongUse(f"{repo} does not exist; run make edit to create it")
     if why := _unfinished(repo):
-        raise WrongUse(f"{repo}: {why}; settle that first")
+        raise WrongUse(f"{repo}: {why}; commit, finish or abort it first")
     _link_suites(root, repo)
     if git(repo, "rev-list", "HEAD..base"):
-        raise WrongUse(f"{repo}: HEAD is not on top of base; git rebase base")
+        raise WrongUse(f"{repo}: HEAD is not on top of base; run git rebase base")
     if git(repo, "rev-list", "--merges", "base..HEAD"):
-        raise WrongUse(f"{repo}: there are merges on top of base; a series is one line of commits")
+        raise WrongUse(f"{repo}: there are merges on top of base; a series must be linear")
     if not git(repo, "rev-list", "base..HEAD"):
         raise WrongUse(f"{repo}: there are no commits on top of base; nothing to write")
     if _agreed(repo).get("series") != digest(root, kernel):
-        raise WrongUse(f"kernel/{kernel} has changed since make edit; git stash or commit that change elsewhere first, "
-                       f"or remove {repo} if it is the commits there that are out of date")
+        raise WrongUse(f"kernel/{kernel} has changed since make edit; first move that change elsewhere with git stash or git commit, "
+                       f"or remove {repo} if its commits are out of date")
     with tempfile.TemporaryDirectory(dir=folder, prefix=".refresh-") as work:
         git(repo, "format-patch", "--quiet", "--zero-commit", "--no-numbered", "--no-signature", "--abbrev=12",
             "--output-directory", work, "base..HEAD")
@@ -92,19 +92,19 @@ def refresh(root: Path, out: Path, say: Say) -> None:
 
 
 def repo_of(out: Path, kernel: str) -> Path:
-    """Where the repository for a base lies."""
+    """Return the path of the repository for a base."""
     return out / "edit" / f"linux-{kernel}"
 
 
 def unsaved(repo: Path) -> str:
-    """What in the repository is not in kernel/ ("" when nothing)."""
+    """Describe what the repository has that kernel/ lacks; "" when they agree."""
     if why := _unfinished(repo):
         return why
     return "" if _agreed(repo).get("head") == git(repo, "rev-parse", "HEAD") else "the commits differ from those last written"
 
 
 def digest(root: Path, kernel: str) -> str:
-    """sha256 over the series file and its patches."""
+    """Return the sha256 over the series file and its patches."""
     total = hashlib.sha256()
     for path in tree.series(root, kernel):
         total.update(f"{path.name}\0".encode() + path.read_bytes())
@@ -112,7 +112,7 @@ def digest(root: Path, kernel: str) -> str:
 
 
 def git(repo: Path, *args: str) -> str:
-    """The output of git in repo; MachineError when git fails."""
+    """Run git in repo and return its output. Raise MachineError when git fails."""
     done = tree.run_git(repo, *args)
     if done.returncode:
         raise MachineError(f"git {args[0]} in {repo} failed: {done.output.strip()}")
@@ -120,7 +120,7 @@ def git(repo: Path, *args: str) -> str:
 
 
 def _set(repo: Path, folder: Path, commit: str, suites: str) -> None:
-    """Make or set the repository: base, and commit with the series. Without gmem.json, the next edit starts anew."""
+    """Set the tag base and the branch series in the repository. Remove gmem.json meanwhile: if interrupted, the next edit starts over."""
     ours, objects = folder / "git/objects", repo / ".git/objects"
     _note(repo).unlink(missing_ok=True)
     shutil.rmtree(repo / ".git/rebase-apply", ignore_errors=True)
@@ -145,7 +145,7 @@ def _link_suites(root: Path, repo: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for link in sorted(folder.iterdir()):
         if not link.is_symlink():
-            raise WrongUse(f"{link} is in no commit, git does not see the suites; move it to {root / 'kunit'}")
+            raise WrongUse(f"{link} would be lost: git ignores this folder; move the file to {root / 'kunit'}")
         if not link.exists():
             link.unlink()
     for path, file in tree.kunit_files(root):
@@ -170,6 +170,6 @@ def _agreed(repo: Path) -> dict[str, str]:
 def _unfinished(repo: Path) -> str:
     for name in ("rebase-apply", "rebase-merge", "MERGE_HEAD", "CHERRY_PICK_HEAD"):
         if (repo / ".git" / name).exists():
-            return "a rebase, am, merge or cherry-pick is under way"
+            return "a rebase, am, merge or cherry-pick is in progress"
     changes = git(repo, "status", "--porcelain").splitlines()
     return f"{len(changes)} uncommitted change(s): {', '.join(line[3:] for line in changes[:3])}" if changes else ""

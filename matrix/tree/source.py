@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Where the kernel source comes from: the download cache, Debian's archive, or kernel.org.
+"""Fetch the kernel source from the download cache, Debian's archive, or kernel.org.
 
-Nothing unverified is unpacked. apt checks the signature of Debian's archive; kernel.org's tarball must match the
-sha256 of source.toml, and without one it is not downloaded.
+Only verified tarballs are unpacked. apt checks the signature of Debian's archive; kernel.org's tarball must match the
+sha256 of source.toml, and is not downloaded without one.
 
-The cache is $GMEM_CACHE, else ${XDG_CACHE_HOME:-~/.cache}/gmem-hugepages. It holds one tarball per pin and
-beside it NAME.json, written last: a tarball without it does not count.
+The cache is $GMEM_CACHE, else ${XDG_CACHE_HOME:-~/.cache}/gmem-hugepages. It holds one tarball per pin, and
+NAME.json beside it, written last: a tarball without it is ignored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from matrix.common.errors import DISK_FULL, MachineError, WrongUse
 
 Say = Callable[[str], None]
 
-READ_SECONDS = 60.0  # without one byte
+READ_SECONDS = 60.0  # without receiving a byte
 APT_SECONDS = 900.0
 UNPACK_SECONDS = 900.0
 KERNEL_ORG = "kernel.org linux-"  # how the origin of its tarballs starts
@@ -45,8 +45,8 @@ class Pin:
 
     base: str      # "7.3", the name of the folder
     version: str   # "7.3.4"
-    url: str       # of kernel.org's .tar.xz
-    sha256: str    # of that file; "" when not known
+    url: str       # kernel.org's .tar.xz
+    sha256: str    # of that file; "" when unknown
     package: str   # Debian's source package
     suite: str
     keyring: Path
@@ -54,35 +54,35 @@ class Pin:
 
 @dataclass(frozen=True)
 class Archive:
-    """One verified tarball in the cache, as its NAME.json tells it."""
+    """A verified tarball in the cache; the content of its NAME.json."""
 
     file: str      # name inside the cache
     sha256: str
-    version: str   # what it really is
+    version: str   # its actual version
     origin: str    # "kernel.org linux-7.3.4", "Debian linux-source-7.3 7.3.4-1~bpo13+1"
-    pin: str       # the pinned version it was fetched for
+    pin: str       # the pinned version for which it was fetched
 
     @property
     def path(self) -> Path:
-        """Where the tarball lies."""
+        """The path of the tarball."""
         return cache_dir() / self.file
 
 
 class Unreachable(Exception):
-    """This source cannot serve; the next one may."""
+    """This source cannot deliver the kernel; try the next."""
 
 
 def bases(root: Path) -> list[str]:
-    """The kernels there is a series for, oldest first: the folders of kernel/ with a source.toml."""
+    """Return the kernels for which the series exists, oldest first: the folders of kernel/ with a source.toml."""
     names = [p.parent.name for p in (root / "kernel").glob("*/source.toml")]
     return sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
 
 
 def load_pin(root: Path, base: str | None = None) -> Pin:
-    """Read kernel/<base>/source.toml (the newest base when None); WrongUse when it is missing or incomplete."""
+    """Read kernel/<base>/source.toml (None: the newest base). Raise WrongUse when it is missing or incomplete."""
     known = bases(root)
     if not known:
-        raise WrongUse(f"no kernel/*/source.toml under {root}: is this a whole checkout?")
+        raise WrongUse(f"no kernel/*/source.toml under {root}: is the checkout complete?")
     base = base or known[-1]
     path = root / "kernel" / base / "source.toml"
     try:
@@ -93,11 +93,11 @@ def load_pin(root: Path, base: str | None = None) -> Pin:
     except FileNotFoundError:
         raise WrongUse(f"there is no series for Linux {base}; there is one for {', '.join(known)}") from None
     except (tomllib.TOMLDecodeError, KeyError) as error:
-        raise WrongUse(f"{path} cannot be used: {error!r}") from None
+        raise WrongUse(f"{path} is malformed: {error!r}") from None
 
 
 def cache_dir() -> Path:
-    """The download cache (not created here)."""
+    """Return the path of the download cache, which need not exist."""
     own = os.environ.get("GMEM_CACHE")
     if own:
         return Path(own).absolute()
@@ -105,9 +105,9 @@ def cache_dir() -> Path:
 
 
 def fetch(pin: Pin, say: Say) -> Archive:
-    """Return the verified tarball for the pin, from the cache or downloaded into it.
+    """Return the verified tarball for the pin; download it unless it is cached.
 
-    Raises MachineError when no source can serve, and when a download is truncated or wrong (it is removed).
+    Raise MachineError when no source can deliver it, or when a download is truncated or wrong (it is then removed).
     """
     cache = cache_dir()
     try:
@@ -128,13 +128,13 @@ def fetch(pin: Pin, say: Say) -> Archive:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise MachineError(DISK_FULL) from error
-        raise MachineError(f"cannot keep the kernel source in {cache}: {error.strerror or error}") from error
+        raise MachineError(f"cannot store the kernel source in {cache}: {error.strerror or error}") from error
     raise MachineError(f"no source for Linux {pin.version}: {'; '.join(why)}. "
-                       "Try again with network, or give your own tree: KSRC=dir")
+                       "Check the network and try again, or use your own tree: KSRC=dir")
 
 
 def unpack(archive: Archive, dest: Path, say: Say) -> None:
-    """Unpack the tarball as dest (which must not exist), whole or not at all, through dest.part."""
+    """Unpack the tarball to dest, which must not exist, atomically: to dest.part first."""
     part = dest.with_name(dest.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -143,13 +143,13 @@ def unpack(archive: Archive, dest: Path, say: Say) -> None:
                     limit=UNPACK_SECONDS)
     if done.returncode or done.timed_out:
         shutil.rmtree(part, ignore_errors=True)
-        raise MachineError(f"{archive.path} does not unpack ({_last_line(done)}); remove it and run again")
+        raise MachineError(f"cannot unpack {archive.path} ({_last_line(done)}); remove it and run again")
     part.rename(dest)
 
 
 @contextlib.contextmanager
 def _locked(cache: Path, say: Say) -> Iterator[None]:
-    """One download at a time in one cache."""
+    """Lock the cache against other downloads."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as lock:
         try:
@@ -203,7 +203,7 @@ def _from_kernel_org(pin: Pin, cache: Path, say: Say) -> Archive:
 
 
 def _download(url: str, part: Path) -> int:
-    """Write the url's body to part; return its size in bytes. MachineError when it ends early."""
+    """Download url to part and return its size in bytes. Raise MachineError when the connection ends early."""
     try:
         with urllib.request.urlopen(url, timeout=READ_SECONDS) as answer, part.open("wb") as out:
             shutil.copyfileobj(answer, out, 1 << 20)
@@ -211,7 +211,7 @@ def _download(url: str, part: Path) -> int:
     except urllib.error.URLError as error:
         raise Unreachable(f"kernel.org cannot be reached ({error.reason})") from error
     except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise MachineError(f"the download of {url} broke off ({error}); removed it. Run again") from error
+        raise MachineError(f"the download of {url} was interrupted ({error}); removed it. Run again") from error
     if want is not None and size != int(want):
         raise MachineError(f"the download of {url} is truncated: {size} of {want} bytes; removed it. Run again")
     return size
@@ -220,16 +220,16 @@ def _download(url: str, part: Path) -> int:
 def _from_apt(pin: Pin, cache: Path, say: Say) -> Archive:
     """Fetch the Debian package with apt, which verifies it against the archive's signature.
 
-    Lists, sources and caches are private, so that the machine's own apt settings stay as they are.
+    Use separate lists, sources and caches, to leave the machine's own apt state alone.
     """
     for tool in ("apt-get", "dpkg-deb"):
         if not shutil.which(tool):
-            raise Unreachable(f"apt: there is no {tool} here")
+            raise Unreachable(f"apt: {tool} is not installed")
     if not pin.keyring.is_file():
-        raise Unreachable(f"apt: there is no {pin.keyring} (package debian-archive-keyring)")
+        raise Unreachable(f"apt: {pin.keyring} is missing (package debian-archive-keyring)")
     hosts = debian_archives()
     if not hosts:
-        raise Unreachable("apt: this machine knows no Debian archive: none in its apt sources, "
+        raise Unreachable("apt: this machine has no Debian archive in its apt sources, "
                           f"and no {TEMPLATE} (package python-apt-common)")
     say(f"source: asking apt for {pin.package} in {pin.suite}")
     with tempfile.TemporaryDirectory(prefix="apt-", dir=cache) as folder:
@@ -262,7 +262,7 @@ def _from_apt(pin: Pin, cache: Path, say: Say) -> Archive:
 
 
 def debian_archives() -> list[str]:
-    """The Debian archives that apt knows here (not the security archive, which has no backports), or Debian's default."""
+    """Return the Debian archives in apt's sources (not the security archive, which has no backports), or Debian's default."""
     asked = proc.run(["apt-get", "indextargets", "--format", "$(REPO_URI)"], limit=60)
     known = {uri for uri in asked.output.split() if uri.rstrip("/").endswith("/debian")}
     if not known and TEMPLATE.is_file():

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""From the kernel source to the tree that is built: base + series + kunit/.
+"""Prepare the tree that is built: pristine source + series + kunit/.
 
-<out>/<key>/git        a git directory without a work tree of its own. Branch "base" is the pristine source as one commit,
-                       "prepared" what tree/ holds, refs/series/<digest> a series on base with one commit per patch
-<out>/<key>/tree       the work tree that is built; kunit.py of this tree is run
+<out>/<key>/git        the git directory. Branch "base" is the pristine source as one commit, "prepared" the content of
+                       tree/, refs/series/<digest> a series on base with one commit per patch
+<out>/<key>/tree       the work tree that is built, and whose kunit.py is run
 <out>/<key>/base       the pristine source, for runs without the series only
-<out>/<key>/stage      what git says of a patch that does not apply, with its rejects
-<out>/<key>/base.json  where the source came from, written last: the git directory is complete
-key is linux-<version>, or ksrc-<8 hex digits of the sha256 of the path> for a tree of the user's own.
+<out>/<key>/stage      the rejects of a patch that does not apply
+<out>/<key>/base.json  the origin of the source, written last: it marks the git directory as complete
+key is linux-<version>, or ksrc-<8 hex digits of the sha256 of the path> for the user's own tree.
 
-Nobody edits tree/: every run restores it, and touches only what differs, so that builds stay warm. Git gives every file that
-it writes a fresh mtime. Each work tree NAME has its own index, git/NAME.index.
+Do not edit tree/: every run restores it. Only files that differ are written, with a fresh mtime, so builds stay incremental.
+Each work tree NAME has its own index, git/NAME.index.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from matrix.common.session import Say
 
 GIT_SECONDS = 900.0
 
-# The same commits on every machine, whoever runs this. Base is old: git expects parents to be older than their children.
+# Make commits reproducible. The date is old because git expects parents to be older than their children.
 _ENV = {"LC_ALL": "C", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1",
         "GIT_OPTIONAL_LOCKS": "0"} | {
     f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in (
         ("NAME", "matrix"), ("EMAIL", "matrix@localhost"), ("DATE", "2000-01-01T00:00:00Z"))}
 _OPTIONS = ("safe.directory=*", "core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "core.compression=0", "core.fsync=none",
             "index.version=4", "checkout.workers=0")
-_BYTES = "* -text -filter -ident -working-tree-encoding\n"  # no conversion, whatever .gitattributes says
+_BYTES = "* -text -filter -ident -working-tree-encoding\n"  # no conversion, regardless of .gitattributes
 
-# What a build inside a tree without git leaves behind; kbuild with O= refuses a tree that holds some of it.
+# Build products to ignore in a tree without git. With some of them, kbuild refuses to build out of tree (O=).
 _PRODUCTS = ("__pycache__ .*.cmd .*.d .tmp_* .config .config.old *.o *.ko *.a *.mod *.mod.c *.order *.symvers *.dtb *.su *.gcno "
              "/vmlinux* /System.map /include/config /include/generated /arch/*/include/generated").split()
 
@@ -51,8 +51,8 @@ class PreparedTree:
     """A tree that is ready to build."""
 
     path: Path               # absolute
-    version: str             # of the source, from its Makefile: "7.3.4"
-    origin: str              # for people: where the source came from
+    version: str             # from its Makefile: "7.3.4"
+    origin: str              # where the source came from, for messages
     touched: frozenset[str]  # files the series touches or kunit/ adds, relative to path
     series: str              # sha256 over these files
 
@@ -62,7 +62,7 @@ class Base:
     """A pristine source in the build folder."""
 
     folder: Path  # <out>/<key>
-    kernel: str   # which folder of kernel/ it takes: "7.3"
+    kernel: str   # its folder below kernel/: "7.3"
     version: str
     origin: str
 
@@ -71,9 +71,9 @@ class Base:
 
 
 def prepare(root: Path, out: Path, ksrc: Path | None, say: Say) -> PreparedTree:
-    """Make or refresh the tree under out for the series and suites of root; ksrc is the user's own source or None.
+    """Create or update the tree under out for the series and suites of root; ksrc is the user's own source or None.
 
-    The caller holds the lock of out. Raises WrongUse (ksrc unusable, series does not apply) and MachineError.
+    The caller holds the lock of out. Raise WrongUse (ksrc unusable, series does not apply) or MachineError.
     """
     base = prepare_base(root, out, ksrc, say)
     commits, why = apply_series(base, series(root, base.kernel))
@@ -85,45 +85,45 @@ def prepare(root: Path, out: Path, ksrc: Path | None, say: Say) -> PreparedTree:
 
 
 def pristine(root: Path, out: Path, ksrc: Path | None, say: Say) -> PreparedTree:
-    """The same without series and suites, in a work tree of its own."""
+    """As prepare(), but without series and suites, in a separate work tree."""
     base = prepare_base(root, out, ksrc, say)
     return PreparedTree(checkout(base.folder, "base", "base"), base.version, f"{base.origin}, without the series", frozenset(), "")
 
 
 def prepare_base(root: Path, out: Path, ksrc: Path | None, say: Say) -> Base:
-    """Make sure that the pristine source is in git, from ksrc or as kernel/<base>/source.toml says."""
+    """Import the pristine source into git, from ksrc or as kernel/<base>/source.toml says."""
     root, out = root.resolve(), out.resolve()
     for lock in [*out.glob("*/git/*.lock"), *out.glob("*/git/refs/**/*.lock")]:
-        lock.unlink()  # of a git that was killed; nobody else works here
+        lock.unlink()  # left by a git that was killed; we hold the lock of out
     return _take_ksrc(root, out, ksrc, say) if ksrc else _take_tarball(root, out, say)
 
 
 def read_version(tree: Path) -> str:
-    """The version in a kernel tree's Makefile ("7.3.4", "7.3.0-rc2"); WrongUse when it is no kernel tree."""
+    """Return the version in a kernel tree's Makefile ("7.3.4", "7.3.0-rc2"). Raise WrongUse when tree is not a kernel tree."""
     try:
         head = (tree / "Makefile").read_text(errors="replace")[:2000]
     except OSError:
         head = ""
     found = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *= *(\S*)", head, re.MULTILINE))
     if not found.get("VERSION") or not found.get("PATCHLEVEL") or not (tree / "Kbuild").is_file():
-        raise WrongUse(f"{tree} is no kernel tree: no Makefile with VERSION and PATCHLEVEL, or no Kbuild, at its top")
+        raise WrongUse(f"{tree} is not a kernel tree: no Makefile with VERSION and PATCHLEVEL, or no Kbuild, at its top")
     return f"{found['VERSION']}.{found['PATCHLEVEL']}.{found.get('SUBLEVEL') or 0}{found.get('EXTRAVERSION', '')}"
 
 
 # Git
 
 def run_git(cwd: Path, *args: str, env: Mapping[str, str] | None = None, stdin: Path | None = None) -> proc.Completed:
-    """Run git in cwd without settings, hooks and GIT_* variables of the user and the machine."""
+    """Run git in cwd without the user's and the machine's settings, hooks and GIT_* variables."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     options = [part for option in _OPTIONS for part in ("-c", option)]
     return proc.run(["git", *options, *args], cwd=cwd, env=clean | _ENV | dict(env or {}), limit=GIT_SECONDS, stdin=stdin)
 
 
 def git(folder: Path, *args: str, tree: str = "tree", top: Path | None = None, stdin: Path | None = None) -> str:
-    """Run git on <out>/<key> with its work tree named tree (and this top instead, if given); MachineError when git fails."""
+    """Run git on <out>/<key> with the index of the work tree named tree, rooted at top if given. Raise MachineError when git fails."""
     done = _git(folder, *args, tree=tree, top=top, stdin=stdin)
     if done.returncode:
-        raise MachineError(f"git {args[0]} in {folder} failed: {done.output.strip()}\nIf it fails again, remove {folder}")
+        raise MachineError(f"git {args[0]} in {folder} failed: {done.output.strip()}\nRun again; if it fails again, remove {folder}")
     return done.output
 
 
@@ -138,19 +138,19 @@ def _index(folder: Path, tree: str) -> Path:
 
 
 def _init(folder: Path) -> None:
-    """An empty git directory."""
+    """Create an empty git directory."""
     (folder / "git/info").mkdir(parents=True, exist_ok=True)
     (folder / "git/info/attributes").write_text(_BYTES)
     git(folder, "init", "--quiet", "--template=")
 
 
 def _commit(folder: Path, tree: str, message: str, *options: str) -> str:
-    """Commit what the index of a work tree holds."""
+    """Commit the index of a work tree and return the commit."""
     return git(folder, "commit-tree", "-m", message, *options, git(folder, "write-tree", tree=tree).strip()).strip()
 
 
 def _scratch(folder: Path, name: str, commit: str = "") -> Path:
-    """An empty work tree, with commit in its index. Git takes files that a patch needs from the index."""
+    """Create an empty work tree with commit in its index. Git reads the files that a patch needs from the index."""
     shutil.rmtree(folder / name, ignore_errors=True)
     (folder / name).mkdir()
     if commit:
@@ -159,7 +159,7 @@ def _scratch(folder: Path, name: str, commit: str = "") -> Path:
 
 
 def checkout(folder: Path, commit: str, name: str) -> Path:
-    """Make the named work tree equal to commit, whatever state it is in. Files that need no change keep their mtime."""
+    """Make the named work tree equal to commit, whatever its state. Files that do not change keep their mtime."""
     path = folder / name
     path.mkdir(parents=True, exist_ok=True)
     git(folder, "read-tree", "--reset", "-u", commit, tree=name)
@@ -168,13 +168,13 @@ def checkout(folder: Path, commit: str, name: str) -> Path:
 
 
 def changed(folder: Path, commit: str) -> tuple[frozenset[str], str]:
-    """The files that differ from base, and a sha256 over their contents, modes and names."""
+    """Return the files that differ from base, and a sha256 over their contents, modes and names."""
     raw = git(folder, "diff-tree", "-r", "-z", "--no-renames", "--full-index", "base", commit, "--")
     return frozenset(raw.split("\0")[1::2]), hashlib.sha256(raw.encode()).hexdigest()
 
 
 def pristine_text(prepared: PreparedTree, name: str) -> str:
-    """A file as it is in the pristine source; "" when the source has no such file."""
+    """Return a file of the pristine source; "" when it has no such file."""
     done = _git(prepared.path.parent, "cat-file", "blob", f"base:{name}")
     return "" if done.returncode else done.output
 
@@ -182,11 +182,11 @@ def pristine_text(prepared: PreparedTree, name: str) -> str:
 # Series and suites
 
 def series(root: Path, kernel: str) -> list[Path]:
-    """The patches of kernel/<kernel>/series in order; empty lines and # comments do not count."""
+    """Return the patches of kernel/<kernel>/series in order, without empty lines and # comments."""
     folder = root / "kernel" / kernel
     listing = folder / "series"
     if not listing.is_file():
-        raise WrongUse(f"there is no {listing}: is this a whole checkout?")
+        raise WrongUse(f"{listing} does not exist: is the checkout complete?")
     names = [line.split("#")[0].strip() for line in listing.read_text().splitlines()]
     patches = [(folder / name).absolute() for name in names if name]
     for patch in patches:
@@ -196,13 +196,13 @@ def series(root: Path, kernel: str) -> list[Path]:
 
 
 def patched_files(patch: Path) -> list[str]:
-    """The paths a patch reads or writes, relative to the top of the tree."""
+    """Return the paths that a patch reads or writes, relative to the top of the tree."""
     names = re.findall(r"^(?:--- a/|\+\+\+ b/|rename (?:from|to) |copy (?:from|to) )([^\t\n]+)", patch.read_text(errors="replace"), re.M)
     return sorted(set(names))
 
 
 def kunit_files(root: Path) -> Iterator[tuple[str, Path]]:
-    """What kunit/ adds to the tree: (path in the tree, file). README.md and backup files of editors stay out."""
+    """Yield (path in the tree, file) for each file of kunit/, except README.md and editors' backup files."""
     suites = project.load(root).suites
     for path in sorted((root / "kunit").rglob("*")):
         name = path.relative_to(root / "kunit")
@@ -212,7 +212,7 @@ def kunit_files(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def apply_series(base: Base, patches: Sequence[Path]) -> tuple[list[str], str]:
-    """The commits on base, one per patch as far as the patches apply, and why the next patch does not apply ("": all do)."""
+    """Commit the patches on base until one does not apply. Return the commits, and why that one does not apply ("": all do)."""
     folder = base.folder
     total = hashlib.sha256(git(folder, "rev-parse", "base").encode())
     for patch in patches:
@@ -239,7 +239,7 @@ def _log(folder: Path, ref: str) -> list[str]:
 
 
 def add_suites(folder: Path, root: Path, commit: str) -> str:
-    """The commit with the files of kunit/ on top of it."""
+    """Return a commit that adds the files of kunit/ to commit."""
     scratch = _scratch(folder, "am", commit)
     names = []
     for name, path in kunit_files(root):
@@ -252,7 +252,7 @@ def add_suites(folder: Path, root: Path, commit: str) -> str:
 
 
 def _refusal(folder: Path, index: str, patch: Path, what: str, said: str = "") -> str:
-    """Why a patch does not apply to the index of a work tree: which file, hunk and line, and where the rejects are."""
+    """Explain why a patch does not apply to the index of a work tree: file, hunk, line, and the path of the rejects."""
     stage = _scratch(folder, "stage")
     shutil.copy(_index(folder, index), _index(folder, "stage"))
     output = _git(folder, "apply", "--index", "--reject", str(patch), tree="stage").output
@@ -263,11 +263,11 @@ def _refusal(folder: Path, index: str, patch: Path, what: str, said: str = "") -
         where.append("the tree has this change already")
     rejects = " ".join(sorted(str(path) for path in stage.rglob("*.rej")))
     return (f"{'/'.join(patch.parts[-3:])} does not apply to {what}: {'; '.join(where) or said.strip()}"
-            + (f"\nSee what was refused: less {rejects}" if rejects else ""))
+            + (f"\nTo see the rejected hunks: less {rejects}" if rejects else ""))
 
 
 def _apply(prepared: PreparedTree, patch: Path, index: str, *options: str) -> None:
-    """Apply a patch to the index of a work tree, or as the options say; WrongUse when it does not apply."""
+    """Run git apply with these options against the index of a work tree. Raise WrongUse when the patch does not apply."""
     folder = prepared.path.parent
     done = _git(folder, "apply", *options, str(patch.absolute()), tree=index)
     if done.returncode:
@@ -275,18 +275,18 @@ def _apply(prepared: PreparedTree, patch: Path, index: str, *options: str) -> No
 
 
 def check_applies(prepared: PreparedTree, patches: Iterable[Path]) -> None:
-    """Raises WrongUse for the first of these patches that does not apply on top of series and suites, each on its own."""
+    """Check that each patch by itself applies on top of series and suites. Raise WrongUse for the first that does not."""
     for patch in patches:
         _apply(prepared, patch, "tree", "--check")
 
 
 @contextmanager
 def patched(prepared: PreparedTree, patches: Sequence[Path]) -> Iterator[PreparedTree]:
-    """The prepared tree with these patches on top of series and suites; without them again afterwards.
+    """Apply these patches on top of series and suites, yield that tree, and revert them afterwards.
 
-    Only what they change is written, with fresh mtimes each way: the cells' build directories stay warm. After a kill
+    Only the files that they change are written, with fresh mtimes each time, so builds stay incremental. After a kill
     in between, prepare() restores the tree. The caller holds the lock of out and builds nothing else meanwhile.
-    Raises WrongUse when a patch does not apply; the tree is then as it was.
+    Raise WrongUse, and leave the tree unchanged, when a patch does not apply.
     """
     folder = prepared.path.parent
     shutil.copy(_index(folder, "tree"), _index(folder, "patched"))
@@ -312,7 +312,7 @@ def _take_tarball(root: Path, out: Path, say: Say) -> Base:
                 return Base(note.parent, pin.base, data["version"], data["origin"])
     archive = source.fetch(pin, say)
     folder = out / f"linux-{archive.version}"
-    shutil.rmtree(folder, ignore_errors=True)  # with what was built there: the files of the tarball are older
+    shutil.rmtree(folder, ignore_errors=True)  # with its objects, which make would keep: they are newer than files from a tarball
     source.unpack(archive, folder / "tree", say)
     version = read_version(folder / "tree")
     if version != archive.version:
@@ -329,23 +329,23 @@ def _take_tarball(root: Path, out: Path, say: Say) -> Base:
 
 
 def _show_new_files(gitignore: Path) -> None:
-    """Debian's .gitignore makes git ignore the whole tree; make edit would lose a new file."""
+    """Remove the lines of Debian's .gitignore that hide the whole tree, because of which make refresh would lose new files."""
     if gitignore.exists():
         lines = gitignore.read_text().splitlines(keepends=True)
         gitignore.write_text("".join(line for line in lines if line.strip() not in ("/*", "!/debian/")))
 
 
 def _take_ksrc(root: Path, out: Path, ksrc: Path, say: Say) -> Base:
-    """A tree of the user's own, which is only ever read: our git directory with the user's tree as its work tree."""
+    """Import the user's own tree without writing to it: our git directory uses it as work tree."""
     ksrc = ksrc.resolve()
     if not ksrc.is_dir():
         raise WrongUse(f"KSRC={ksrc} is not a folder")
     if out == ksrc or ksrc in out.parents:
-        raise WrongUse(f"the build folder {out} lies inside KSRC={ksrc}, which is never written to; give another with O=dir")
+        raise WrongUse(f"the build folder {out} is inside KSRC={ksrc}, which is never written to; choose another with O=dir")
     version = read_version(ksrc)
     kernel = ".".join(version.split(".")[:2])
     if kernel not in source.bases(root):
-        raise WrongUse(f"KSRC={ksrc} is Linux {version}; there is a series for {', '.join(source.bases(root))}")
+        raise WrongUse(f"KSRC={ksrc} is Linux {version}; the series exists for {', '.join(source.bases(root))}")
     folder = out / f"ksrc-{hashlib.sha256(os.fsencode(ksrc)).hexdigest()[:8]}"
     if not (folder / "git/refs/heads/base").is_file():
         say(f"tree: adding KSRC {ksrc} to git")
@@ -370,6 +370,6 @@ def _take_ksrc(root: Path, out: Path, ksrc: Path, say: Say) -> Base:
 
 
 def _ask(ksrc: Path, *args: str) -> str:
-    """Ask git about ksrc; "" when it is no repository."""
+    """Return the output of git in ksrc; "" when git fails, as outside a repository."""
     done = run_git(ksrc, *args)
     return "" if done.returncode else done.output
