@@ -117,7 +117,7 @@ class Cases(unittest.TestCase):
         done = subprocess.run([sys.executable, "-c", LOOP, str(CASES / "clean-x86_64-thp")], cwd=CASES.parents[2],
                               check=True, capture_output=True, text=True, timeout=120)  # fmt: skip
         reasons, peak = done.stdout.splitlines()
-        self.assertIn("console: more than 16 MB or 250000 lines: the rest was not looked at", reasons)
+        self.assertIn("console: more than 16 MB or 250000 lines: the rest was not read", reasons)
         self.assertLess(int(peak), 100 << 10)
 
 

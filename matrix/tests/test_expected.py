@@ -77,9 +77,9 @@ class Listing(unittest.TestCase):
     def test_refused(self) -> None:
         """With the line, for the editor."""
         for line, text in (("a.one", "list.txt:18: a.one is a duplicate"), ("a.*", "list.txt:18: a.* is a duplicate"),
-                           ("    skip x-4k", "list.txt:18: want 'skip"), ("    skip x-4k:", "list.txt:18: want 'skip"),
-                           ("    skip : why", "list.txt:18: want"), ("    absent", "list.txt:18: want"), ("    a.two", "list.txt:18: want"),
-                           ("# head\n    skip x-4k: why", "list.txt:19: want 'skip CELL…: words'")):  # fmt: skip
+                           ("    skip x-4k", "list.txt:18: expected 'skip"), ("    skip x-4k:", "list.txt:18: expected 'skip"),
+                           ("    skip : why", "list.txt:18: expected"), ("    absent", "list.txt:18: expected"), ("    a.two", "list.txt:18: expected"),
+                           ("# head\n    skip x-4k: why", "list.txt:19: expected 'skip CELL…: words'")):  # fmt: skip
             with self.subTest(line), self.assertRaises(WrongUse) as caught:
                 expected.Listing(f"{TEXT}{line}\n", Path("list.txt"))
             self.assertIn(text, str(caught.exception))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""One pass over a console of any length, in bounded time and memory."""
+"""Read a console of any length in one pass, in bounded time and memory."""
 
 import re
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from matrix.verdict import ktap, splat
 from matrix.verdict.evidence import MOST, WIDTH
 
 CHUNK = 1 << 20  # bytes read at once
-LARGEST = 16 << 20  # bytes, and
-LINES = 250_000  # lines: no healthy boot prints as much, and the scan stays bounded
+LARGEST = 16 << 20  # bytes read at most; no healthy boot prints as much
+LINES = 250_000  # lines read at most
 LONG = 1 << 16  # bytes; a longer line is searched in pieces of this size
-OVERLAP = 1 << 12  # bytes that such a piece shares with the one before
+OVERLAP = 1 << 12  # bytes that a piece shares with the previous one
 
 ESCAPE = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_c])")
-# A sequence that was cut takes the first letter of what follows for its own, the B of BUG say.
+# A truncated sequence swallows the first letter of the text that follows, such as the B of BUG.
 SWALLOWED = re.compile(rb"(?<!\x1b)\x1b++(?:\[[0-?]*[ -/]*)?([@-Z\\-~])(?=\w)")
 CONTROL = bytes(byte for byte in range(32) if byte not in b"\t\n") + b"\x7f"
 # kernel/printk/printk.c, info_print_prefix(): "<6>[    1.234567][    T1] "
@@ -24,21 +24,21 @@ INSIDE = re.compile(r"(?<!^)(?=\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? )")
 RESTART = re.compile(r"reboot: Restarting system")
 BANNER = re.compile(r"Linux version \d.*")
 ARGUMENTS = re.compile(r"(?:Kernel c|C)ommand line: (.*)")
-# tools/testing/kunit/kunit_kernel.py prints the TimeoutExpired of its QEMU and goes on
+# tools/testing/kunit/kunit_kernel.py prints QEMU's TimeoutExpired and continues.
 KUNIT_TIMEOUT = re.compile(r"Command '\['[^']*qemu-system-.* timed out after [\d.]+ seconds")
 
 
 class Console:
-    """One pass over the console: the KTAP stream, every splat, and how it ended."""
+    """What a console contains: the KTAP stream, the splats, the kernel's banner and arguments, and how it ended."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.ktap = ktap.Reader()
         self.splats: list[str] = []
         self.traces: list[str] = []
-        self.count = 0  # splats, also those that are not kept
+        self.count = 0  # all splats, including those not kept
         self.restarted = False
         self.timeout = False
-        self.banners: list[str] = []  # at most two: one is too many
+        self.banners: list[str] = []  # the first two; a second one is an error
         self.arguments: set[str] = set()  # of the kernel
         self.last = ""
         self.whole = True
@@ -63,7 +63,7 @@ class Console:
                 self.tests[name] = node
 
     def _line(self, number: int, text: str, ended: bool) -> bool:
-        """Takes a line; True when it was part of the stream or a splat. One that has not ended could be half a result."""
+        """Process a line; return whether it is KTAP or a splat. An incomplete line could be half a result, so it is never KTAP."""
         if text.strip():
             self.last = text
         if ended and self.ktap.feed(text):
@@ -89,11 +89,11 @@ class Console:
 
 
 def lines(stream: BinaryIO, most: int) -> Iterator[tuple[bytes, bool]]:
-    """The lines in the first most bytes of a console, and whether they ended.
+    """Yield the lines in the first most bytes of a console, each with whether it is complete.
 
-    CR ends one, too. A long one comes in pieces that overlap, none of which is a line that ended.
+    LF, CR and CR/LF end a line. A long line is split into overlapping pieces, which count as incomplete.
     """
-    rest, cut = b"", False  # cut: rest is not the beginning of its line
+    rest, cut = b"", False  # cut: rest does not start at the beginning of its line
     while chunk := stream.read(min(CHUNK, most)):
         most -= len(chunk)
         data = rest + chunk
@@ -118,7 +118,7 @@ def _pieces(line: bytes, cut: bool) -> Iterator[tuple[bytes, bool]]:
 
 
 def _texts(line: bytes) -> Iterator[str]:
-    """The messages in a line, without control bytes and printk's prefix; bad UTF-8 is replaced."""
+    """Yield the messages in a line, without control bytes and printk's prefix; replace invalid UTF-8."""
     plain = ESCAPE.sub(b"", line).translate(None, CONTROL).decode(errors="replace").rstrip()
     for text in INSIDE.split(plain):
         yield PREFIX.sub("", text, count=1) if PREFIX.match(text) else text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a run leaves behind, and the reasons that the verdict finds in it."""
+"""The input of the verdict, and the reasons that it returns."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import BinaryIO
 from matrix.verdict import ktap
 from matrix.verdict.expected import Expected
 
-MOST = 20  # reasons of one kind that are written out
+MOST = 20  # reasons that one check reports
 WIDTH = 200  # characters of a quoted line
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a cell is red: a short stable code and one line for people."""
+    """Why a cell is red: a short stable code and one line of explanation."""
 
     code: str
     text: str
@@ -24,7 +24,7 @@ class Reason:
 
 
 def differences(found: Sequence[Reason], expected: Sequence[Sequence[str]]) -> list[str]:
-    """What is not as expected, a pair of code and part of the text each: pairs that are not met, codes that nobody expects."""
+    """Return what differs from the expected (code, part of the text) pairs: pairs not found, and reasons with other codes."""
     wrong = [f"no {code}: …{part}…" for code, part in expected
              if not any(reason.code == code and part in reason.text for reason in found)]  # fmt: skip
     codes = {code for code, _ in expected}
@@ -33,27 +33,27 @@ def differences(found: Sequence[Reason], expected: Sequence[Sequence[str]]) -> l
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a run left behind. console is None when the kernel was never booted."""
+    """What a run produced. console is None when the kernel was never booted."""
 
-    asked: Mapping[str, str]  # options the fragments ask for
-    got: Mapping[str, str] | None  # options of the .config; None: there is none
+    asked: Mapping[str, str]  # options that the fragments ask for
+    got: Mapping[str, str] | None  # options of the .config; None when it is missing
     expected: Expected
-    touched: frozenset[str]  # files of the tree that must not cause a warning
+    touched: frozenset[str]  # files of the tree that must not cause warnings
     build_log: str = ""
     console: BinaryIO | None = None
     banner: str = ""  # the "Linux version" line of the kernel that was built
-    arguments: Sequence[str] = ()  # that the kernel was booted with, among others
+    arguments: Sequence[str] = ()  # that the kernel command line must contain
     glob: str = ""  # kunit.py's filter_glob
     config_status: int = 0  # exit statuses of kunit.py's steps
     build_status: int = 0
     selftests_status: int = 0  # of make in tools/testing/selftests/kvm
     exec_status: int = 0
     parse_status: int = 0
-    timed_out: str = ""  # the step that hit its limit
+    timed_out: str = ""  # the step that timed out
     limit: float = 0  # that limit, in seconds
-    settle: Callable[[Mapping[str, ktap.Node]], Expected] | None = None  # expect what ran instead
+    settle: Callable[[Mapping[str, ktap.Node]], Expected] | None = None  # replaces expected, given the tests that ran
 
     @property
     def built(self) -> bool:
-        """Every step so far ended with success."""
+        """Whether every step so far succeeded."""
         return not (self.config_status or self.build_status or self.selftests_status or self.timed_out)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The expected tests: matrix/expected.txt, one list for all cells. Its head describes the format."""
+"""Read and update the expected tests: matrix/expected.txt, one list for all cells. A comment at its top describes the format."""
 
 import difflib
 import fnmatch
@@ -17,23 +17,23 @@ RULE = re.compile(r"\s+(?:skip((?: +[^\s:]+)+): *(\S.*)|absent((?: +[^\s:]+)+))"
 
 @dataclass(frozen=True)
 class Expected:
-    """The tests of one boot, in the order in which they run, and the skips that are allowed: (pattern, words)."""
+    """The tests of one boot, in the order in which they run, and the allowed skips: (pattern, words)."""
 
     tests: Sequence[str] = ()
     skips: Sequence[tuple[str, str]] = ()
 
     def allowed(self, name: str) -> list[str]:
-        """A test, case or suite may skip with a reason that contains one of these."""
+        """Return the words with which a test, case or suite may skip: the reason must contain one of them."""
         return [words for pattern, words in self.skips if selects(pattern, name)]
 
     def near(self, glob: str) -> list[str]:
-        """Suites whose names resemble a glob that selects none."""
+        """Return suites whose names resemble a glob that selects nothing, or all suites."""
         suites = {name.partition(".")[0] for name in self.tests}
         return difflib.get_close_matches(glob.partition(".")[0], suites, 3, 0.4) or sorted(suites)
 
 
 def selects(pattern: str, name: str) -> bool:
-    """Whether a pattern matches a test or case. A pattern without a dot matches suites as a whole only."""
+    """Whether a pattern matches a test or case. A pattern without a dot matches only suites."""
     return pattern == name or ("*" in pattern and ("." in pattern) == ("." in name) and fnmatch.fnmatchcase(name, pattern))
 
 
@@ -43,21 +43,21 @@ def _among(cell: str, globs: Sequence[str]) -> bool:
 
 @dataclass
 class Entry:
-    """A line and the rules indented below it."""
+    """A line of the list and the rules indented below it."""
 
-    name: str  # of a test, or what the rules apply to: a pattern or a suite; "" for a comment
+    name: str  # a test, or the pattern or suite to which the rules apply; "" for a comment
     lines: list[str]
     skips: list[tuple[list[str], str]] = field(default_factory=list)  # cells and words
     absent: list[str] = field(default_factory=list)  # cells
 
     @property
     def test(self) -> bool:
-        """Whether it is a test."""
+        """Whether the line names a test."""
         return "." in self.name and "*" not in self.name
 
 
 class Listing:
-    """The list. Raises WrongUse when a line is malformed."""
+    """The content of expected.txt. Raise WrongUse when a line is malformed."""
 
     def __init__(self, text: str = "", path: Path = Path()) -> None:
         self.entries: list[Entry] = []
@@ -79,7 +79,7 @@ class Listing:
     def _rule(entry: Entry, line: str, where: str) -> None:
         match = RULE.fullmatch(line)
         if not match or not entry.name:
-            raise WrongUse(f"{where}: want 'skip CELL…: words' or 'absent CELL…' below a test, got {line!r}")
+            raise WrongUse(f"{where}: expected 'skip CELL…: words' or 'absent CELL…' below a test, got {line!r}")
         if match[2]:
             entry.skips.append((match[1].split(), match[2]))
         else:
@@ -87,30 +87,30 @@ class Listing:
 
     @property
     def text(self) -> str:
-        """As in the file."""
+        """The content of the file."""
         return "".join(line + "\n" for entry in self.entries for line in entry.lines)
 
     def _own(self, cell: str, suites: Suites) -> Iterator[tuple[int, Entry]]:
-        """The tests that run in a cell and where they are."""
+        """Yield (index, entry) for the tests of a cell."""
         absent = [entry.name for entry in self.entries if _among(cell, entry.absent)]
         for at, entry in enumerate(self.entries):
             if entry.test and suites(entry.name.partition(".")[0]) and not any(selects(pattern, entry.name) for pattern in absent):
                 yield at, entry
 
     def of(self, cell: str, suites: Suites = bool) -> Expected:
-        """The expected tests of a cell."""
+        """Return the expected tests of a cell."""
         skips = [(entry.name, words) for entry in self.entries for cells, words in entry.skips if _among(cell, cells)]
         return Expected([entry.name for _, entry in self._own(cell, suites)], skips)
 
     def update(self, ran: Mapping[str, ktap.Node], cell: str, suites: Suites = bool) -> None:
-        """Make what ran in a cell its tests, in this order. Comments, rules and tests that are absent there stay as they are."""
+        """Make the tests that ran the cell's tests, in this order. Keep comments, rules and tests that are absent in the cell."""
         places = [at for at, _ in self._own(cell, suites)]
         old = [self.entries[at].name for at in places]
         known = {entry.name: entry for entry in self.entries}
         new: list[str] = []
         for name, node in ran.items():
             below = [test for test in old if test.startswith((name + ".", name + "/"))]
-            if node.status == ktap.SKIP and below:  # it skips as a whole
+            if node.status == ktap.SKIP and below:  # skipped as a whole
                 new += below
             elif name in old or (name not in known and "." in name):
                 new.append(name)
@@ -126,5 +126,5 @@ class Listing:
 
 
 def load(path: Path) -> Listing:
-    """The list in a file; an empty one when there is none."""
+    """Read the list from a file; a missing file is an empty list."""
     return Listing(path.read_text("utf-8") if path.exists() else "", path)

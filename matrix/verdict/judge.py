@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Is a cell green? A pure function from what a run left behind to a verdict with reasons."""
+"""Judge a cell: a pure function from the evidence to a verdict with reasons."""
 
 import fnmatch
 import re
@@ -14,21 +14,21 @@ from matrix.verdict.warnings import check_warnings
 
 @dataclass
 class Verdict:
-    """Green when there is no reason against it."""
+    """The verdict on a cell: green when there are no reasons."""
 
     reasons: list[Reason] = field(default_factory=list)
     tests: dict[str, ktap.Node] = field(default_factory=dict)  # name -> result, in console order
-    skipped: dict[str, str] = field(default_factory=dict)  # name -> reason: skips that are allowed
-    structure: bool = False  # the KTAP stream itself was whole
+    skipped: dict[str, str] = field(default_factory=dict)  # name -> reason of the allowed skips
+    structure: bool = False  # the KTAP stream is complete and valid
 
     @property
     def green(self) -> bool:
-        """Nothing stands against it."""
+        """Whether no check failed."""
         return not self.reasons
 
 
 def matches(glob: str, name: str) -> bool:
-    """Whether kunit.py's filter_glob selects a test: suite glob, then case glob after the first dot."""
+    """Whether a filter_glob of kunit.py selects a test: a suite glob and, after the first dot, a case glob."""
     suite, _, case = name.partition(".")
     suite_glob, _, case_glob = glob.partition(".")
     if not fnmatch.fnmatchcase(suite, suite_glob or "*"):
@@ -37,7 +37,7 @@ def matches(glob: str, name: str) -> bool:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Every check on its own; one that cannot run counts against the cell."""
+    """Run every check independently; a check that raises an exception makes the cell red."""
     verdict = Verdict()
     console: Console | None = None
 
@@ -75,7 +75,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def check_steps(evidence: Evidence) -> list[Reason]:
-    """Configure, build and boot came to their end."""
+    """Check that configure, build and boot completed."""
     log = evidence.build_log
     if evidence.timed_out:
         name = {"boot": "hang", "parse": "kunit"}.get(evidence.timed_out, evidence.timed_out)
@@ -92,7 +92,7 @@ def check_steps(evidence: Evidence) -> list[Reason]:
 
 
 def _complaint(log: str) -> str:
-    """The most telling line of a failed build."""
+    """Return the most informative line of a failed build."""
     for pattern in (r"\berror: |undefined reference|ERROR: modpost|Missing: ", r"\*\*\* |rror:", r"\S"):
         for line in log.splitlines() if pattern != r"\S" else reversed(log.splitlines()):
             if re.search(pattern, line):
@@ -101,7 +101,7 @@ def _complaint(log: str) -> str:
 
 
 def check_config(evidence: Evidence) -> list[Reason]:
-    """The .config is what the fragments ask for: values and "is not set" alike."""
+    """Check that .config has all that the fragments ask for, including "is not set"."""
     if evidence.got is None:
         return [] if evidence.config_status or evidence.timed_out else [Reason("config", "there is no .config")]
     found = []
@@ -113,7 +113,7 @@ def check_config(evidence: Evidence) -> list[Reason]:
 
 
 def check_splats(console: Console) -> list[Reason]:
-    """The kernel complained about nothing, before, between and after the tests."""
+    """Check that the kernel printed no splat before, between or after the tests."""
     found = [Reason("splat", text) for text in console.splats or console.traces[:1]]
     if len(found) == MOST // 2:
         found.append(Reason("splat", f"… {console.count} such lines in all"))
@@ -121,9 +121,9 @@ def check_splats(console: Console) -> list[Reason]:
 
 
 def check_kernel(evidence: Evidence, console: Console) -> list[Reason]:
-    """The console is of the kernel that was built, booted once, with the arguments that it was given."""
+    """Check that the console is from the kernel that was built, booted once and with the requested arguments."""
     if not console.ktap.started:
-        return []  # it need not have got that far
+        return []  # the kernel may have failed before printing them
     found = []
     if not evidence.banner:
         found.append(Reason("kernel", "the build left no version (include/generated/utsversion.h)"))
@@ -139,18 +139,18 @@ def check_kernel(evidence: Evidence, console: Console) -> list[Reason]:
 
 
 def check_stream(console: Console) -> list[Reason]:
-    """The KTAP stream is whole and agrees with itself."""
+    """Check that the KTAP stream is complete and consistent."""
     found = []
     if not console.whole:
-        found.append(Reason("console", f"more than {LARGEST >> 20} MB or {LINES} lines: the rest was not looked at"))
+        found.append(Reason("console", f"more than {LARGEST >> 20} MB or {LINES} lines: the rest was not read"))
     found += [Reason("ktap", problem) for problem in console.ktap.problems]
     if not console.ktap.started and console.last:
         found.append(Reason("ktap", f"the console ends with: {console.last.strip()[:WIDTH]}"))
-    return found + [Reason("ktap", f"{name} stands there twice") for name in console.twice]
+    return found + [Reason("ktap", f"{name} appears twice") for name in console.twice]
 
 
 def check_tests(evidence: Evidence, console: Console, verdict: Verdict) -> list[Reason]:
-    """Exactly the expected tests ran. Each passed, or skipped for a reason that the list allows."""
+    """Check that exactly the expected tests ran, and that each passed or skipped for an allowed reason."""
     expected = evidence.settle(console.tests) if evidence.settle else evidence.expected
     if not expected.tests:
         return [Reason("expected", "no test is expected here; run ./matrix/run --update-expected CELL to list what runs")]
@@ -170,7 +170,7 @@ def check_tests(evidence: Evidence, console: Console, verdict: Verdict) -> list[
                 only = f"; allowed with: {'; '.join(allowed)}" if allowed else ""
                 found.append(Reason("skip", f"{name} skipped: {node.reason or 'no reason given'}{only}"))
         elif within:
-            found.append(Reason("unexpected", f"{name} has no parameters, the list has some"))
+            found.append(Reason("unexpected", f"{name} has no parameters, but the list has some"))
     for name in names:
         parents = {name, name.partition("/")[0], name.partition(".")[0]}
         if not any(parent in console.tests for parent in parents):
@@ -179,7 +179,7 @@ def check_tests(evidence: Evidence, console: Console, verdict: Verdict) -> list[
 
 
 def check_end(evidence: Evidence, console: Console) -> list[Reason]:
-    """The kernel rebooted of its own accord after the last test, and kunit.py agrees that all went well."""
+    """Check that the kernel itself rebooted after the last test, and that kunit.py reports success."""
     if evidence.timed_out:
         return []
     if console.timeout:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A strict reader of the KTAP that lib/kunit/test.c prints (Documentation/dev-tools/ktap.rst).
+"""A strict parser for the KTAP that lib/kunit/test.c prints (Documentation/dev-tools/ktap.rst).
 
-KUnit's own shape is demanded, not KTAP's freedom: every level is indented by four spaces, a suite has a
-plan, a parameterised case may have none, results are numbered from 1 and the statistics lines add up.
+It accepts only the form that KUnit prints, not all that KTAP allows: every level is indented by four spaces, a suite
+has a plan, a parameterised case may lack one, results are numbered from 1 and the statistics lines add up.
 """
 
 import re
@@ -16,18 +16,18 @@ PLAN = re.compile(r"( *)1\.\.(\d+)")
 RESULT = re.compile(r"( *)(ok|not ok) (\d+)(?: -)?(?: (.*?))?(?: # SKIP ?(.*))?")
 TOTALS = re.compile(r"( *)# (.+): pass:(\d+) fail:(\d+) skip:(\d+) total:(\d+)")
 FAILED = re.compile(r" *# .+: ((?:EXPECTATION|ASSERTION) FAILED at .*)")
-# kunit_log(): "# test: …", "# test.speed: slow". A report of the kernel that somebody indented is neither.
+# kunit_log(): "# test: …", "# test.speed: slow". An indented splat must not match.
 DIAGNOSTIC = re.compile(r" *# (?!(?:BUG|WARNING|INFO|UBSAN|PANIC|Oops|Internal error): )[\w.-]+: ")
-MAX_LEAVES = 20_000  # more results than that are a loop, not a test run
+MAX_LEAVES = 20_000  # more results mean an endless loop
 MAX_PROBLEMS = 20
-DEPTH = 3  # blocks in one another: suites, cases, parameters
+DEPTH = 3  # nested blocks: suites, cases, parameters
 
 OK, FAIL, SKIP = "ok", "not ok", "skip"
 
 
 @dataclass
 class Node:
-    """A result line and what was nested in front of it (None: nothing)."""
+    """A result line and the results nested before it (None: no block)."""
 
     name: str
     status: str
@@ -36,7 +36,7 @@ class Node:
     children: list["Node"] | None = None
 
     def leaves(self, path: str = "") -> Iterator[tuple[str, "Node"]]:
-        """("suite.case", node) or ("suite.case/param", node); a suite or case that never began is a leaf."""
+        """Yield ("suite.case", node) or ("suite.case/param", node); a suite or case without results is a leaf."""
         if not self.children:
             yield path + self.name, self
         for child in self.children or ():
@@ -54,9 +54,9 @@ class _Block:
 
 
 class Reader:
-    """Takes console lines, without printk's prefix, one at a time.
+    """Parse console lines, without printk's prefix, one at a time.
 
-    suites holds what was read, problems what is wrong with the stream, ended whether the plan was met.
+    suites are the results, problems the errors in the stream; ended is true once the top-level plan is met.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class Reader:
         self._failed = ""
 
     def feed(self, text: str) -> bool:
-        """Takes a line; True when it belongs to the stream (and so is no message of the kernel)."""
+        """Parse a line; return whether it belongs to the stream, and so is not a kernel message."""
         if match := VERSION.fullmatch(text):
             self._version(len(match[1]), match[2])
         elif not self.started:
@@ -91,7 +91,7 @@ class Reader:
         return True
 
     def finish(self) -> None:
-        """No more lines: whatever is still open was cut."""
+        """End the input. Report blocks that are still open."""
         if not self.started:
             self._problem("no KTAP output at all")
         elif self._stack:
@@ -100,7 +100,7 @@ class Reader:
                 self._problem(f"the stream is cut: {block.name or 'top level'}: {plan}")
         if self._failed:
             self._problem(f"no result after {self._failed!r}")
-        node: Node | None = None  # the results inside of blocks that were cut count
+        node: Node | None = None  # keep the results of truncated blocks
         for block in reversed(self._stack):
             results = [*block.results, node] if node else block.results
             node = Node(block.name, FAIL, children=results) if results else None
@@ -108,7 +108,7 @@ class Reader:
             self.suites = node.children or []
 
     def where(self) -> str:
-        """Which test is running, for messages."""
+        """Describe the current position, for messages."""
         if not self.started or self.ended:
             return "after the tests" if self.started else "before the tests"
         names = [block.name for block in self._stack if block.name]
@@ -185,10 +185,10 @@ class Reader:
         if block.plan is None and len(self._stack) == 1:
             self._problem(f"suite {block.name} has no plan")
         if block.plan is not None and block.plan != len(block.results):
-            self._problem(f"{block.name}: the plan says {block.plan} results, {len(block.results)} came")
+            self._problem(f"{block.name}: {block.plan} results planned, {len(block.results)} found")
         states = {child.status for child in block.results}
         if node.status != next((status for status in (FAIL, OK) if status in states), SKIP):
-            self._problem(f"{node.name} is '{node.status}', which does not follow from what is in it")
+            self._problem(f"{node.name} is '{node.status}', which contradicts the results in it")
         expected = {block.name: _count(block.results)}
         if len(self._stack) == 1:
             leaves = Counter[str]()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a run leaves for people and for CI: result.json per cell, summary.json, summary.md, the table."""
+"""Write the reports of a run: result.json per cell, summary.json, summary.md, the table on the terminal."""
 
 import hashlib
 import json
@@ -16,39 +16,39 @@ from matrix.verdict.judge import Verdict
 
 STEPS = ("configure", "build", "selftests", "boot")
 JUDGED = ("touched", "banner", "arguments", "glob", "config_status", "build_status", "selftests_status", "exec_status",
-          "parse_status", "timed_out", "limit")  # of the evidence: what neither the logs nor the checkout have
+          "parse_status", "timed_out", "limit")  # fields of Evidence that neither the logs nor the checkout contain
 LOGS = ("console.log", "build.log", ".config")
-WITHOUT = " (without the series: "  # behind a reason
+WITHOUT = " (without the series: "  # appended to a reason
 QUOTED = 300
 SHOWN = 5  # reasons of a cell in the table
-FIGURE = re.compile(r"^ *# (\w+): # ([\w ,-]+: \d.*)")  # of init.c: "    # test: # huge mappings: 7"
+FIGURE = re.compile(r"^ *# (\w+): # ([\w ,-]+: \d.*)")  # init.c prints "    # test: # huge mappings: 7"
 MOST_FIGURES = 20
 
 
 class Result(TypedDict, total=False):
-    """The content of a result.json. Of a run that ended in an error of ours only what is required is known."""
+    """The content of a result.json. A run that ended in an internal error has only the required keys."""
 
     cell: Required[str]  # name of the result: "arm64-thp", "arm64-thp-e2e"
     verdict: Required[str]  # "green" or "red"
     reasons: Required[list[dict[str, str]]]  # code and text
     tests: Required[dict[str, int]]  # total, passed, failed, skipped
     suites: Required[dict[str, Any]]
-    skips: Required[dict[str, str]]  # test -> reason, of those that are allowed
+    skips: Required[dict[str, str]]  # test -> reason of the allowed skips
     seconds: Required[dict[str, float]]  # per step
     arch: str
     proves: str
     kernel: dict[str, str]  # version, origin, series (a digest)
     filter: str
     judged: dict[str, Any]  # JUDGED
-    digests: dict[str, str]  # of LOGS and of the list of expected tests
-    inputs: str  # a digest of the checkout, taken before the run
+    digests: dict[str, str]  # of LOGS and of expected.txt
+    inputs: str  # digest of the checkout, taken before the run
     figures: list[str]
-    commands: dict[str, str]  # what repeats each step
+    commands: dict[str, str]  # step -> shell command that repeats it
     files: str
 
 
 def tests(verdict: Verdict) -> tuple[dict[str, int], dict[str, Any]]:
-    """The counts of leaves, and suite -> {status, cases: {case or case/parameter: status}}."""
+    """Return the counts of leaves, and suite -> {status, cases: {case or case/parameter: status}}."""
     counts = {"total": 0, "passed": 0, "failed": 0, "skipped": 0}
     names = {ktap.OK: "passed", ktap.FAIL: "failed", ktap.SKIP: "skipped"}
     suites: dict[str, Any] = {}
@@ -66,41 +66,41 @@ def tests(verdict: Verdict) -> tuple[dict[str, int], dict[str, Any]]:
 
 
 def reasons(found: Sequence[Reason]) -> list[dict[str, str]]:
-    """Reasons as JSON."""
+    """Return reasons in the form that JSON files have."""
     return [{"code": reason.code, "text": reason.text} for reason in found]
 
 
 def write(path: Path, content: str) -> None:
-    """All of it or nothing: a reader never sees half a file."""
+    """Write a file atomically."""
     part = path.with_name(path.name + ".part")
     part.write_text(content, "utf-8")
     part.replace(path)
 
 
 def write_json(path: Path, data: Any) -> None:
-    """As write(), in the one form that all our JSON has."""
+    """Write JSON atomically."""
     write(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file."""
+    """Return the digest of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digests(folder: Path, expected: Path) -> dict[str, str]:
-    """The digests of what a verdict is made of."""
+    """Return the digests of the files on which a verdict depends."""
     return {path.name: sha256(path) for path in (*(folder / name for name in LOGS), expected) if path.is_file()}
 
 
 def judged(evidence: Evidence) -> dict[str, Any]:
-    """What --merge needs to judge again, beside the files."""
+    """Return what --merge needs, in addition to the files, to judge again."""
     fields = {name: getattr(evidence, name) for name in JUDGED}
     return fields | {"touched": sorted(evidence.touched), "arguments": list(evidence.arguments)}
 
 
 def figures(console: Path) -> list[str]:
-    """What selftests measured: their TAP messages of the form "# name: number…", each behind the selftest's name."""
+    """Return the figures that selftests report in TAP messages "# name: number…", each prefixed with the selftest's name."""
     if not console.exists():
         return []
     with open(console, "rb") as stream:
@@ -123,7 +123,7 @@ HEAD = ["cell", "verdict", "passed", "failed", "skipped", *(f"{step} s" for step
 
 
 def table(results: Sequence[Result]) -> str:
-    """The table at the end of a run, then why each red cell is red and where its logs are."""
+    """Format the table at the end of a run, then the reasons and logs of each red cell."""
     rows = [HEAD, *(_row(result) for result in results)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     text = []
@@ -149,7 +149,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """summary.md: the same for a web page."""
+    """Format summary.md: the same as Markdown."""
     text = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "--:|" * (len(HEAD) - 2)]
     text += ["| " + " | ".join(_row(result)) + " |" for result in results]
     for line in _partial(results):
@@ -177,7 +177,7 @@ def _kernels(results: Sequence[Result]) -> list[dict[str, str]]:
 
 
 def summarise(folder: Path, results: Sequence[Result]) -> bool:
-    """Writes folder/summary.{json,md}; True when every cell is green."""
+    """Write folder/summary.{json,md}; return whether every cell is green."""
     green = bool(results) and all(result["verdict"] == "green" for result in results)
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "summary.md", markdown(results))
@@ -186,14 +186,14 @@ def summarise(folder: Path, results: Sequence[Result]) -> bool:
 
 
 def red(cell: str, code: str, text: str) -> Result:
-    """A result for a cell of which nothing else is known."""
+    """Return a red result with this reason and nothing else."""
     counts, suites = tests(Verdict())
     return {"cell": cell, "verdict": "red", "reasons": reasons([Reason(code, text)]), "tests": counts,
             "suites": suites, "skips": {}, "seconds": {}}  # fmt: skip
 
 
 def cases(folder: Path, suite: str) -> dict[str, str]:
-    """Case -> status ("passed", …) of a suite in the result.json of folder; empty when there is none that can be read."""
+    """Return case -> status ("passed", …) of a suite from folder/result.json; empty when that is missing or unreadable."""
     try:
         found = json.loads((folder / "result.json").read_text("utf-8"))["suites"][suite]["cases"]
         return {name: str(case["status"]) for name, case in found.items()}

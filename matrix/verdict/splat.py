@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a kernel prints when something is wrong (lib/bug.c, kernel/panic.c, mm/kasan/report.c, …).
+"""Recognise splats: what the kernel prints when something is wrong (lib/bug.c, kernel/panic.c, mm/kasan/report.c, …).
 
-The strings are those of Linux 7.3 and, where they differ, of the years before it. Two harmless lines of a
-healthy boot do not match: the WARNING of CPU mitigations (arch/x86/kernel/cpu/bugs.c, always behind the
-name of the vulnerability, which the last letter of an escape sequence may precede) and KUnit's own
-"# test: …" diagnostics, which the KTAP reader takes.
+The strings are those of Linux 7.3 and, where they differ, of older kernels. Two harmless kinds of lines must not match:
+WARNINGs about CPU mitigations (arch/x86/kernel/cpu/bugs.c; they follow the name of the vulnerability, which the last
+letter of an escape sequence may precede), and KUnit's "# test: …" diagnostics, which the KTAP reader consumes.
 """
 
 import re
@@ -12,7 +11,7 @@ import re
 MITIGATIONS = ("MDS|TAA|MMIO Stale Data|GDS|SRBDS|Spectre V[12]|RETBleed|ITS|VMSCAPE|L1TF"
                "|Transient Scheduler Attacks|Speculative Return Stack Overflow")  # fmt: skip
 
-# label, expression. The first that matches names the splat; "trace" only tells that there was one.
+# label, expression. The first match names the splat; "trace" lines only show that there was one.
 SPLATS = (
     ("KASAN", r"BUG: KASAN"),
     ("KCSAN", r"BUG: KCSAN"),
@@ -60,7 +59,7 @@ EACH = tuple((label, re.compile(pattern)) for label, pattern in SPLATS)
 
 
 def label(text: str) -> str:
-    """The kind of splat that a console line (without printk's prefix) belongs to; "" for none."""
+    """Return the kind of splat to which a console line (without printk's prefix) belongs; "" for none."""
     if not ANY.search(text):
         return ""
     return next(name for name, pattern in EACH if pattern.search(text))

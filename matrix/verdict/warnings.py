@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Which warnings of a build log concern the files that the series touches."""
+"""Find the warnings in a build log that concern files that the series touches."""
 
 import posixpath
 import re
@@ -12,33 +12,33 @@ CONTEXT = re.compile(r"(?:In file included from|\s+from|\s+inlined from .* at) (
                      r"|(?:(?P<where>[^\s:]+): )?(?:In function|At top level)")
 OBJECT = re.compile(r"(?:\S*ld: )?(?P<path>[^\s:]+\.k?o)\S*: (?:in function .*: )?warning: .*"
                     r"|\S*ld: warning: (?:.*[`'])?(?P<late>[^\s:`']+\.k?o)\b.*")
-LINKED = re.compile(r"(?:\S*ld: )?(?P<path>[^\s:()]+):(?:\d+:)?\([^()\s]+\): warning: .*")  # the code behind "x.o: in function"
+LINKED = re.compile(r"(?:\S*ld: )?(?P<path>[^\s:()]+):(?:\d+:)?\([^()\s]+\): warning: .*")  # the code, after "x.o: in function"
 DESCRIPTION = re.compile(r"WARNING: modpost: missing MODULE_DESCRIPTION\(\) in (?P<path>\S+)")
 GLOBAL = re.compile(r"WARNING: (?:modpost: (?!missing MODULE_DESCRIPTION)|unmet direct dependencies)"
                     r"|make(?:\[\d+\])?: warning: +Clock skew detected")
-TEMPORARY = re.compile(r"\{standard input\}|cc\w{6}\.s")  # what the compiler gives to the assembler
-LINK, KCONFIG = "vmlinux.o", ".config"  # what a warning of GLOBAL has to do with
-LOGGED = "ERROR:root:"  # kunit.py puts it in front of the output of a make that failed
+TEMPORARY = re.compile(r"\{standard input\}|cc\w{6}\.s")  # the assembler's input
+LINK, KCONFIG = "vmlinux.o", ".config"  # what a GLOBAL warning is attributed to
+LOGGED = "ERROR:root:"  # kunit.py prints it before the output of a make that failed
 SNIPPET = re.compile(r"\s|\d+ \|")
 
 
 def check_warnings(evidence: Evidence) -> list[Reason]:
-    """No warning (gcc, as, sparse, ld, objtool, modpost, Kconfig, make) has to do with a file that we touch."""
+    """Check that no warning (gcc, as, sparse, ld, objtool, modpost, Kconfig, make) concerns a file that we touch."""
     return warned(evidence)[0]
 
 
 def warned(evidence: Evidence) -> tuple[list[Reason], set[str]]:
-    """The warnings that have to do with a file that we touch, and these files, their objects, LINK and KCONFIG.
+    """Return the warnings that concern files that we touch, and what they name: these files, their objects, LINK or KCONFIG.
 
-    gcc names the file in front of the warning, in the chain of includes before it, or in a note after it
-    when the code is in a macro; any of them counts.
+    gcc names the file in the warning itself, in the chain of includes before it, or, for code in a macro, in a note
+    after it; any of them counts.
     """
     found, named = list[Reason](), set[str]()
     objects = {posixpath.splitext(path)[0] + ".o" for path in evidence.touched}
 
     def ours(path: str) -> set[str]:
         base = posixpath.basename(path)
-        if path == KCONFIG or base == LINK:  # these two may be ours: the log does not say
+        if path == KCONFIG or base == LINK:  # the log does not say which file caused it, so it may be ours
             return {base}
         if TEMPORARY.fullmatch(base):
             return set(evidence.touched)
@@ -46,7 +46,7 @@ def warned(evidence: Evidence) -> tuple[list[Reason], set[str]]:
         names, suffix = (objects, ".o") if suffix in (".o", ".ko", ".s") else (evidence.touched, suffix)
         return {name for name in names if f"/{stem}{suffix}".endswith(f"/{name}")}
 
-    bad_kinds = ("warning",) if evidence.build_status or evidence.selftests_status else ("warning", "error")  # sparse's do not stop make
+    bad_kinds = ("warning",) if evidence.build_status or evidence.selftests_status else ("warning", "error")  # sparse does not stop make
     warning, chain, counted, fresh = "", list[str](), False, False
     for line in evidence.build_log.splitlines():
         line, paths = line.removeprefix(LOGGED), list[str]()
