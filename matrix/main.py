@@ -38,21 +38,21 @@ EXAMPLES = """examples:
   ./matrix/run arm64-nothp x86_64-thp          these two
   ./matrix/run --ksrc ~/src/linux x86_64-thp   with your own tree, which stays as it is
   ./matrix/run --filter 'kvm_gmem_*.huge*'     some tests only, as kunit.py's filter
-  ./matrix/run --update-expected x86_64-thp    list the tests that run, in matrix/expected.txt
-  ./matrix/run --canaries                      kernels that must come out red; exit status 0 if they do
-  ./matrix/run --e2e arm64-thp                 boot it for the selftests, not for KUnit
+  ./matrix/run --update-expected x86_64-thp    update matrix/expected.txt with the tests that run
+  ./matrix/run --canaries                      kernels with known defects; exit status 0 if all are red
+  ./matrix/run --e2e arm64-thp                 boot for the selftests, not for KUnit
   ./matrix/run --e2e --base arm64-thp          the same on the kernel without the series
-  ./matrix/run --merge results-a results-b     one summary over the results of several jobs
-  ./matrix/run --project example               another series, with cells and tests of its own
+  ./matrix/run --merge results-a results-b     summarise the results of several jobs
+  ./matrix/run --project example               another series, with its own cells and tests
 
-A terminal shows a line for each running step; without one, with CI set or with TERM=dumb, a line is printed every 30 s.
-Nothing is coloured, with NO_COLOR or without.
+On a terminal, each running step has a status line; otherwise, or with CI set or TERM=dumb, a line is printed every 30 s.
+The output has no colours, regardless of NO_COLOR.
 
-exit status: 0 all green, 1 a cell is red, 2 wrong use, 3 the machine cannot do it, 130 interrupted"""
+exit status: 0 all green, 1 a cell is red, 2 wrong use, 3 the machine lacks something, 130 interrupted"""
 
 
 def parser(root: Path) -> argparse.ArgumentParser:
-    """The options; argparse itself ends a wrong use with status 2."""
+    """Return the parser; argparse itself exits with status 2 on wrong use."""
     options = argparse.ArgumentParser(
         prog="./matrix/run", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Build one kernel per cell, boot it in QEMU, run its KUnit tests or its selftests and judge the "
@@ -62,23 +62,23 @@ def parser(root: Path) -> argparse.ArgumentParser:
     add("cells", nargs="*", metavar="CELL", help="cells to run (default: those of the gate)")
     add("--filter", default="", metavar="GLOB", help="run only tests that match SUITE_GLOB[.CASE_GLOB]")
     add("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
-        help="compile N files at once, over all cells (default: %(default)s)")  # fmt: skip
-    add("--parallel", type=int, default=2, metavar="N", help="cells side by side (default: %(default)s)")
+        help="compile N files at once, in all cells together (default: %(default)s)")  # fmt: skip
+    add("--parallel", type=int, default=2, metavar="N", help="run N cells in parallel (default: %(default)s)")
     add("--ksrc", type=Path, metavar="DIR", help="use this kernel tree; it is never written to")
     project.add_options(options, root)
     add("--e2e", action="store_true", help="boot for the selftests, not for KUnit")
-    add("--all", action="store_true", help="boot for both, one after the other")
-    add("--base", action="store_true", help="with --e2e: the kernel without the series, to tell what fails there, too")
-    add("--update-expected", action="store_true", help="update the list of expected tests, matrix/expected.txt")
-    add("--canaries", action="store_true", help="run the canaries (CELL: names of canaries, default: all) and end")
-    add("--list", action="store_true", help="list the cells and end")
-    add("--cells-json", choices=JOBS, help="print the cells of this job of the workflows as JSON and end")
-    add("--merge", nargs="+", type=Path, metavar="DIR", help="summarise the result.json files below DIR and end")
+    add("--all", action="store_true", help="boot for KUnit, then for the selftests")
+    add("--base", action="store_true", help="with --e2e: test the kernel without the series, to find failures that it does not cause")
+    add("--update-expected", action="store_true", help="update matrix/expected.txt with the tests that run")
+    add("--canaries", action="store_true", help="run the canaries (CELL: names of canaries, default: all) and exit")
+    add("--list", action="store_true", help="list the cells and exit")
+    add("--cells-json", choices=JOBS, help="print the cells of a job of the CI workflows as JSON and exit")
+    add("--merge", nargs="+", type=Path, metavar="DIR", help="summarise the result.json files below DIR and exit")
     return options
 
 
 def main(argv: Sequence[str], root: Path, prepare: Prepare = tree.prepare) -> int:
-    """Runs what argv asks for, in the project at root unless it names another; returns the exit status."""
+    """Run the command line argv; root is the default project. Return the exit status."""
     return guarded("matrix", lambda: _main(argv, root, prepare))
 
 
@@ -103,7 +103,7 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
     kinds = both if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
     if options.merge:
         if options.filter or options.base:
-            raise WrongUse("--merge goes with neither --filter nor --base")
+            raise WrongUse("--merge cannot be combined with --filter or --base")
         _clear(out, SUMMARY)
         return _end(out, merge.merge(root, options.merge, {result_name(cell, kind): (cell, kind) for cell in chosen for kind in kinds}))
     names = {cell.name: [result_name(cell, kind, options.base) for kind in kinds] for cell in chosen}
@@ -139,9 +139,9 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
 
 
 def _canaries(options: argparse.Namespace, root: Path, out: Path, chosen: Sequence[canary.Canary], prepare: Prepare) -> int:
-    """Runs the canaries: 0 when each is red for the right reasons."""
+    """Run the canaries; return 0 when each is red for the expected reasons."""
     if options.filter or options.update_expected:
-        raise WrongUse("--canaries goes with neither --filter nor --update-expected")
+        raise WrongUse("--canaries cannot be combined with --filter or --update-expected")
     _check(options, out, root, [one.cell for one in chosen], [KUNIT])
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
@@ -152,19 +152,19 @@ def _canaries(options: argparse.Namespace, root: Path, out: Path, chosen: Sequen
 
 
 def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[Cell], kinds: Sequence[str]) -> None:
-    """Everything that can be wrong before the first minute is spent."""
+    """Check the options, files and tools before anything is built."""
     if options.jobs < 1 or options.parallel < 1:
-        raise WrongUse("--jobs and --parallel want a number above 0")
+        raise WrongUse("--jobs and --parallel must be at least 1")
     if options.base and (kinds != [E2E] or options.update_expected):
-        raise WrongUse("--base wants --e2e, and neither --all nor --update-expected")
+        raise WrongUse("--base needs --e2e, and cannot be combined with --all or --update-expected")
     for path in (out, root):
         if re.search(r"[\s:]", str(path)):
-            raise WrongUse(f"{path}: the kernel does not build below a path with a space or a colon")
+            raise WrongUse(f"{path}: the kernel cannot be built in a path with a space or a colon")
     if options.filter:
         if options.update_expected:
-            raise WrongUse("--update-expected wants all tests: leave --filter out")
+            raise WrongUse("--update-expected needs all tests: omit --filter")
         if re.search(r"[\s\"']", options.filter):
-            raise WrongUse(f"--filter {options.filter!r}: no spaces and quotes, it goes on the kernel command line")
+            raise WrongUse(f"--filter {options.filter!r}: spaces and quotes are not possible on the kernel command line")
     for cell in chosen:
         for kind in () if options.base else kinds:
             _check_expected(root, options.filter, cell, kind)
@@ -178,7 +178,7 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
 
 
 def _clear(out: Path, names: Sequence[str]) -> None:
-    """Removes what an earlier run left. Raises MachineError when the results cannot be written."""
+    """Remove the results of an earlier run. Raise MachineError when results cannot be written."""
     folder = out / "results"
     try:
         for name in names:
@@ -190,12 +190,12 @@ def _clear(out: Path, names: Sequence[str]) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as err:
-        text = f"{err.filename or folder}: {err.strerror}; make {folder} writable or take another build folder (--out DIR)"
+        text = f"{err.filename or folder}: {err.strerror}; make {folder} writable or use another build folder (--out DIR)"
         raise MachineError(text) from err
 
 
 def _check_expected(root: Path, glob: str, cell: Cell, kind: str) -> None:
-    """The list of expected tests can be read, and glob selects some of them."""
+    """Check that the list of expected tests is valid and that glob selects some."""
     expected = expected_tests(root, cell, kind)
     if glob and not any(matches(glob, test) for test in expected.tests):
         near = ", ".join(expected.near(glob)) or "none; run it once with --update-expected"
@@ -203,7 +203,7 @@ def _check_expected(root: Path, glob: str, cell: Cell, kind: str) -> None:
 
 
 def pool(one: Callable[[Cell], Done], chosen: Sequence[Cell], side: int) -> list[Done]:
-    """Runs the cells, side of them at a time; the first error ends all of them."""
+    """Run the cells, side of them in parallel; the first error ends all."""
     with side_by_side(side) as threads:
         futures = {threads.submit(one, cell): cell.name for cell in chosen}
         done = {futures[future]: future.result() for future in as_completed(futures)}

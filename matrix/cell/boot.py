@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Boot a cell's kernel with kunit.py exec, and have kunit.py parse write the JUnit file."""
+"""Boot a cell's kernel with kunit.py exec, and write the JUnit file with kunit.py parse."""
 
 import os
 from collections.abc import Callable
@@ -16,24 +16,24 @@ PARSE_SECONDS = 120.0
 
 
 def shim_path() -> str:
-    """PATH with the folder in front whose qemu-system-* leave hardware acceleration out."""
+    """Return PATH with shim/ first, whose qemu-system-* disable hardware acceleration."""
     return f"{SHIM}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def exec_command(tree: Path, cell: Cell, build: Path, glob: str) -> list[str]:
-    """kunit.py exec: the whole console on stdout."""
+    """Return the kunit.py exec command line that prints the whole console to stdout."""
     argv = [*kunit(tree, "exec"), *common(cell, build), "--raw_output=all", f"--timeout={cell.boot_seconds}"]
     argv += [f"--kernel_args={argument}" for argument in cell.kernel_args]
     return argv + ([glob] if glob else [])
 
 
 def boot(argv: list[str], log: Path, seconds: float, until: Callable[[], bool] | None = None) -> proc.Completed:
-    """Runs an exec_command(), or until it has shown enough; kunit.py enforces the limit, this only makes sure that it does."""
+    """Run an exec_command() until it ends or until() returns true. kunit.py enforces the time limit; ours is the fallback."""
     return proc.run(argv, log=log, env=environment() | {"PATH": shim_path()}, limit=seconds + GRACE, until=until)
 
 
 def parse_command(tree: Path, console: Path, junit: Path) -> list[str]:
-    """kunit.py parse: console.log to junit.xml; of one that is too long, the part that the verdict reads."""
+    """Return the kunit.py parse command line: console.log, or the part of it that the verdict reads, to junit.xml."""
     if console.stat().st_size > LARGEST:
         head = console.with_name("console-head.log")
         with open(console, "rb") as source:
@@ -43,14 +43,14 @@ def parse_command(tree: Path, console: Path, junit: Path) -> list[str]:
 
 
 def parse(argv: list[str]) -> proc.Completed:
-    """Runs a parse_command()."""
+    """Run a parse_command()."""
     return proc.run(argv, env=environment(), limit=PARSE_SECONDS)
 
 
 WITHOUT_KUNIT = "kunit.enable=0"  # no suite runs
 INITRAMFS = """
-# What follows lets the same machine run an initramfs: KUnit, which has the last word unless this line
-# has it, does not reboot before /init has come to its end.
+# Run an initramfs on the same machine. kernel_command_line comes last, so it overrides the arguments with
+# which kunit.py lets KUnit reboot before /init ends.
 from dataclasses import replace
 
 QEMU_ARCH = replace(QEMU_ARCH,
@@ -61,15 +61,15 @@ QEMU_ARCH = replace(QEMU_ARCH,
 
 
 def kernel_arguments(cell: Cell, glob: str, initramfs: bool) -> list[str]:
-    """What is on the command line of the kernel, apart from what the qemu_config has there."""
+    """Return the kernel arguments, except those of the qemu_config."""
     words = [*cell.kernel_args, "kunit.enable=1", *([f"kunit.filter_glob={glob}"] if glob else [])]
     return words + ([WITHOUT_KUNIT, "kunit_shutdown=none"] if initramfs else ["kunit_shutdown=reboot"])
 
 
 def initramfs_config(cell: Cell, initrd: Path, arguments: str = "") -> str:
-    """A qemu_config: the cell's own, with an initramfs that has the last word, and more kernel arguments.
+    """Return the cell's qemu_config with an initramfs and more kernel arguments.
 
-    kunit.py ends its kernel arguments with kunit.enable=1, and with kunit_shutdown=reboot where there is
-    none. Only the qemu_config's kernel_command_line comes after that.
+    kunit.py appends kunit.enable=1 to its kernel arguments, and kunit_shutdown=reboot unless they have
+    kunit_shutdown. Only the qemu_config's kernel_command_line comes after these.
     """
     return cell.qemu_config.read_text("utf-8") + INITRAMFS.format(initrd=str(initrd), arguments=arguments)

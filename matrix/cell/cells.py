@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The cells: matrix/cells.toml, read and checked."""
+"""Read and check matrix/cells.toml, the list of cells."""
 
 import platform
 import re
@@ -16,7 +16,7 @@ KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
 }  # fmt: skip
-SERIES = "series"  # the fragment
+SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
 OPTION = re.compile(r'CONFIG_(\w+)=(\S+|".*")')
 NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
@@ -24,19 +24,19 @@ NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
 
 @dataclass(frozen=True)
 class Cell:
-    """One kernel: how it is configured, booted and what has to run in it."""
+    """One kernel: how it is configured and booted, and which tests it runs."""
 
     name: str
     arch: str
     fragments: tuple[Path, ...]
     qemu_config: Path
     qemu: str
-    cross_compile: str  # "" when the host is of that architecture
-    expected: str  # the cell whose tests it runs, in matrix/expected.txt
+    cross_compile: str  # "" when the host has this architecture
+    expected: str  # the name under which matrix/expected.txt has its tests
     gate: bool
-    coverage: bool  # adds to what those of the gate cover of the series
-    mutants: bool  # the scheduled workflow tries the mutants of matrix/mutants/ in it,
-    generated: bool  # and those that are generated
+    coverage: bool  # measured by tools/coverage
+    mutants: bool  # the scheduled workflow runs the mutants of matrix/mutants/ in it
+    generated: bool  # … and the generated mutants
     proves: str
     kernel_args: tuple[str, ...]
     boot_seconds: int
@@ -44,7 +44,7 @@ class Cell:
 
 
 def load(root: Path) -> list[Cell]:
-    """All cells of matrix/cells.toml under root, in file order. Raises WrongUse on a malformed file."""
+    """Return all cells of matrix/cells.toml under root, in file order. Raise WrongUse on a malformed file."""
     path = root / "matrix" / "cells.toml"
     found = data.read(path)
     cells = [_cell(root, found, entry) for entry in found.get("cell", [])]
@@ -83,7 +83,7 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
 
 
 def select(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
-    """The named cells in the order asked for, each once; the gate's when no name is given."""
+    """Return the named cells in the given order, each once; without names, those of the gate."""
     if not names:
         return [cell for cell in cells if cell.gate]
     known = {cell.name: cell for cell in cells}
@@ -94,12 +94,12 @@ def select(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
 
 
 def on_base(cell: Cell) -> Cell:
-    """The cell for a kernel without the series, which knows nothing of what configs/series.config asks for."""
+    """Return the cell for a kernel without the series, which lacks the options of configs/series.config."""
     return replace(cell, fragments=tuple(path for path in cell.fragments if path.stem != SERIES))
 
 
 def options(text: str) -> dict[str, str]:
-    """CONFIG_ symbols without the prefix -> value, "n" for "is not set". The syntax is Kconfig's .config."""
+    """Parse Kconfig's .config syntax: symbol without CONFIG_ -> value, "n" for "is not set"."""
     found = {}
     for line in text.splitlines():
         if match := OPTION.fullmatch(line.strip()):
@@ -110,7 +110,7 @@ def options(text: str) -> dict[str, str]:
 
 
 def asked(cell: Cell) -> dict[str, str]:
-    """What the cell's fragments ask for, together. Raises WrongUse when two of them disagree."""
+    """Return the options that the cell's fragments ask for. Raise WrongUse when two fragments conflict."""
     merged: dict[str, str] = {}
     source: dict[str, str] = {}
     for path in cell.fragments:
@@ -120,7 +120,7 @@ def asked(cell: Cell) -> dict[str, str]:
             raise WrongUse(f"cell {cell.name}: {path}: {err.strerror}") from err
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip() and not line.lstrip().startswith("#") and not options(line):
-                raise WrongUse(f"{path}:{number}: neither CONFIG_X=value nor a comment: {line.strip()}")
+                raise WrongUse(f"{path}:{number}: neither an option nor a comment: {line.strip()}")
         for name, value in options(text).items():
             if merged.setdefault(name, value) != value:
                 raise WrongUse(

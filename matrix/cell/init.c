@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The first process of a guest that runs selftests: mounts what they need, runs
- * those listed in /tests one after the other, each within its time limit, reports
- * as KTAP, one suite with a case per selftest, and reboots.
+ * The first process of a guest that runs selftests: mount what they need, run
+ * those listed in /tests one by one, each within its time limit, report the
+ * results as KTAP, one suite with a case per selftest, and reboot.
  *
  * The lines of /tests:
  *
@@ -11,14 +11,15 @@
  *	<seconds> <hugepages> <program> [<argument>...]
  *
  * "hold" is optional: open the device before the first selftest, issue the ioctl
- * without an argument, and keep both open until the machine goes down.  Without a
- * program there is no suite.
+ * without an argument, and keep both open until the reboot.  Without a program
+ * no KTAP is printed.
  *
- * For a kernel with gcov, print its counters from debugfs at the end: a line
- * "gcov: <path> <size>", then the content in lines of base64, each after "gcov+ ".
+ * With gcov in the kernel, print each of its files in debugfs at the end: a line
+ * "gcov: <path> <size>", then the content as base64 in lines that start with
+ * "gcov+ ".
  *
- * All other output goes through /dev/kmsg: there a line is a record, which no
- * message of the kernel can cut in two.  Its buffer is too small for the counters.
+ * All other output goes through /dev/kmsg, where a line is a record that no
+ * kernel message can split.  The log buffer is too small for the counters.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -44,14 +45,14 @@
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 #define GCOV		"/sys/kernel/debug/gcov"
-#define LINE_SIZE	800	/* a record of printk has room for 1000 bytes */
+#define LINE_SIZE	800	/* a printk record holds about 1000 bytes */
 #define NAME_SIZE	120
 #define MAX_TESTS	64
 #define MAX_ARGS	16
 #define MAX_RESULTS	256	/* of one selftest's own TAP */
 #define MAX_LINES	2000	/* of one selftest's output */
 #define GCOV_SIZE	(1 << 20)
-#define GCOV_BYTES	540	/* in a line, divisible by three */
+#define GCOV_BYTES	540	/* per line, divisible by three */
 #define TICK_MS		100
 #define KILL_MS		10000	/* until a killed selftest must be gone */
 #define KSFT_SKIP	4	/* tools/testing/selftests/kselftest.h */
@@ -60,15 +61,15 @@ enum status { PASS, FAIL, SKIP, NR_STATUS };
 
 struct result {
 	char name[NAME_SIZE];
-	char reason[NAME_SIZE];		/* of a skip */
+	char reason[NAME_SIZE];		/* for a skip */
 	enum status status;
 };
 
-/* The lines of /tests that are not a selftest. */
+/* The lines of /tests other than selftests. */
 struct setup {
 	const char *suite;
-	const char *device;		/* to hold */
-	unsigned long request;		/* of the ioctl, 0 for none */
+	const char *device;		/* to hold open */
+	unsigned long request;		/* ioctl number, 0 for none */
 };
 
 struct test {
@@ -161,7 +162,7 @@ static void mount_all(void)
 	}
 	if (kmsg < 0)
 		give_up("/dev/kmsg");
-	/* Otherwise all but ten lines in five seconds are dropped. */
+	/* The default rate limit drops all but ten lines in five seconds. */
 	if (!set("/proc/sys/kernel/printk_devkmsg", "on\n"))
 		give_up("printk_devkmsg");
 }
@@ -170,12 +171,12 @@ static void hold(const struct setup *setup)
 {
 	int fd = setup->device ? open(setup->device, O_RDWR | O_CLOEXEC) : -1;
 
-	/* Without the device the selftests skip or fail, and say why. */
+	/* If the device is missing, the selftests themselves report that. */
 	if (fd >= 0 && setup->request && ioctl(fd, setup->request, 0) < 0)
 		give_up(setup->device);
 }
 
-/* Takes a line that is not a selftest; false when it is one. */
+/* Parse a "suite" or "hold" line; return false for any other line. */
 static bool take_setup(struct setup *setup, const char *word)
 {
 	const char *request;
@@ -246,7 +247,7 @@ static void take_result(struct output *out, const char *text, enum status status
 	char *end;
 
 	if (strtol(text, &end, 10) != ++out->count || end == text) {
-		out->plan = -1;		/* can't be met any more */
+		out->plan = -1;		/* can no longer be met */
 		return;
 	}
 	while (*end == ' ')
@@ -261,7 +262,7 @@ static void take_result(struct output *out, const char *text, enum status status
 	result->status = status;
 }
 
-/* One line of a selftest; its results are remembered, all of it is passed on. */
+/* Process a line of a selftest: record TAP results, and print the line. */
 static void take_line(struct output *out)
 {
 	const char *line = out->line;
@@ -295,7 +296,7 @@ static void take_line(struct output *out)
 		say("    # %s: (no more of its output than %d lines)", out->name, MAX_LINES);
 }
 
-/* False at the end of the output. */
+/* Read some output; return false at its end. */
 static bool take_output(struct output *out, int fd)
 {
 	char bytes[4096];
@@ -329,7 +330,7 @@ static pid_t start(const struct test *test, int fd)
 	_exit(127);
 }
 
-/* Runs a selftest to its end; false when it had to be killed. */
+/* Wait for a selftest to end; return false if it had to be killed. */
 static bool watch(pid_t pid, int fd, long long limit, struct output *out, int *status)
 {
 	struct pollfd pollfd = { .fd = fd, .events = POLLIN };
@@ -348,7 +349,7 @@ static bool watch(pid_t pid, int fd, long long limit, struct output *out, int *s
 		kill(-1, SIGKILL);
 		end = now_ms() + KILL_MS;
 	}
-	/* Whatever it has started goes with it. */
+	/* Kill the processes that it has left behind. */
 	kill(-1, SIGKILL);
 	while (pollfd.fd >= 0 && poll(&pollfd, 1, TICK_MS) > 0 && take_output(out, fd))
 		;
@@ -389,7 +390,7 @@ static void say_totals(const char *indent, const char *name, const int *counts)
 	    counts[SKIP], counts[PASS] + counts[FAIL] + counts[SKIP]);
 }
 
-/* The results in a selftest's own TAP, one level below its own. */
+/* Print the results of a selftest's own TAP as its subtests. */
 static void say_subtests(const struct output *out, int *counts)
 {
 	int i, own[NR_STATUS] = {};
@@ -407,8 +408,8 @@ static void say_subtests(const struct output *out, int *counts)
 }
 
 /*
- * How the selftest came out. Its exit status counts, and where it prints TAP
- * that has to be whole and to agree.
+ * Judge a selftest by its exit status. If it prints TAP, that must be complete
+ * and agree with the exit status.
  */
 static enum status judge(struct output *out, const struct test *test, bool ended, int status)
 {
@@ -417,7 +418,7 @@ static enum status judge(struct output *out, const struct test *test, bool ended
 	enum status seen = fits ? sum(out->results, out->count) : FAIL;
 	enum status tap = out->tap && whole ? seen : FAIL;
 
-	/* It may give up in the middle, but not after a failure. */
+	/* It may skip the rest halfway through, but not after a failure. */
 	if (code == KSFT_SKIP && seen != FAIL)
 		return SKIP;
 	if (!code && (!out->tap || tap != FAIL))
@@ -470,7 +471,7 @@ static enum status run(const struct test *test, int number, int *counts)
 		say_subtests(&out, counts);
 	else
 		counts[result.status]++;
-	/* The words by which KUnit tells where an assertion failed. */
+	/* The format in which KUnit reports failed assertions. */
 	if (result.status == FAIL)
 		say("    # %s: ASSERTION FAILED at %s", test->name, out.why);
 	say_result("    ", number, &result);
@@ -497,7 +498,7 @@ static void say_base64(FILE *console, const unsigned char *bytes, size_t length)
 	fprintf(console, "gcov+ %s\n", text);
 }
 
-/* The sizes that debugfs tells are 0. */
+/* Print a gcov file. Read it to find its size: debugfs reports 0. */
 static int say_counters(const char *path, const struct stat *info, int type, struct FTW *place)
 {
 	static unsigned char data[GCOV_SIZE];

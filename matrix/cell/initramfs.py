@@ -10,10 +10,9 @@ TRAILER = "TRAILER!!!"
 
 
 def pack(path: Path, folders: Sequence[str], files: Mapping[str, bytes]) -> None:
-    """Writes path, all of it or nothing: folders, then files (name -> content), which anybody may execute.
+    """Write path atomically: folders, then files (name -> content), all of them executable.
 
-    Names are relative to the root; the folder of a name has to stand in front of it. The same input gives
-    the same bytes.
+    Names are relative to the root; list a folder before its subfolders. The archive is reproducible.
     """
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as archive:
@@ -28,7 +27,7 @@ def pack(path: Path, folders: Sequence[str], files: Mapping[str, bytes]) -> None
 
 
 def _entry(archive: BinaryIO, number: int, name: str, mode: int, content: bytes) -> None:
-    """Header, name and content, the latter two padded to four bytes."""
+    """Write header and name, then content, each padded to four bytes."""
     encoded = name.encode() + b"\0"
     links = 2 if stat.S_ISDIR(mode) else 1
     # ino, mode, uid, gid, nlink, mtime, filesize, major, minor, rmajor, rminor, namesize, check

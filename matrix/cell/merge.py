@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""--merge: one summary over the results of several jobs. Their logs are judged again; what result.json says is not believed."""
+"""--merge: summarise the results of several jobs. Judge their logs again rather than trust their result.json."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ DATA = (".toml", ".txt", ".c")  # of matrix/
 
 
 def inputs(root: Path) -> str:
-    """A digest of what the checkout puts into a result, apart from the programs."""
+    """Return a digest of all files of the checkout that affect a result, except the programs."""
     matrix = root / "matrix"
     paths = [root / "project.toml", *(path for folder in FOLDERS for path in (root / folder).rglob("*"))]
     paths += [path for path in matrix.rglob("*") if path.suffix in DATA and "cases" not in path.relative_to(matrix).parts]
@@ -30,12 +30,12 @@ def inputs(root: Path) -> str:
 
 
 def merge(root: Path, folders: Sequence[Path], expected: Mapping[str, tuple[Cell, str]]) -> list[Result]:
-    """The results found below folders, in the order of expected; one that is missing or does not prove its cell is red."""
+    """Return the results below folders, in the order of expected. A result that is missing or not valid is red."""
     found: dict[str, Result] = {}
     now = inputs(root)
     for folder in folders:
         if not folder.is_dir():
-            raise WrongUse(f"--merge: {folder} is no directory")
+            raise WrongUse(f"--merge: {folder} is not a directory")
         for path in sorted(folder.rglob("result.json")):
             name = path.parent.name
             try:
@@ -49,7 +49,7 @@ def merge(root: Path, folders: Sequence[Path], expected: Mapping[str, tuple[Cell
                 result, wrong = report.red(name, "result", f"found twice, the second time as {path}"), []
             found[name] = _redden(result, wrong)
     for name in expected:
-        found.setdefault(name, report.red(name, "result", "there is no result of this cell"))
+        found.setdefault(name, report.red(name, "result", "this cell has no result"))
     results = [found[name] for name in dict.fromkeys([*expected, *found])]
     if len({(result["kernel"]["version"], result["kernel"]["series"]) for result in results if result.get("kernel")}) > 1:
         results = [_redden(result, ["the results are of different kernels or series"]) for result in results]
@@ -64,9 +64,9 @@ def _redden(result: Result, wrong: Sequence[str]) -> Result:
 
 
 def _wrong(root: Path, folder: Path, result: Result, now: str, cell: Cell, kind: str) -> Iterator[str]:
-    """Why a result does not prove its cell."""
+    """Yield why a result is not valid for its cell."""
     if result["reasons"] and "judged" not in result:
-        return  # it is red because the run ended in an error of ours
+        return  # red because the run ended in an internal error
     fields: dict[str, Any] = result["judged"] | {"touched": frozenset(result["judged"]["touched"])}
     if glob := result["filter"] or fields["glob"]:
         yield f"filtered (--filter {glob}): not the gate; run the cell without --filter"
@@ -75,7 +75,7 @@ def _wrong(root: Path, folder: Path, result: Result, now: str, cell: Cell, kind:
     digests = report.digests(folder, root / LIST)
     for name in sorted(result["digests"].keys() | digests.keys()):
         if result["digests"].get(name) != digests.get(name):
-            yield f"{name} is not what was judged: its sha256 differs"
+            yield f"{name} has changed since it was judged: its sha256 differs"
     config, log = folder / ".config", folder / "build.log"
     evidence = Evidence(
         asked=asked(cell), got=options(config.read_text("utf-8")) if config.exists() else None, expected=expected_tests(root, cell, kind),

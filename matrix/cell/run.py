@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""One cell from its fragments to its result.json: build once, then boot for KUnit's suites, for the selftests, or both."""
+"""Run one cell: build its kernel once, boot it for KUnit, for the selftests, or for both, and write result.json."""
 
 import difflib
 import functools
@@ -23,23 +23,23 @@ from matrix.verdict.judge import Verdict, judge, matches
 from matrix.verdict.report import Result
 from matrix.verdict.warnings import warned
 
-# With one of these the console does not show which tests exist.
+# With one of these reasons the console does not show which tests exist.
 BLIND = frozenset({"check", "config", "build", "boot", "hang", "exec", "kernel", "ktap", "end"})
-KUNIT, E2E = "kunit", "e2e"  # what a boot is for
+KUNIT, E2E = "kunit", "e2e"  # kinds of boots
 LIST = "matrix/expected.txt"
 SELFTESTS_SECONDS = 600.0  # to build them
-BOOT_SECONDS = 60  # for the boot around them
+BOOT_SECONDS = 60  # to boot, on top of the selftests' time limits
 
 _updating = threading.Lock()
 
 
 def result_name(cell: Cell, kind: str, base: bool = False) -> str:
-    """The name of a result and of its folder: "arm64-thp", "arm64-thp-e2e" or "arm64-thp-e2e-base"."""
+    """Return the name of a result and its folder: "arm64-thp", "arm64-thp-e2e" or "arm64-thp-e2e-base"."""
     return cell.name + ("" if kind == KUNIT else f"-{kind}") + ("-base" if base else "")
 
 
 def expected_tests(root: Path, cell: Cell, kind: str) -> Expected:
-    """The tests of a boot."""
+    """Return the expected tests of a boot."""
     return expected.load(root / LIST).of(cell.expected, _suites(root, kind))
 
 
@@ -56,61 +56,61 @@ class Site:
     out: Path
     tree: PreparedTree
     say: Say
-    jobs: Callable[[], int]  # asked when a build begins
-    env: Mapping[str, str] = field(default_factory=build.environment)  # of every build
-    inputs: str = ""  # a digest of the checkout, for the results
-    base: bool = False  # the tree is the pristine source: any test may run, and may skip
+    jobs: Callable[[], int]  # called when a build begins
+    env: Mapping[str, str] = field(default_factory=build.environment)  # of the builds
+    inputs: str = ""  # digest of the checkout, for result.json
+    base: bool = False  # the tree is the pristine source: any test may run and skip
     make_options: tuple[str, ...] = ()  # for kunit.py build
 
     @property
     def made(self) -> Path:
-        """The folder of everything that is built from this tree."""
+        """The folder for everything that is built from this tree."""
         return self.tree.path.parent / "on-base" if self.base else self.tree.path.parent
 
     @functools.cached_property
     def kit(self) -> project.Selftests:
-        """Where the selftests are."""
+        """The selftests of the project."""
         return project.load(self.root).need_selftests()
 
     def build_dir(self, cell: Cell) -> Path:
-        """kbuild's output directory, kept from run to run."""
+        """Return kbuild's output directory, which is kept between runs."""
         return self.made / "cells" / cell.name
 
     def selftests_dir(self, cell: Cell) -> Path:
-        """The selftests of an architecture."""
+        """Return the folder in which the selftests of an architecture are built."""
         return self.made / "selftests" / cell.arch
 
     def results(self, job: "Job") -> Path:
-        """The result folder of a job."""
+        """Return the result folder of a job."""
         return self.out / "results" / result_name(job.cell, job.kind, self.base)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One boot of a cell's kernel, and what it is judged by."""
+    """One boot of a cell's kernel."""
 
     cell: Cell
     kind: str = KUNIT
     glob: str = ""  # kunit.py's filter_glob
-    update: bool = False  # update the list of expected tests, and judge by the new one
-    image: Path | None = None  # boot the kernel that was copied to this folder
-    until: Callable[[Path], bool] | None = None  # ends the boot once it returns true for the console
+    update: bool = False  # update the list of expected tests, and judge by the new list
+    image: Path | None = None  # boot the kernel in this folder instead of the build directory
+    until: Callable[[Path], bool] | None = None  # end the boot once this returns true for the console
 
 
 @dataclass
 class Steps:
-    """What the steps of a job took, and the commands that repeat them."""
+    """The duration of each step of a job, and the commands that repeat it."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     commands: dict[str, str] = field(default_factory=dict)
 
     def copy(self) -> "Steps":
-        """The same steps, to which another job adds its own."""
+        """Return a copy, to which another job adds its own steps."""
         return Steps(dict(self.seconds), dict(self.commands))
 
 
 def run(site: Site, jobs: Sequence[Job]) -> list[Result]:
-    """Build the cell that the jobs share, then boot and judge each. Raises MatrixError when the cell is not to blame."""
+    """Build the cell once, then boot and judge each job. Raise MatrixError on errors that are not the cell's."""
     folders = [site.results(job) for job in jobs]
     for folder in folders:
         folder.mkdir(parents=True)  # the caller has removed the old one
@@ -124,7 +124,7 @@ def run(site: Site, jobs: Sequence[Job]) -> list[Result]:
 
 
 def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool = False) -> Evidence:
-    """Configure and build; stop after the step that fails. A build directory that is configured only needs make."""
+    """Configure and build; stop at the first step that fails. configured: skip the first step, and build with make alone."""
     evidence = Evidence(asked=asked(cell), got=None, expected=Expected(), touched=site.tree.touched)
     log, tree, folder = results / "build.log", site.tree.path, site.build_dir(cell)
     build.begin(folder, site.tree.touched)
@@ -151,13 +151,13 @@ def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool
     if (folder / ".config").exists():
         shutil.copyfile(folder / ".config", results / ".config")
         evidence = replace(evidence, got=options((folder / ".config").read_text("utf-8")))
-    if done.whole and "Traceback (most" not in evidence.build_log:  # of kunit.py, which then has not printed what make said
+    if done.whole and "Traceback (most" not in evidence.build_log:  # of kunit.py, which then has not printed make's output
         build.judged(folder, warned(evidence)[1])
     return evidence
 
 
 def finish(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Result:
-    """Boot what kernel() built, and judge."""
+    """Boot the kernel that kernel() built, judge it and write the result."""
     results = site.results(job)
     evidence = replace(evidence, expected=expected_tests(site.root, job.cell, job.kind), glob=job.glob)
     if job.kind == E2E and evidence.built:
@@ -177,7 +177,7 @@ def finish(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Result:
 
 
 def rejudge(evidence: Evidence, console: Path | None) -> Verdict:
-    """Judges with this console."""
+    """Judge the evidence with this console."""
     if not console:
         return judge(evidence)
     with open(console, "rb") as stream:
@@ -186,7 +186,7 @@ def rejudge(evidence: Evidence, console: Path | None) -> Verdict:
 
 def _step(site: Site, steps: Steps, names: tuple[str, str], folder: Path, commands: Sequence[list[str]], log: Path, limit: float
           ) -> proc.Completed:  # fmt: skip
-    """Run the commands of one step in a build directory until one of them fails, each for at most limit seconds."""
+    """Run the commands of one step in a build directory until one fails, each for at most limit seconds."""
     name, step = names
     steps.commands[step] = " && ".join(build.shell(argv) for argv in commands)
     with progress.step(name, step, folder) as running:
@@ -206,13 +206,13 @@ def _time(site: Site, steps: Steps, name: str, step: str, seconds: float) -> Non
 
 
 def chosen(site: Site, job: Job) -> list[selftests.Selftest]:
-    """The selftests of a boot."""
+    """Return the selftests of a boot."""
     known = selftests.present(site.tree.path / site.kit.folder, selftests.load(site.root, job.cell))
     return [test for test in known if not job.glob or matches(job.glob, f"{site.kit.suite}.{test.name}")]
 
 
 def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
-    """Build the selftests and pack them."""
+    """Build the selftests and pack them into an initramfs."""
     results, folder = site.results(job), site.selftests_dir(job.cell)
     log = results / "build.log"
     before = log.stat().st_size
@@ -227,7 +227,7 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
         with open(log, "rb") as file:
             file.seek(before)
             added = file.read().decode("utf-8", "replace")
-        names = {name.removeprefix(f"{site.kit.folder}/") for name in site.tree.touched}  # as gcc calls them there
+        names = {name.removeprefix(f"{site.kit.folder}/") for name in site.tree.touched}  # as gcc names them
         only = replace(evidence, build_log=added, touched=site.tree.touched | names)
         if done.whole:
             build.judged(folder, warned(only)[1])
@@ -237,7 +237,7 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
 
 
 def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
-    """Boot the kernel, and let kunit.py parse what it printed."""
+    """Boot the kernel, and run kunit.py parse on its console."""
     results, folder, cell, glob = site.results(job), site.build_dir(job.cell), job.cell, job.glob
     console, junit = results / "console.log", results / "junit.xml"
     if job.kind == E2E:
@@ -263,7 +263,7 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
 
 
 def _compare(site: Site, verdict: Verdict, cell: Cell) -> None:
-    """Say of a selftest that failed how it ended without the series, if somebody has run it (--base)."""
+    """Add to the reason of a failed selftest its result without the series, if a --base run has one."""
     base = report.cases(site.out / "results" / result_name(cell, E2E, base=True), site.kit.suite)
     for at, reason in enumerate(verdict.reasons):
         match = re.match(rf"{site.kit.suite}\.(\S+) failed", reason.text)
@@ -283,7 +283,7 @@ def _update(site: Site, job: Job, verdict: Verdict) -> None:
     blind = [str(reason) for reason in verdict.reasons if reason.code in BLIND]
     blind += [f"suite {suite} did not run" for suite in verdict.tests if "." not in suite]
     if blind or not verdict.tests:
-        site.say(f"{name}: {path.name} left as it was: {(blind or ['no tests'])[0]}")
+        site.say(f"{name}: {path.name} not updated: {(blind or ['no tests'])[0]}")
         return
     with _updating:
         before, after = expected.load(path).text, _updated(site, job, verdict.tests).text
@@ -311,7 +311,7 @@ def _write(site: Site, job: Job, evidence: Evidence, verdict: Verdict, steps: St
 
 
 def failed_check(out: Path, name: str, err: Exception) -> Result:
-    """The result of a boot whose run ended in an error of ours."""
+    """Write and return the result of a boot that ended in an internal error."""
     result = report.red(name, "check", f"check could not run: {type(err).__name__}: {err}")
     (out / "results" / name).mkdir(parents=True, exist_ok=True)
     report.write_json(out / "results" / name / "result.json", result)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The selftests of a cell: which there are (matrix/selftests.toml), how they are built and packed.
+"""Read matrix/selftests.toml; build and pack the selftests of a cell.
 
-<out>/<key>/selftests/<arch>/headers   the uapi headers of the tree, as "make headers" leaves them
+<out>/<key>/selftests/<arch>/headers   the uapi headers of the tree, from "make headers"
 <out>/<key>/selftests/<arch>/programs  OUTPUT of the selftests' Makefile
-<out>/<key>/selftests/<arch>/init      matrix/cell/init.c
+<out>/<key>/selftests/<arch>/init      matrix/cell/init.c, compiled
 
-None of it depends on a .config, so the cells of an architecture share it.
+They do not depend on a .config, so the cells of an architecture share them.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from matrix.common import data, project
 from matrix.common.errors import WrongUse
 
 KEYS = {"path": str, "seconds": int, "arch": list, "hugepages": int, "args": list, "option": str}
-FOLDERS = ("dev", "proc", "sys", "tmp", "selftests")  # where init mounts, and what it runs
+FOLDERS = ("dev", "proc", "sys", "tmp", "selftests")  # in the initramfs: init's mount points, and the programs
 INIT_FLAGS = ("-static", "-O2", "-Wall", "-Wextra")
 
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -29,21 +29,21 @@ _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 @dataclass(frozen=True)
 class Selftest:
-    """One program and what it runs with."""
+    """A program and how to run it."""
 
-    path: str  # below the folder of the selftests, without .c
+    path: str  # relative to the folder of the selftests, without .c
     seconds: int  # time limit
-    hugepages: int  # hugetlb pages of the default size that are there while it runs
+    hugepages: int  # hugetlb pages of the default size, reserved while it runs
     args: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """As KTAP has it."""
+        """Its name in KTAP."""
         return self.path.rpartition("/")[2]
 
 
 def load(root: Path, cell: Cell) -> list[Selftest]:
-    """The selftests of a cell, in file order. Raises WrongUse on a malformed file."""
+    """Return the selftests of a cell, in file order. Raise WrongUse on a malformed file."""
     path = root / "matrix/selftests.toml"
     found: list[Selftest] = []
     options = asked(cell)
@@ -64,19 +64,19 @@ def load(root: Path, cell: Cell) -> list[Selftest]:
 
 
 def present(source: Path, tests: Sequence[Selftest]) -> list[Selftest]:
-    """Those whose source is in this folder."""
+    """Return the tests whose source is in this folder."""
     return [test for test in tests if (source / f"{test.path}.c").is_file()]
 
 
 def lock(folder: Path) -> threading.Lock:
-    """Two cells must not build in one folder at once."""
+    """Return the lock that keeps two cells from building in one folder at once."""
     return _locks[folder]
 
 
 def build_commands(tree: Path, cell: Cell, folder: Path, kit: project.Selftests, tests: Sequence[Selftest], jobs: int) -> list[list[str]]:
-    """The headers, the selftests and init, in this order; all paths absolute.
+    """Return the commands that build the headers, the selftests and init, in this order; all paths are absolute.
 
-    Nothing is left in the tree; Build.include tries options of the compiler in a folder .tmp_* of it.
+    They leave nothing in the tree, although Build.include tests compiler options in a temporary folder .tmp_* there.
     """
     output = folder / "programs"
     for made in (folder / "headers", output, *(output / name for name in kit.mkdir)):
@@ -87,16 +87,16 @@ def build_commands(tree: Path, cell: Cell, folder: Path, kit: project.Selftests,
                 f"KHDR_INCLUDES=-isystem {folder / 'headers/usr/include'}", "USERLDFLAGS=-static",
                 *(word.replace("{output}", str(output)) for word in kit.make), *(str(output / test.path) for test in tests)]  # fmt: skip
     init = [f"{cell.cross_compile}gcc", *INIT_FLAGS, "-o", str(folder / "init"), str(Path(__file__).with_name("init.c"))]
-    return [headers, programs, init] if tests else [headers, init]  # without a target make builds all of them
+    return [headers, programs, init] if tests else [headers, init]  # make without a target would build all selftests
 
 
 def forget(folder: Path) -> None:
-    """So that make compiles all of it again, and prints its warnings again."""
+    """Remove the programs, so that make compiles them and prints their warnings again."""
     shutil.rmtree(folder / "programs", ignore_errors=True)
 
 
 def pack(folder: Path, kit: project.Selftests, tests: Sequence[Selftest], archive: Path) -> None:
-    """Writes the initramfs with init, the list that it reads, and the selftests."""
+    """Write the initramfs: init, its list /tests, and the selftests."""
     lines = [f"suite {kit.suite}", *([f"hold {kit.hold}"] if kit.hold else [])]
     lines += [" ".join([str(test.seconds), str(test.hugepages), f"/selftests/{test.name}", *test.args]) for test in tests]
     files = {"init": (folder / "init").read_bytes(), "tests": ("\n".join(lines) + "\n").encode()}

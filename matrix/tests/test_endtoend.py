@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""./matrix/run --e2e, on a fake tree, and the verdict on what matrix/cell/init.c prints."""
+"""Test ./matrix/run --e2e on a fake tree, and the verdict on the output of matrix/cell/init.c."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ path = "tap_test"
 seconds = 2
 """
 SELFTESTS = '[selftests]\nfolder = "tools/testing/selftests/kvm"\nsuite = "kvm_selftests"\n'
-# The fake compiler and the fake make leave what the real ones would, and say what FAKE_MAKE says.
+# The fake compiler and the fake make create the files that the real ones would; make then runs FAKE_MAKE.
 COMPILER = """#!/bin/sh
 while [ $# -gt 0 ]; do [ "$1" = -o ] && echo init >"$2"; shift; done
 """
@@ -40,7 +40,7 @@ done
 
 
 def pristine(root: Path, out: Path, ksrc: Path | None, say: Callable[[str], None]) -> PreparedTree:
-    """Stands in for matrix.tree.pristine()."""
+    """A fake matrix.tree.pristine()."""
     tree = prepared(root, out, ksrc, say).path
     base = tree.with_name("base")
     shutil.copytree(tree, base, dirs_exist_ok=True)
@@ -49,7 +49,7 @@ def pristine(root: Path, out: Path, ksrc: Path | None, say: Callable[[str], None
 
 
 def failing(why: str) -> str:
-    """E2E in which plain_test fails."""
+    """Return E2E with a failed plain_test."""
     text = spoil("    ok 1 plain_test", f"    # plain_test: ASSERTION FAILED at {why}\n    not ok 1 plain_test", E2E)
     text = spoil("pass:2 fail:0 skip:1 total:3", "pass:1 fail:1 skip:1 total:3", text)
     text = spoil("pass:3 fail:0 skip:1 total:4", "pass:2 fail:1 skip:1 total:4", text)
@@ -57,7 +57,7 @@ def failing(why: str) -> str:
 
 
 def arrange(fake: Fake) -> None:
-    """Adds a list of selftests, a tree that has them, and what builds them."""
+    """Add a list of selftests, a tree that has them, and fake tools to build them."""
     (fake.root / "matrix/selftests.toml").write_text(LIST)
     with open(fake.root / "project.toml", "a", encoding="utf-8") as file:
         file.write(SELFTESTS)
@@ -80,15 +80,15 @@ class E2e(Fake):
         self.play(e2e={"text": E2E})
 
     def make_says(self, script: str) -> None:
-        """What the fake make does at its end; "" for nothing."""
+        """Set the command that the fake make runs at its end; "" for none."""
         (self.tools / "make.says").write_text(script)
 
     def codes(self, name: str) -> list[str]:
-        """The codes of a result's reasons."""
+        """Return the codes of a result's reasons."""
         return [reason["code"] for reason in self.result(name)["reasons"]]
 
     def test_green(self) -> None:
-        """The cell is built as for KUnit and booted once, with the initramfs; the files are where report and CI look."""
+        """The cell is built as for KUnit and booted once, with the initramfs; the files are where the report and CI expect them."""
         status, text = self.run_main("--e2e", "one")
         self.assertEqual(status, 0, text)
         self.assertRegex(text, r"\none-e2e +green +3 +0 +1 ")
@@ -108,7 +108,7 @@ class E2e(Fake):
         self.assertIn("- tap\\_test: huge mappings: 1536\n", (self.out / "results/summary.md").read_text())
 
     def test_all(self) -> None:
-        """KUnit and selftests after one build; two verdicts, one table."""
+        """--all builds once, boots for KUnit and the selftests, and prints two verdicts in one table."""
         self.play(exec={"text": CLEAN}, e2e={"text": spoil("    ok 1 plain_test", "    not ok 1 plain_test", E2E)})
         status, text = self.run_main("--all", "one")
         self.assertEqual(status, 1)
@@ -120,7 +120,7 @@ class E2e(Fake):
         self.assertEqual(names, ["one", "one-e2e"])
 
     def test_build_fails(self) -> None:
-        """A selftest that does not compile: its message, no boot, and nothing left to look like a result."""
+        """If a selftest does not compile, the reason has the compiler's message, nothing is booted, and no old file remains."""
         self.make_says("echo \"guest_memfd_test.c:7:1: error: expected ';'\" >&2; exit 2")
         self.assertEqual(self.run_main("--e2e", "one")[0], 1)
         self.assertEqual(self.codes("one-e2e"), ["build"])
@@ -128,7 +128,7 @@ class E2e(Fake):
         self.assertNotIn("exec", [call[0] for call in self.calls()])
 
     def test_warning(self) -> None:
-        """A warning in a file of the series counts, in the next run, too, for everything is compiled again then."""
+        """A warning in a file of the series counts; the next run compiles everything again, so it counts there too."""
         tree = replace(prepared(self.root, self.out, None, print), touched=frozenset({"tools/testing/selftests/kvm/plain_test.c"}))
         old = self.out / "linux-7.3.4/selftests/x86_64/programs/plain_test.o"
         with mock.patch("matrix.tests.test_run.prepared", return_value=tree):
@@ -143,7 +143,7 @@ class E2e(Fake):
             self.assertFalse(old.exists())
 
     def test_kernel_does_not_build(self) -> None:
-        """Then no selftest is built either."""
+        """If the kernel does not build, no selftest is built."""
         self.play(build={"status": 1, "text": "x.c:1:1: error: x"})
         self.make_says("exit 9")
         self.assertEqual(self.run_main("--all", "one")[0], 1)
@@ -151,7 +151,7 @@ class E2e(Fake):
         self.assertNotIn("selftests", self.result("one-e2e")["seconds"])
 
     def test_missing(self) -> None:
-        """A selftest that the tree does not have is not built, and missing."""
+        """A selftest that the tree does not have is not built, and reported as missing."""
         (self.out / "linux-7.3.4/tree/tools/testing/selftests/kvm/plain_test.c").unlink()
         self.make_says('case "$*" in *plain_test*) exit 2;; esac')
         text = E2E.replace("    ok 1 plain_test\n", "").replace("1..3", "1..2").replace("ok 2 skip", "ok 1 skip")
@@ -161,7 +161,7 @@ class E2e(Fake):
         self.assertEqual(self.result("one-e2e")["reasons"], [{"code": "missing", "text": "kvm_selftests.plain_test did not run"}])
 
     def test_filter(self) -> None:
-        """Selects selftests, not KUnit's suites."""
+        """The filter selects selftests, not KUnit suites."""
         text = E2E[E2E.index("KTAP"):E2E.index("    # skip_test")] + "ok 1 kvm_selftests\nreboot: Restarting system\n"
         self.play(e2e={"text": text.replace("1..3", "1..1")})
         self.assertEqual(self.run_main("--e2e", "one", "--filter", "kvm_selftests.plain*")[0], 0)
@@ -170,7 +170,7 @@ class E2e(Fake):
         self.assertIn("suites: kvm_selftests", self.run_main("--e2e", "one", "--filter", "alpha")[1])
 
     def test_update_expected(self) -> None:
-        """Selftests are inserted, and the suites stay."""
+        """Updating inserts selftests and keeps the suites."""
         self.list.write_text(listing(TESTS))
         self.assertEqual(self.run_main("--e2e", "one")[0], 1)
         self.assertEqual(self.codes("one-e2e"), ["expected"])
@@ -178,7 +178,7 @@ class E2e(Fake):
         self.assertEqual(self.list.read_text(), listing(TESTS | dict.fromkeys(E2E_TESTS)))
 
     def test_base(self) -> None:
-        """Another tree, other build directories, no fragment of the series; then --e2e tells regressions from the rest."""
+        """--base uses the pristine tree, separate build directories and no series fragment; --e2e then marks old failures."""
         text = (self.root / "matrix/cells.toml").read_text()
         (self.root / "matrix/cells.toml").write_text(text.replace('["base", "on"]', '["base", "series", "on"]'))
         (self.root / "configs/series.config").write_text("CONFIG_NEW=y\n")
@@ -197,11 +197,11 @@ class E2e(Fake):
         self.assertIn("series.config", (self.out / "linux-7.3.4/tree/calls").read_text())
 
     def test_wrong_use(self) -> None:
-        """--base is for the selftests; no static libc is found before anything is built."""
+        """--base without --e2e is refused; a missing static libc is reported before anything is built."""
         for argv in (["--base"], ["--base", "--all"], ["--base", "--e2e", "--update-expected"]):
             status, text = self.run_main(*argv, "one")
             self.assertEqual(status, 2)
-            self.assertIn("--base wants --e2e", text)
+            self.assertIn("--base needs --e2e", text)
         (self.tools / "aarch64-linux-gnu-gcc").write_text("#!/bin/sh\necho libc.a\n")
         status, text = self.run_main("--e2e", "two")
         self.assertEqual(status, 3)
@@ -210,34 +210,34 @@ class E2e(Fake):
 
 
 class Judged(unittest.TestCase):
-    """E2E with one thing wrong."""
+    """E2E with one defect."""
 
     def red(self, text: str, *reasons: str) -> None:
-        """Red for exactly these reasons, each given by its beginning."""
+        """Check that the verdict has exactly these reasons, each given by its prefix."""
         found = [str(reason) for reason in verdict(text, expected=expect(E2E_TESTS)).reasons]
         self.assertEqual(len(found), len(reasons), found)
         for expected, got in zip(reasons, found):
             self.assertTrue(got.startswith(expected), found)
 
     def test_green(self) -> None:
-        """And a skip that was used is reported."""
+        """E2E is green, and the allowed skip is reported."""
         found = verdict(E2E, expected=expect(E2E_TESTS))
         self.assertEqual(found.reasons, [])
         self.assertEqual(found.skipped, {"kvm_selftests.skip_test": "Requirement not met: kvm_has_cap(KVM_CAP_X)"})
 
     def test_skip_without_leave(self) -> None:
-        """Exit status 4 where no rule allows it."""
+        """A skip (exit status 4) that no rule allows is red."""
         found = verdict(E2E, expected=expect(E2E_TESTS | {"kvm_selftests.skip_test": None}))
         self.assertEqual([str(reason) for reason in found.reasons],
                          ["skip: kvm_selftests.skip_test skipped: Requirement not met: kvm_has_cap(KVM_CAP_X)"])  # fmt: skip
 
     def test_failures(self) -> None:
-        """An assertion, a signal, a time limit, a program that is not there: init prints them alike."""
+        """Assertion, signal, time limit and missing program are reported the same way."""
         for why in ("plain_test.c:77: r == -1 && errno == EINVAL", "signal 11", "its time limit of 60 s", "exit status 127"):
             self.red(failing(why), f"test: kvm_selftests.plain_test failed: ASSERTION FAILED at {why}")
 
     def test_killed_with_subtests(self) -> None:
-        """A selftest that was killed has no subtests; that it failed says all."""
+        """A killed selftest has no subtests, which are then not reported as missing."""
         start, end = E2E.index("        KTAP version"), E2E.index("    ok 3 tap_test")
         text = E2E[:start] + "    # tap_test: ASSERTION FAILED at its time limit of 2 s\n    not ok 3 tap_test" + E2E[end + 17:]
         text = text.replace("pass:2 fail:0 skip:1 total:3", "pass:1 fail:1 skip:1 total:3").replace("ok 1 kvm", "not ok 1 kvm")
@@ -245,27 +245,27 @@ class Judged(unittest.TestCase):
                  "test: kvm_selftests.tap_test failed: ASSERTION FAILED at its time limit of 2 s")  # fmt: skip
 
     def test_splat(self) -> None:
-        """A message of the kernel while a selftest runs; the selftest's own output is no such thing."""
+        """A splat while a selftest runs is red, but similar output of the selftest itself is not."""
         splat = "WARNING: virt/kvm/guest_memfd.c:7 at f+0x1/0x2, CPU#0: plain_test/61"
         self.red(spoil("    ok 1 plain_test", f"{splat}\n    ok 1 plain_test", E2E), "splat: WARNING in kvm_selftests")
         text = spoil("Random seed: 0x6b8b4567", "WARNING: BUG: segfault at 0", E2E)
         self.assertEqual(verdict(text, expected=expect(E2E_TESTS)).reasons, [])
 
     def test_init_dies(self) -> None:
-        """The kernel panics then, and there is no end."""
+        """If init exits, the kernel panics and does not reboot."""
         text = E2E[:E2E.index("    # skip_test")] + "Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\n"
         missing = [f"missing: {name}" for name in E2E_TESTS if not name.endswith("plain_test")]
         self.red(text, "splat: panic in kvm_selftests, after plain_test", "ktap: the stream is cut: top level",
                  "ktap: the stream is cut: kvm_selftests: 1 of 3 results", *missing, "end: ")
 
     def test_no_init(self) -> None:
-        """No report at all."""
+        """A console without KTAP is red."""
         text = E2E[:E2E.index("KTAP")] + "Kernel panic - not syncing: No working init found.\n"
         codes = {reason.code for reason in verdict(text, expected=expect(E2E_TESTS)).reasons}
         self.assertEqual(codes, {"splat", "ktap", "missing", "end"})
 
     def test_qemu_is_killed(self) -> None:
-        """The console just ends, wherever that is."""
+        """A console that ends at any line is red."""
         for at in range(E2E.index("KTAP version"), len(E2E) - len("\nReboot: Restarting system\n"), 7):
             found = verdict(E2E[:at], expected=expect(E2E_TESTS))
             self.assertIn("end", {reason.code for reason in found.reasons}, E2E[:at])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""How matrix/cell/init.c reads its list and the output of a selftest, and what it makes of that and of its exit status."""
+"""Test how matrix/cell/init.c reads its list, and how it judges a selftest by output and exit status."""
 
 import subprocess
 import tempfile
@@ -9,8 +9,8 @@ from pathlib import Path
 from matrix.cell.selftests import INIT_FLAGS
 
 INIT = Path(__file__).resolve().parents[1] / "cell/init.c"
-# Reads the output of a selftest on its standard input, as run() does from the pipe; arguments: "ended", wait status.
-# With one argument reads this list, shows it, and holds what it names.
+# With arguments "ended" and wait status: read the output of a selftest from stdin, as run() does from the pipe.
+# With one argument: read this list, print it, and hold its device.
 HARNESS = f"""
 #define main init_main
 #include "{INIT}"
@@ -56,12 +56,12 @@ TAP = "TAP version 13\n1..2\nok 1 one\n"
 
 
 def exited(code: int) -> int:
-    """The wait status of a process that ends with this code."""
+    """Return the wait status of a process that exits with this code."""
     return code << 8
 
 
 class Init(unittest.TestCase):
-    """Has the program."""
+    """Compile the program."""
 
     program: Path
 
@@ -75,23 +75,23 @@ class Init(unittest.TestCase):
 
 
 class Listed(Init):
-    """The list that it reads."""
+    """Reading the list."""
 
     def read(self, text: str) -> subprocess.CompletedProcess[str]:
-        """What the program shows of this list; status 3 when it keeps a file open."""
+        """Return the program's output for this list; its exit status is 3 when it keeps a file open."""
         path = self.program.with_name("tests")
         path.write_text(text)
         return subprocess.run([self.program, path], text=True, check=False, capture_output=True, timeout=60)
 
     def test_lines(self) -> None:
-        """The suite, what to hold, and the selftests with their arguments; nothing at all is no error."""
+        """Suite, device to hold, and selftests with arguments are read; an empty list is valid."""
         done = self.read("suite some_tests\n60 0 /selftests/one\n\n9 32 /selftests/two -n\n")
         self.assertEqual(done.stdout, "some_tests (null) 0\none 60 0 /selftests/one (null)\ntwo 9 32 /selftests/two -n\n")
         self.assertEqual(done.returncode, 0)
         self.assertEqual((self.read("").stdout, self.read("").returncode), ("(null) (null) 0\n", 0))
 
     def test_hold(self) -> None:
-        """The device stays open. An ioctl that it refuses ends the boot; a machine without the device does not matter."""
+        """The device stays open. A failed ioctl ends the boot; a missing device does not."""
         for line, shown, status in (
             ("hold /dev/null", "/dev/null 0", 3),
             ("hold /dev/null 0xae01", "/dev/null 0xae01", 1),
@@ -102,7 +102,7 @@ class Listed(Init):
                 self.assertEqual((done.stdout.split("\n")[0], done.returncode), (f"s {shown}", status))
 
     def test_malformed(self) -> None:
-        """The kernel panics when init exits."""
+        """A malformed list makes init exit, so the kernel panics."""
         for text in ("1 0 /x\n", "suite s\n0 0 /x\n", "suite s\n1 0\n", "suite s\n" + "1 0 /x\n" * 65, "suite s\n1 0" + " x" * 17):
             with self.subTest(text):
                 self.assertEqual(self.read(text).returncode, 1)
@@ -110,10 +110,10 @@ class Listed(Init):
 
 
 class Judge(Init):
-    """What is printed for a selftest."""
+    """Judging a selftest."""
 
     def judge(self, output: str, status: int, ended: bool = True) -> tuple[str, str, str]:
-        """Verdict, why, and what was passed on."""
+        """Return the verdict, its reason, and the lines that were printed."""
         argv = [str(self.program), "ended" if ended else "killed", str(status)]
         done = subprocess.run(argv, input=output, text=True, check=True, capture_output=True, timeout=60)
         passed_on, verdict, why, end = done.stdout.split("\n")
@@ -121,7 +121,7 @@ class Judge(Init):
         return verdict, why, passed_on
 
     def test_exit_status(self) -> None:
-        """Without TAP the exit status decides; whoever was killed has failed."""
+        """Without TAP the exit status decides; a killed selftest has failed."""
         for output, status, ended, expected in (
             ("", exited(0), True, ("pass", "")),
             ("words\n", exited(0), True, ("pass", "")),
@@ -137,7 +137,7 @@ class Judge(Init):
                 self.assertEqual(self.judge(output, status, ended)[:2], expected)
 
     def test_tap(self) -> None:
-        """TAP has to be whole and to agree with the exit status; a failure in it is one, whatever comes after."""
+        """TAP must be complete and agree with the exit status; a failure in it is final."""
         whole = "the end of its TAP, which is not whole"
         for output, code, expected in (
             (f"{TAP}ok 2 two\n", 0, ("pass", "")),
@@ -163,7 +163,7 @@ class Judge(Init):
                 self.assertEqual(self.judge(output, exited(code))[:2], expected)
 
     def test_limits(self) -> None:
-        """As many results as there is room for, and one more; more lines than are passed on; a line that is too long."""
+        """The limits for results, lines and line length are enforced."""
         results = ["TAP version 13", *(f"ok {number} n" for number in range(1, 258))]
         for count, expected in ((256, "pass"), (257, "fail")):
             text = "\n".join([results[0], f"1..{count}", *results[1 : count + 1]])

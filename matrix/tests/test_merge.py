@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""--merge, as CI's last job does it: the logs are judged again."""
+"""Test --merge, which CI's last job uses: it judges the logs again."""
 
 import json
 import shutil
@@ -29,11 +29,11 @@ class Merge(Fake):
                 shutil.copytree(self.out / "results" / name, folder / name)
 
     def merge(self, *argv: str) -> tuple[int, str]:
-        """Merges both folders."""
+        """Merge both folders."""
         return self.run_main("--merge", *map(str, self.folders), *argv)
 
     def check_red(self, said: str, spoiler: Callable[[Path], object]) -> None:
-        """Red, and says why, once spoiler has changed the folder of cell two; which is put right again."""
+        """Check that the merge is red, with this text, after spoiler has changed the folder of cell two; restore it."""
         folder, good = self.folders[1] / "two", self.root / "good"
         shutil.copytree(folder, good)
         spoiler(folder)
@@ -45,7 +45,7 @@ class Merge(Fake):
         good.rename(folder)
 
     def edit(self, old: str, new: str, name: str = "result.json") -> Callable[[Path], object]:
-        """A spoiler that replaces a text."""
+        """Return a spoiler that replaces a text."""
 
         def spoiler(folder: Path) -> None:
             text = (folder / name).read_text()
@@ -55,7 +55,7 @@ class Merge(Fake):
         return spoiler
 
     def forge(self, name: str, content: str) -> Callable[[Path], object]:
-        """A spoiler that replaces a log and its digest."""
+        """Return a spoiler that replaces a log and its digest."""
 
         def spoiler(folder: Path) -> None:
             (folder / name).write_text(content)
@@ -66,21 +66,21 @@ class Merge(Fake):
         return spoiler
 
     def test_green(self) -> None:
-        """All results are there and mean what they say."""
+        """All results are present and valid: green."""
         status, text = self.merge()
         self.assertEqual(status, 0, text)
         self.assertRegex(text, r"\ntwo-e2e +green")
 
     def test_incomplete(self) -> None:
-        """Fewer cells than the gate, whatever the command line names."""
+        """A missing result of a gate cell is red, whatever cells the command line names; so is a duplicate."""
         status, text = self.run_main("one", "--merge", str(self.folders[0]))
         self.assertEqual(status, 1)
-        self.assertIn("two is red:\n  result: there is no result of this cell", text)
+        self.assertIn("two is red:\n  result: this cell has no result", text)
         self.assertIn("found twice", self.run_main("--merge", *map(str, [*self.folders, self.folders[0]]))[1])
         self.assertEqual(self.merge("--filter", "alpha")[0], 2)
 
     def test_filtered(self) -> None:
-        """A filtered run is not the gate, even where its filter selects everything."""
+        """A filtered run is red, even if its filter selects everything."""
         self.play(exec={"text": CLEAN}, e2e={"text": E2E})
         self.assertEqual(self.run_main("two", "--filter", "*")[0], 0)
         shutil.rmtree(self.folders[1] / "two")
@@ -93,7 +93,7 @@ class Merge(Fake):
         self.assertIn("two is red:\n  result: filtered (--filter *): not the gate", self.merge()[1])
 
     def test_edited(self) -> None:
-        """A result or a log that was changed."""
+        """A changed result or log is red."""
         for said, spoiler in (
             ("of different kernels or series", self.edit('"version": "7.3.4"', '"version": "7.3.5"')),
             ("judged again, verdict of result.json would be: green", self.edit('"verdict": "green"', '"verdict": "red"')),
@@ -103,8 +103,8 @@ class Merge(Fake):
             ("unreadable", lambda folder: (folder / "result.json").write_text("[")),
             ("unreadable", self.edit('"exec_status"', '"exac_status"')),
             ("no such cell", self.edit('"cell": "two"', '"cell": "2"')),
-            ("console.log is not what was judged: its sha256 differs", self.edit("a message", "another", "console.log")),
-            ("build.log is not what was judged", lambda folder: (folder / "build.log").write_text("x")),
+            ("console.log has changed since it was judged: its sha256 differs", self.edit("a message", "another", "console.log")),
+            ("build.log has changed since", lambda folder: (folder / "build.log").write_text("x")),
             ("unreadable: FileNotFoundError", lambda folder: (folder / "console.log").unlink()),
             ("judged again, reasons of result.json would be: splat: BUG after the tests", self.forge("console.log", CLEAN + "BUG: x\n")),
             ("judged again, reasons of result.json would be: config: CONFIG_", self.forge(".config", "")),
@@ -116,7 +116,7 @@ class Merge(Fake):
                 self.check_red(said, spoiler)
 
     def test_stale(self) -> None:
-        """The checkout has moved on: the series, a fragment, the manifest."""
+        """Results older than a change of the series, a fragment or the manifest are red."""
         for name in ("kernel/7.3/0001-x.patch", "configs/new.config", "matrix/e2e.toml"):
             (self.root / name).parent.mkdir(parents=True, exist_ok=True)
             (self.root / name).write_text("x")
@@ -125,11 +125,11 @@ class Merge(Fake):
         self.assertEqual(self.merge()[0], 0)
         self.list.write_text(self.list.read_text() + "alpha.four\n")
         text = self.merge()[1]
-        self.assertIn("expected.txt is not what was judged", text)
+        self.assertIn("expected.txt has changed since", text)
         self.assertIn("alpha.four did not run", text)
 
     def test_an_error_of_ours(self) -> None:
-        """A run that ended in one is red for that."""
+        """A run that ended in an internal error is red for that reason."""
         with mock.patch("matrix.cell.run.options", side_effect=ZeroDivisionError("x")):
             self.run_main("two")
         shutil.rmtree(self.folders[1] / "two")
@@ -139,7 +139,7 @@ class Merge(Fake):
         self.assertIn("two is red:\n  check: check could not run: ZeroDivisionError: x", text)
 
     def test_red_stays_red(self) -> None:
-        """With its own reasons, and no others."""
+        """A red result keeps its reasons and gets no others."""
         self.play(exec={"text": spoil("ok 1 alpha\n", "ok 1 alpha\nBUG: KASAN: x\n")})
         self.run_main("two")
         shutil.rmtree(self.folders[1] / "two")

@@ -295,7 +295,7 @@ class Run(Fake):
             self.play(exec={"text": text})
             status, said = self.run_main("one", "--update-expected")
             self.assertEqual(status, 1)
-            self.assertIn("expected.txt left as it was", said)
+            self.assertIn("expected.txt not updated", said)
             self.assertEqual(self.list.read_text(), before)
 
 
@@ -323,9 +323,9 @@ class Project(Fake):
         self.assertEqual(self.run_main("--merge", str(self.out / "results"))[0], 0)
 
     def test_none(self) -> None:
-        """A folder that is no project."""
+        """A folder that is not a project."""
         status, text = self.run_main("--project", str(self.root / "configs"), "--list")
-        self.assertEqual((status, "is no project" in text), (2, True), text)
+        self.assertEqual((status, "is not a project" in text), (2, True), text)
 
 
 class Refused(Fake):
@@ -340,16 +340,16 @@ class Refused(Fake):
     def test_wrong_use(self) -> None:
         """Each with the next step in the message."""
         self.check(2, "unknown cell 'on', did you mean one", "on")
-        self.check(2, "want a number above 0", "--jobs", "0")
+        self.check(2, "must be at least 1", "--jobs", "0")
         self.check(2, "invalid int value", "--jobs", "x")
-        self.check(2, "leave --filter out", "--filter", "alpha", "--update-expected")
-        self.check(2, "no spaces and quotes", "--filter", "alpha beta")
+        self.check(2, "omit --filter", "--filter", "alpha", "--update-expected")
+        self.check(2, "spaces and quotes are not possible", "--filter", "alpha beta")
         self.check(2, "a path with a space or a colon", "--out", f"{self.root}/a b")
-        self.check(2, "is no directory", "--merge", "/no/such/folder")
+        self.check(2, "is not a directory", "--merge", "/no/such/folder")
         self.list.write_text("a.b\na.b\n")
         self.check(2, "expected.txt:2: a.b is a duplicate", "one")
         self.list.write_text("a.b\n    nonsense\n")
-        self.check(2, "expected.txt:2: want 'skip CELL…: words'", "one")
+        self.check(2, "expected.txt:2: expected 'skip CELL…: words'", "one")
         self.list.unlink()
         self.check(2, "run it once with --update-expected", "one", "--filter", "alpha")
 
@@ -358,7 +358,7 @@ class Refused(Fake):
         (self.root / "configs/on.config").write_text("# CONFIG_KUNIT is not set\n")
         self.check(2, "base.config wants CONFIG_KUNIT=y, on.config wants n", "one")
         (self.root / "configs/on.config").write_text("CONFIG_KUNIT y\n")
-        self.check(2, "on.config:1: neither CONFIG_X=value nor a comment", "one")
+        self.check(2, "on.config:1: neither an option nor a comment", "one")
         (self.root / "configs/on.config").unlink()
         self.check(2, "on.config: No such file", "one")
 
@@ -371,7 +371,7 @@ class Refused(Fake):
             ('gate = false', 'gate = "no"', "gate must be of type bool"),
             ('gate = false', 'gaet = false', "unknown key 'gaet', did you mean gate"),
             ('name = "extra"', 'name = "one"', "cell one is listed twice"),
-            ('name = "extra"', 'name = "../x"', "a name is letters"),
+            ('name = "extra"', 'name = "../x"', "a name consists of letters"),
             ('name = "extra"', '', "name is missing"),
             ('[[cell]]', '[[cell', "cells.toml: "),
         ):
@@ -413,8 +413,8 @@ class Refused(Fake):
                     self.check(3, "Read-only file system; make ", "one")
             shutil.rmtree(self.out / "results")
             (self.out / "results").touch()
-            self.check(3, "results writable or take another build folder (--out DIR)", "one")
-            self.check(3, "results writable or take another build folder (--out DIR)", "--merge", str(self.root))
+            self.check(3, "results writable or use another build folder (--out DIR)", "one")
+            self.check(3, "results writable or use another build folder (--out DIR)", "--merge", str(self.root))
 
     def test_disk_full(self) -> None:
         """In a child, and in our own writing; nothing of an earlier run is left to look like a result."""
