@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Canaries: kernels that must come out red, for reasons that are known beforehand. A verdict that misses one can't be trusted."""
+"""Run the canaries: kernels with a known defect, for which the verdict must be red, with known reasons."""
 
 import shutil
 import time
@@ -24,18 +24,18 @@ NEEDED = ("name", "about", "cell", "patch", "reasons")
 
 @dataclass(frozen=True)
 class Canary:
-    """A cell's kernel with something wrong in it, and what the verdict has to say of it."""
+    """A cell's kernel with a defect, and the reasons that the verdict must have."""
 
     name: str
     about: str
     cell: Cell  # with the canary's fragment, kernel arguments and time limit
     patch: Path
     glob: str  # kunit.py's filter_glob
-    reasons: tuple[tuple[str, str], ...]  # code and part of the text, as in the golden cases
+    reasons: tuple[tuple[str, str], ...]  # (code, part of the text), as in the golden cases
 
 
 def load(root: Path, known: Sequence[Cell]) -> list[Canary]:
-    """All canaries of matrix/canaries/canaries.toml under root, in file order. Raises WrongUse on a malformed file."""
+    """Return all canaries of matrix/canaries/canaries.toml under root, in file order. Raise WrongUse on a malformed file."""
     path = root / "matrix/canaries/canaries.toml"
     found = []
     for entry in data.read(path).get("canary", []):
@@ -43,7 +43,7 @@ def load(root: Path, known: Sequence[Cell]) -> list[Canary]:
         data.check_keys(where, entry, KEYS, NEEDED)
         cell = cells.select(known, [entry["cell"]])[0]
         if not entry["reasons"] or not all(isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in entry["reasons"]):
-            raise WrongUse(f"{where}: reasons are pairs of code and text, and there is at least one")
+            raise WrongUse(f"{where}: reasons must be a list of pairs of code and text, not empty")
         folder = path.parent
         fragments = (folder / entry["fragment"],) if "fragment" in entry else ()
         found.append(Canary(
@@ -58,7 +58,7 @@ def load(root: Path, known: Sequence[Cell]) -> list[Canary]:
 
 
 def select(known: Sequence[Canary], names: Sequence[str]) -> list[Canary]:
-    """The named canaries; all of them when no name is given."""
+    """Return the named canaries; without names, all."""
     for name in names:
         if name not in (canary.name for canary in known):
             raise WrongUse(f"unknown canary {name!r}; there are {', '.join(canary.name for canary in known)}")
@@ -66,9 +66,9 @@ def select(known: Sequence[Canary], names: Sequence[str]) -> list[Canary]:
 
 
 def run(canary: Canary, root: Path, out: Path, prepared: tree.PreparedTree, jobs: int, say: Callable[[str], None]) -> list[str]:
-    """Builds and boots one, in the build directory of its cell; what is not as expected, [] when it is red as it should be.
+    """Build and boot a canary in the build directory of its cell. Return what differs from its reasons, [] for nothing.
 
-    The results stay in out/canaries/<name>/. The caller holds the lock of out.
+    The results go to out/canaries/<name>/. The caller holds the lock of out.
     """
     folder = out / "canaries" / canary.name
     shutil.rmtree(folder, ignore_errors=True)
@@ -79,7 +79,7 @@ def run(canary: Canary, root: Path, out: Path, prepared: tree.PreparedTree, jobs
 
 
 def run_all(chosen: Sequence[Canary], root: Path, out: Path, prepared: tree.PreparedTree, jobs: int, say: Callable[[str], None]) -> bool:
-    """Runs them one after the other and prints a line for each; whether all were red for the right reasons."""
+    """Run the canaries and print a line for each. Return whether all were red for the expected reasons."""
     good = True
     for canary in chosen:
         start = time.monotonic()
@@ -89,5 +89,5 @@ def run_all(chosen: Sequence[Canary], root: Path, out: Path, prepared: tree.Prep
             good = False
             print(f"not ok canary {canary.name}: {'; '.join(wrong)}; logs: {out / 'canaries' / canary.name}", flush=True)
         else:
-            print(f"ok canary {canary.name}: red as it should be ({codes}), {time.monotonic() - start:.0f} s", flush=True)
+            print(f"ok canary {canary.name}: red as expected ({codes}), {time.monotonic() - start:.0f} s", flush=True)
     return good

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What of the lines that the series adds is executed by the suites and the selftests, as gcov counts it.
+"""Measure with gcov which of the lines that the series adds are executed by the suites and the selftests.
 
-A kernel with gcov prints its counters at the end of each boot (matrix/cell/init.c). gcovr reads them, one cell at a time:
-which branches a line has depends on the configuration. A line is covered if any cell covers it; its branches count in
-that cell which leaves the fewest out.
+A kernel with gcov prints its counters at the end of each boot (matrix/cell/init.c). gcovr reads them one cell at a time,
+because the branches of a line depend on the configuration. A line is covered if any cell covers it; for its branches,
+the cell that misses the fewest counts.
 """
 
 from __future__ import annotations
@@ -29,40 +29,40 @@ from matrix.common.errors import MachineError
 FILE = re.compile(rb"gcov: (/\S+\.gcda) (\d+)\s*$")
 DATA = re.compile(rb"gcov\+ ([A-Za-z0-9+/=]+)\s*$")
 GCOVR_SECONDS = 600.0
-BRANCHES = 95.0  # percent of the branches that have to be taken
+BRANCHES = 95.0  # percent of the branches that must be taken
 
 
 @dataclass
 class Line:
-    """An added line and what was executed of it."""
+    """A line that the series adds, and how it was executed."""
 
     file: str
     number: int  # from 1
     text: str
     count: int = 0
-    branches: list[bool] = field(default_factory=list)  # taken; of the cell that leaves the fewest out
+    branches: list[bool] = field(default_factory=list)  # whether each was taken, in the cell that misses the fewest
 
     @property
     def key(self) -> str:
-        """How matrix/mutants/uncovered.txt names it."""
+        """Its name in matrix/mutants/uncovered.txt."""
         return f"{self.file}: {self.text.strip()}"
 
     @property
     def left(self) -> int:
-        """Branches that were not taken."""
+        """The number of branches not taken."""
         return self.branches.count(False)
 
 
 def counted(cell: Cell, root: Path) -> Cell:
-    """The cell with gcov in its kernel."""
+    """Return the cell with gcov in its kernel."""
     return replace(cell, name=f"{cell.name}-gcov", fragments=(*cell.fragments, root / "configs/gcov.config"))
 
 
 def options(touched: Iterable[str]) -> tuple[str, ...]:
-    """Variables for make that have these files counted.
+    """Return the make variables that enable gcov for these files.
 
-    scripts/Makefile.lib asks for GCOV_PROFILE_<object>, with the path from the folder whose Makefile lists it: that of the
-    object, one above, or one in another branch of the tree, as arch/x86/kvm for virt/kvm.
+    scripts/Makefile.lib reads GCOV_PROFILE_<object>, with the path relative to the folder whose Makefile lists the object:
+    its own folder, one above, or one elsewhere, such as arch/x86/kvm for virt/kvm.
     """
     stems = [name.removesuffix(".c") for name in sorted(touched) if name.endswith(".c")]
     above = [stem.split("/", up)[-1] for stem in stems for up in range(stem.count("/") + 1)]
@@ -70,15 +70,15 @@ def options(touched: Iterable[str]) -> tuple[str, ...]:
 
 
 def measure(site: Site, cell: Cell, into: Path) -> list[Result]:
-    """Boot the cell for the selftests and for the suites; what gcovr makes of their counters goes to into.
+    """Boot the cell for the selftests and for the suites, and write gcovr's JSON for both to into.
 
-    Nothing is written when one of them is red.
+    Write nothing when one of the results is red.
     """
     selftest, folder = Job(cell, E2E), site.build_dir(cell)
     results = run(site, [selftest])
     if results[0]["verdict"] != "green":
         return results
-    initrd = folder / "gcov.cpio"  # the same init, without anything to run
+    initrd = folder / "gcov.cpio"  # the same init, with an empty list of selftests
     initramfs.pack(initrd, selftests.FOLDERS, {"init": (site.selftests_dir(cell) / "init").read_bytes(), "tests": b""})
     config = folder / "gcov.py"
     config.write_text(boot.initramfs_config(cell, initrd), "utf-8")
@@ -91,11 +91,11 @@ def measure(site: Site, cell: Cell, into: Path) -> list[Result]:
 
 
 def _gcovr(site: Site, job: Job, into: Path) -> Path:
-    """gcovr's JSON for the counters of one boot, which lie beside the objects only meanwhile."""
+    """Run gcovr on the counters of one boot. Put them beside the objects for that time only."""
     console, folder = site.results(job) / "console.log", site.build_dir(job.cell)
     found = counters(console.read_bytes())
     if not found:
-        raise MachineError(f"{console}: no counters; has the kernel been built with gcov?")
+        raise MachineError(f"{console}: no counters; was the kernel built with gcov?")
     written = [Path(name) for name in found]
     try:
         for path, data in zip(written, found.values()):
@@ -120,7 +120,7 @@ def _call(argv: Sequence[str], cwd: Path) -> None:
 
 
 def counters(console: bytes) -> dict[str, bytes]:
-    """Path -> content of the .gcda files in a console. Raises MachineError when one is not whole."""
+    """Return path -> content of the .gcda files in a console. Raise MachineError when one is damaged or truncated."""
     found: dict[str, bytearray] = {}
     sizes: dict[str, int] = {}
     name = ""
@@ -135,12 +135,12 @@ def counters(console: bytes) -> dict[str, bytes]:
                 raise MachineError(f"the counters of {name} are damaged: {err}") from err
     for name, data in found.items():
         if len(data) != sizes[name]:
-            raise MachineError(f"the counters of {name} are not whole: {len(data)} of {sizes[name]} bytes")
+            raise MachineError(f"the counters of {name} are truncated: {len(data)} of {sizes[name]} bytes")
     return {name: bytes(data) for name, data in found.items()}
 
 
 def added(prepared: tree.PreparedTree, suites: str, documents: Sequence[Mapping[str, Any]]) -> list[Line]:
-    """The added lines for which there is code, with what these documents of gcovr's, one per cell, know of them."""
+    """Return the added lines that have code, with their counts from gcovr's documents, one per cell."""
     found: dict[tuple[str, int], Line] = {}
     for name, lines, numbers in mutate.added(prepared, suites):
         wanted = {number + 1 for number in numbers}
@@ -158,18 +158,18 @@ def added(prepared: tree.PreparedTree, suites: str, documents: Sequence[Mapping[
 
 
 def load(path: Path) -> dict[str, Any]:
-    """One of gcovr's JSON files."""
+    """Read a JSON file of gcovr."""
     data: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return data
 
 
 def percent(part: int, whole: int) -> str:
-    """With one decimal, rounded down: 100 is all of it."""
+    """Format a percentage with one decimal, rounded down, so that only all of it is 100."""
     return f"{(part * 1000 // whole) / 10:.1f} %" if whole else "-"
 
 
 def markdown(lines: Sequence[Line], known: Mapping[str, str]) -> str:
-    """A table per file, and what was left out, with the reason that known has."""
+    """Format a table with a row per file, and list what was not executed, with its reason from known."""
     files = list(dict.fromkeys(line.file for line in lines))
     text = ["| file | added lines | covered | branches | taken |", "|---|---|---|---|---|"]
     for name in [*files, "all"]:
@@ -186,7 +186,7 @@ def markdown(lines: Sequence[Line], known: Mapping[str, str]) -> str:
 
 
 def good(lines: Sequence[Line], known: Mapping[str, str]) -> bool:
-    """All lines are covered, and as many branches as it takes, but for what has a reason; which has to be true."""
+    """Whether enough branches are taken, and the lines with something not executed are exactly those in known."""
     branches, left = sum(len(line.branches) for line in lines), sum(line.left for line in lines)
     open_ends = [line for line in lines if not line.count or line.left]
     return bool(lines) and left * 100 <= branches * (100 - BRANCHES) and {line.key for line in open_ends} == set(known)

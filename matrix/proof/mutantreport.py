@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The outcomes of the mutants: mutants.json, which grows from run to run, and mutants.md, which is generated from it."""
+"""Report the outcomes of mutants: mutants.json, to which each run adds, and mutants.md, generated from it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Document = dict[str, Any]
 
 
 def passed(mutant: Mutant, kinds: Set[str]) -> bool:
-    """Killed in every cell that tried it; a mutant that any test may kill: in one of them."""
+    """Whether a mutant was killed in every cell that ran it, or, if any test may kill it, in one of them."""
     return KILLED in kinds if mutant.killed_by == ANYTHING else kinds == {KILLED}
 
 
 def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outcomes: Outcomes) -> Document:
-    """Add these outcomes to mutants.json, which starts anew when series or suites have changed. Returns all of it."""
+    """Add outcomes to mutants.json, discarding those of another series or other suites. Return its new content."""
     kernel = f"Linux {prepared.version} ({prepared.origin})"
     data: Document = {"kernel": kernel, "series": prepared.series, "mutants": {}}
     if path.exists():
@@ -36,7 +36,7 @@ def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outc
             entry = data["mutants"].setdefault(mutant.name, {"cells": {}})
             entry["cells"] |= {cell: dataclasses.asdict(outcome) for cell, outcome in found.items()}
             kinds = {outcome["kind"] for outcome in entry["cells"].values()}
-            # The compiler found what does not build; that is counted apart.
+            # A mutant that does not build was found by the compiler; it is counted separately.
             entry |= {"mistake": mutant.mistake, "killed_by": mutant.killed_by, "passed": passed(mutant, kinds),
                       "broken": kinds == {BROKEN}, "date": str(datetime.date.today())}  # fmt: skip
     report.write_json(path, data)
@@ -44,7 +44,7 @@ def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outc
 
 
 def markdown(data: Document, equivalents: Mapping[str, str]) -> str:
-    """mutants.md: a row per mutant that was run, survivors first, then the generated ones that no test can tell from the original."""
+    """Format mutants.md: a row per mutant that was run, survivors first, then the list of equivalent mutants."""
     entries = dict(sorted(data["mutants"].items(), key=lambda item: (item[1]["passed"], item[0])))
     count = Counter("killed" if entry["passed"] else BROKEN if entry["broken"] else SURVIVED for entry in entries.values())
     text = [f"{len(entries)} mutants of {data['kernel']}: {', '.join(f'{number} {kind}' for kind, number in count.items())}; "

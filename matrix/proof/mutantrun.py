@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Build and boot mutants, one after the other in a tree that is patched and put right again."""
+"""Build and boot mutants one by one, patching the tree and reverting the patch each time."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from matrix.verdict.console import Console
 from matrix.verdict.evidence import Evidence
 from matrix.verdict.judge import matches
 
-# A mutant may hang. Of a cell's boot_seconds, which are ample: how long it may take, and how long KUnit may say nothing.
+# A mutant may hang. Limits as parts of a cell's boot_seconds: for the whole boot, and for a KUnit console without output.
 BOOT_PART, QUIET_PART = 1 / 5, 1 / 100
 
 
 @dataclass
 class Run:
-    """Where mutants are run; the caller holds the lock of out."""
+    """A run of mutants. The caller holds the lock of out."""
 
     root: Path
     out: Path
@@ -40,7 +40,7 @@ class Run:
     configured: set[Path] = field(default_factory=set)  # build directories
 
     def all(self, work: Sequence[tuple[Mutant, Sequence[Cell]]], kind: str) -> None:
-        """Builds each mutant in its cells and boots it for kind. While one boots, the next one is built."""
+        """Build each mutant in its cells and boot it for kind. Build the next one while it boots."""
         with side_by_side(1) as booter:
             booting: Future[None] | None = None
             for mutant, cells in work:
@@ -83,7 +83,7 @@ class Run:
 
 
 def copy_image(build_dir: Path, folder: Path) -> Path:
-    """Copies what a boot needs of a build directory to folder, a new one, which it returns."""
+    """Copy the files that a boot needs from a build directory to folder, replacing it. Return folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name in (".config", *build.IMAGES):
@@ -95,17 +95,17 @@ def copy_image(build_dir: Path, folder: Path) -> Path:
 
 @dataclass
 class Seen:
-    """Looks at a console that grows."""
+    """Watch a console while it grows."""
 
     mutant: Mutant
     order: Sequence[str]  # as for killing()
-    patience: float = math.inf  # looks, not seconds: a machine that stands still does so for all
+    patience: float = math.inf  # in calls of enough(), not seconds: if the machine stalls, so do the calls
     size: int = 0
     quiet: int = 0
     stopped: bool = False
 
     def enough(self, console: Path) -> bool:
-        """Whether the mutant is killed, which the rest of the boot would not change, or hangs."""
+        """Whether the mutant has been killed, or hangs, so that the boot can end."""
         size = console.stat().st_size if console.exists() else 0
         self.quiet = self.quiet + 1 if size == self.size else 0
         if not self.quiet:
@@ -117,7 +117,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Built:
-    """A mutant that was built, and what its boot needs."""
+    """A built mutant, and what its boot needs."""
 
     site: Site
     job: Job

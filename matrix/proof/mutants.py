@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Mutants: the kernel with one mistake put in, which a test has to find.
+"""Read and judge mutants: patches that put one mistake into the kernel, which a test must find.
 
-matrix/mutants/<name>.patch: header lines "Mistake:", "Killed-by:" (cases, as suite.case), where not every cell can tell
-"Cells:", and "Gate: yes" for those that are tried upon every push; a line that starts with a space goes on with the one
-before. An empty line, and a patch on top of series and suites. A mutant is killed in a cell if every case that its header
-names fails there, or is where the kernel complains. If they are selftests, those are what the kernel is booted for. Being
-red in any other way does not count, unless the header says "*", as those that are generated do.
+matrix/mutants/<name>.patch starts with the header lines "Mistake:", "Killed-by:" (cases, as suite.case), "Cells:" if only
+some cells can find it, and "Gate: yes" if it runs on every push; a line that starts with a space continues the previous one.
+After an empty line follows a patch on top of series and suites. A mutant is killed in a cell if every case in Killed-by
+fails there, or the kernel splats or dies in it. If the cases are selftests, the kernel is booted for selftests. Other
+failures do not count, unless Killed-by is "*", as in generated mutants.
 """
 
 from __future__ import annotations
@@ -27,51 +27,51 @@ from matrix.verdict.console import Console
 HEADER = re.compile(r"(Mistake|Killed-by|Cells|Gate): *(.*)")
 CASE = re.compile(r"\w+\.\w+")
 ANYTHING = ("*",)
-WHERE = re.compile(r" in (\w+)(?:\.(\w+)|, after (\w+))?")  # of what Console says about a splat
+WHERE = re.compile(r" in (\w+)(?:\.(\w+)|, after (\w+))?")  # the position in a splat of Console
 
-FOLDERS = {"x86_64": "x86", "arm64": "arm64"}  # the kernel's ARCH -> below arch/
+FOLDERS = {"x86_64": "x86", "arm64": "arm64"}  # the kernel's ARCH -> folder in arch/
 
 KILLED, SURVIVED, BROKEN, OTHER = "killed", "survived", "does not build", "red elsewhere"
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One patch and what its header says."""
+    """A patch and its header."""
 
     name: str
     path: Path
     mistake: str
     killed_by: tuple[str, ...]
-    cells: tuple[str, ...]  # empty: any
+    cells: tuple[str, ...]  # empty: all
     gate: bool = False
     end_to_end: bool = False  # the cases are selftests
 
     @property
     def glob(self) -> str:
-        """A filter_glob for the cases that have to kill it, and for as few others as there is a way to; empty where any may."""
+        """A filter_glob for the cases that must kill it, and as few others as possible; empty if any case may."""
         if self.killed_by == ANYTHING:
             return ""
         return ".".join(map(_glob, zip(*(case.split(".") for case in self.killed_by))))
 
     def concerns(self, cell: Cell) -> bool:
-        """Whether this cell can tell: the header does not leave it out, nor is the file of another architecture."""
+        """Whether this cell can find it: the header allows the cell, and the file is not of another architecture."""
         folders = {name.split("/")[1] for name in tree.patched_files(self.path) if name.startswith("arch/")}
         return (not self.cells or cell.name in self.cells) and (not folders or FOLDERS[cell.arch] in folders)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a mutant in one cell."""
+    """The outcome of a mutant in one cell."""
 
     kind: str
-    killers: tuple[str, ...] = ()  # the cases that failed until all those were among them that the header names
-    missed: tuple[str, ...] = ()  # cases that the header names and that did not fail
+    killers: tuple[str, ...] = ()  # cases that failed, until all of Killed-by had
+    missed: tuple[str, ...] = ()  # cases of Killed-by that did not fail
     why: str = ""
     seconds: float = 0
 
 
 def _glob(names: Sequence[str]) -> str:
-    """What they begin with and the letters that may follow: "second" and "seventh" are se[cv]*."""
+    """Return their common prefix and the set of letters that follow: se[cv]* for "second" and "seventh"."""
     start = os.path.commonprefix(names)
     following = sorted({name[len(start) : len(start) + 1] for name in names})
     if following == [""]:
@@ -80,13 +80,13 @@ def _glob(names: Sequence[str]) -> str:
 
 
 def load(root: Path) -> list[Mutant]:
-    """All mutants by name. Raises WrongUse on a malformed header."""
+    """Return all mutants, sorted by name. Raise WrongUse on a malformed header."""
     kit = project.load(root).selftests
     return [parse(path, kit.suite if kit else "") for path in sorted((root / "matrix/mutants").glob("*.patch"))]
 
 
 def parse(path: Path, selftests: str = "") -> Mutant:
-    """One mutant, given the suite of the selftests; WrongUse when its header does not say what it stands for and what kills it."""
+    """Read a mutant; selftests is the name of their suite. Raise WrongUse when its header is malformed."""
     found: dict[str, str] = {}
     last = ""
     for line in path.read_text("utf-8").partition("\n\n")[0].splitlines():
@@ -102,23 +102,23 @@ def parse(path: Path, selftests: str = "") -> Mutant:
         raise WrongUse(f"{path}: the header needs Mistake: and Killed-by:")
     for name in killed_by:
         if killed_by != ANYTHING and not CASE.fullmatch(name):
-            raise WrongUse(f"{path}: Killed-by: {name} is no suite.case")
+            raise WrongUse(f"{path}: Killed-by: {name} is not suite.case")
     if found.get("Gate", "yes") != "yes":
-        raise WrongUse(f"{path}: Gate: {found['Gate']}: want yes, or no such line")
+        raise WrongUse(f"{path}: Gate: {found['Gate']}: must be yes, or be left out")
     return Mutant(path.stem, path, found["Mistake"], killed_by, tuple(found.get("Cells", "").split()), "Gate" in found,
                   end_to_end=killed_by[0].partition(".")[0] == selftests)
 
 
 def select(mutants: Sequence[Mutant], globs: Sequence[str]) -> list[Mutant]:
-    """Those whose names match one of globs; all when there is none."""
+    """Return the mutants whose names match one of globs; without globs, all."""
     chosen = [mutant for mutant in mutants if not globs or any(fnmatch.fnmatchcase(mutant.name, glob) for glob in globs)]
     if not chosen:
-        raise WrongUse(f"no mutant is called {' or '.join(globs) or 'anything'}; matrix/mutants/ has them")
+        raise WrongUse(f"no mutant matches {' or '.join(globs) or 'anything'}; see matrix/mutants/")
     return chosen
 
 
 def judge(mutant: Mutant, result: report.Result, console: Path, order: Sequence[str] = (), stopped: bool = False) -> Outcome:
-    """Was it killed by what has to kill it? order as for killing(); stopped: the boot was ended early because it was."""
+    """Judge a mutant: was it killed as its header says? order and stopped are those of killing()."""
     codes = {reason["code"]: reason["text"] for reason in reversed(result["reasons"])}
     for code in ("build", "config"):
         if code in codes:
@@ -127,7 +127,7 @@ def judge(mutant: Mutant, result: report.Result, console: Path, order: Sequence[
     if console.exists():
         with open(console, "rb") as stream:
             killers = killing(Console(stream), order, stopped)
-    if result["verdict"] == "green" or (mutant.killed_by == ANYTHING and set(codes) == {"warning"}):  # which no test has seen
+    if result["verdict"] == "green" or (mutant.killed_by == ANYTHING and set(codes) == {"warning"}):  # the compiler found it, no test did
         return Outcome(SURVIVED, (), mutant.killed_by)
     if mutant.killed_by == ANYTHING:
         codes.pop("warning", None)
@@ -138,17 +138,17 @@ def judge(mutant: Mutant, result: report.Result, console: Path, order: Sequence[
 
 
 def missed(mutant: Mutant, killers: Sequence[str]) -> tuple[str, ...]:
-    """Those of the cases that have to kill the mutant that are not among its killers."""
+    """Return the cases of Killed-by that are not among the killers."""
     if mutant.killed_by == ANYTHING:
         return () if killers else ANYTHING
     return tuple(name for name in mutant.killed_by if name not in killers)
 
 
 def killing(console: Console, order: Sequence[str] = (), stopped: bool = False) -> tuple[str, ...]:
-    """The cases (suite.case) that failed, or in which the kernel complained or came to its end, unless we stopped it there.
+    """Return the cases (suite.case) that failed, or in which the kernel splatted or died; stopped: we ended the boot.
 
-    Only a case with parameters says so when it begins. Of another it is known which one ended before; order, the cases as
-    they run, tells its name.
+    Only cases with parameters print their name when they begin. For others, the console shows the previous case; order,
+    all cases as they run, gives the next.
     """
     failed = {name.partition("/")[0] for name, node in console.tests.items() if node.status == ktap.FAIL and "." in name}
     places = list(console.splats)
@@ -164,5 +164,5 @@ def killing(console: Console, order: Sequence[str] = (), stopped: bool = False) 
 
 
 def cases_of(tests: Iterable[str]) -> list[str]:
-    """The cases (suite.case) of tests, in the same order."""
+    """Return the cases (suite.case) of tests, in the same order."""
     return list(dict.fromkeys(name.partition("/")[0] for name in tests))

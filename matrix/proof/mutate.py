@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Generated mutants: each line of C that the series adds, with one small thing changed.
+"""Generate mutants: change each line of C that the series adds in small ways.
 
-What is changed is what one gets wrong: a comparison, a sign, a constant, a negation, a forgotten statement. A mutant
-that cannot be told from the original stands in matrix/mutants/equivalent.txt, with the reason. Lines are named by their
-text, not by their number, so that the list survives edits elsewhere.
+The changes imitate common mistakes: a wrong comparison, sign or constant, a negation, a forgotten statement. Mutants
+that behave like the original are listed in matrix/mutants/equivalent.txt, with the reason. The list identifies lines by
+text, not by number, so it stays valid when other lines change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from matrix.common.project import Project
 from matrix.tree import tree
 from matrix.common.errors import WrongUse
 
-# what, pattern, replacements. Spaces around the operators are the kernel's style, and keep pointers and casts out.
+# what, pattern, replacements. The spaces around operators, which are kernel style, exclude pointers and casts.
 Swap = tuple[str, str, Mapping[str, tuple[str, ...]]]
 SWAPS: tuple[Swap, ...] = (
     ("relation", r" (<=|>=|==|!=|<|>) ", {"<=": ("<", ">"), ">=": (">", "<"), "<": ("<=", ">="), ">": (">=", "<="),
@@ -41,7 +41,7 @@ COMMENT = re.compile(r"^\s*(/\*|\*|//)|^\s*$|^\s*#|^EXPORT_|^\s*KUNIT_|\bBUILD_B
 
 @dataclass(frozen=True)
 class Change:
-    """One line of a file of the tree, and what becomes of it."""
+    """A changed line of a file of the tree."""
 
     file: str
     line: int  # from 1
@@ -56,12 +56,12 @@ class Change:
         return f"{Path(self.file).stem}-{self.line}-{self.what}-{digest}"
 
     def key(self) -> str:
-        """How equivalent.txt names it."""
+        """Return its name in equivalent.txt."""
         return f"{self.file}: {self.old.strip()} => {self.new.strip()}"
 
 
 def added(prepared: tree.PreparedTree, suites: str) -> Iterator[tuple[str, list[str], list[int]]]:
-    """(file, its lines, numbers from 0 of those that the series adds) of each C file outside of the suites."""
+    """Yield (file, its lines, indices of the lines that the series adds) for each C file except suites and tools/."""
     for name in sorted(prepared.touched):
         path = prepared.path / name
         if not name.endswith((".c", ".h")) or name.startswith((f"{suites}/", "tools/")) or not path.is_file():
@@ -72,13 +72,13 @@ def added(prepared: tree.PreparedTree, suites: str) -> Iterator[tuple[str, list[
 
 
 def changes(prepared: tree.PreparedTree, tested: Project) -> list[Change]:
-    """All changes to the lines that the series adds."""
+    """Return all changes to the lines that the series adds."""
     return [Change(name, at + 1, what, lines[at], new) for name, lines, numbers in added(prepared, tested.suites)
             for at in numbers for what, new in mutate(lines, at, tested.mutants)]
 
 
 def mutate(lines: list[str], at: int, names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """(what, new line) for one line of C; names are constants of the project, and what to put in their place."""
+    """Yield (what, new line) for each change of a line of C; names are the [mutants] of project.toml."""
     line = lines[at]
     if COMMENT.search(line) or not line.startswith("\t"):
         return
@@ -99,7 +99,7 @@ def mutate(lines: list[str], at: int, names: Mapping[str, str]) -> Iterator[tupl
 
 
 def patch(change: Change, lines: list[str]) -> str:
-    """A patch with the header that matrix/mutants/ has."""
+    """Return a patch with the header of a mutant."""
     new = [*lines]
     new[change.line - 1] = change.new
     diff = difflib.unified_diff(lines, new, f"a/{change.file}", f"b/{change.file}", n=2, lineterm="")
@@ -107,7 +107,7 @@ def patch(change: Change, lines: list[str]) -> str:
 
 
 def write(prepared: tree.PreparedTree, tested: Project, folder: Path, known: Mapping[str, str]) -> list[Path]:
-    """Writes all generated mutants but those that are known to be equivalent as patches into folder, a new one."""
+    """Write all generated mutants, except those known to be equivalent, as patches to folder, replacing it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     paths = []
@@ -121,12 +121,12 @@ def write(prepared: tree.PreparedTree, tested: Project, folder: Path, known: Map
 
 
 def equivalents(root: Path) -> dict[str, str]:
-    """Change.key() -> why nothing can tell it from the original."""
+    """Return Change.key() -> why the mutant is equivalent."""
     return reasons(root / "matrix/mutants/equivalent.txt")
 
 
 def reasons(path: Path) -> dict[str, str]:
-    """Key -> reason; none when there is no such file. An entry is a line with the key and indented ones with the reason."""
+    """Read key -> reason; a missing file is empty. An entry is a line with the key, then indented lines with the reason."""
     found: dict[str, str] = {}
     key = ""
     for number, line in enumerate(path.read_text("utf-8").splitlines() if path.exists() else (), 1):
@@ -137,5 +137,5 @@ def reasons(path: Path) -> dict[str, str]:
         elif key:
             found[key] = f"{found[key]} {line.strip()}" if key in found else line.strip()
         else:
-            raise WrongUse(f"{path}:{number}: a reason for nothing")
+            raise WrongUse(f"{path}:{number}: a reason without a key above it")
     return found

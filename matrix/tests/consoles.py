@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A clean console, its expected tests and its evidence, to be spoiled in one place by each test."""
+"""A clean console, its expected tests and its evidence. Each test spoils one place of it."""
 
 import io
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from matrix.verdict.judge import Verdict, judge
 
 BANNER = "Linux version 7.3.4 (user@host) (gcc (Debian 12.2.0-14) 12.2.0) #1 SMP PREEMPT_DYNAMIC"
 BOOT = f"{BANNER}\nKernel command line: kunit.enable=1 console=ttyS0 kunit_shutdown=reboot\n"
-# The shape that lib/kunit/test.c and lib/kunit/executor.c of 7.3 print, with a boot around it.
+# A boot with the KTAP that lib/kunit/test.c and lib/kunit/executor.c of 7.3 print.
 CLEAN = """\
 [12:00:00] Starting KUnit Kernel (1/1)...
 Running tests with:
@@ -78,7 +78,7 @@ TESTS: dict[str, str | None] = {
     "gamma.no_plan/param-1": None,
 }
 
-# The same of matrix/cell/init.c.
+# A boot with the KTAP that matrix/cell/init.c prints.
 E2E = BOOT + """\
 Command line: kunit.enable=1 console=ttyS0 kunit.enable=0 kunit_shutdown=none panic=-1
 kvm: Nested Paging enabled
@@ -142,12 +142,12 @@ def passed(tests: Iterable[str]) -> str:
 
 
 def expect(tests: Mapping[str, str | None]) -> Expected:
-    """Tests and the words with which they may skip, as one cell expects them."""
+    """Return the tests that a cell expects, and the words with which they may skip."""
     return Expected(list(tests), [(name, words) for name, words in tests.items() if words])
 
 
 def listing(tests: Mapping[str, str | None]) -> str:
-    """The same as lines of matrix/expected.txt, for all cells."""
+    """Return the same as lines of matrix/expected.txt, for all cells."""
     return "".join(name + "\n" + (f"    skip *: {words}\n" if words else "") for name, words in tests.items())
 
 
@@ -163,12 +163,12 @@ FULL = Evidence(
 
 
 def verdict(console: str | bytes = CLEAN, **change: Any) -> Verdict:
-    """Judges FULL with this console and these fields changed."""
+    """Judge FULL with this console and these fields changed."""
     data = console.encode() if isinstance(console, str) else console
     return judge(replace(FULL, console=io.BytesIO(data), **change))
 
 
 def spoil(old: str, new: str, text: str = CLEAN) -> str:
-    """A text with one place changed, which has to be there."""
+    """Return a text with one place changed, which must exist."""
     assert text.count(old) == 1, (text.count(old), old)
     return text.replace(old, new)

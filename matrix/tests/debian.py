@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A Debian archive of one package, signed by a key that nobody has any more.
+"""A Debian archive with one package, signed by a key that was discarded.
 
 archive/key.asc and archive/InRelease are fixed, so what InRelease signs must never change by a byte. To change it, make a new key,
 write release(…) to a file, and let "gpg --clearsign" sign it.
@@ -17,7 +17,7 @@ TARBALL = b"the kernel\n"  # what a test gets back; no test unpacks it
 
 
 def _tar(name: str, body: bytes) -> bytes:
-    """One file with its folders."""
+    """Write a file and create its folders."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for folder in [*Path(name).parents][::-1]:
@@ -31,7 +31,7 @@ def _tar(name: str, body: bytes) -> bytes:
 
 
 def package() -> bytes:
-    """The .deb: an ar of two tars, without compression."""
+    """Return the .deb: an ar archive of two tar files, without compression."""
     members = {"debian-binary": b"2.0\n", "control.tar": _tar("control", CONTROL.encode()),
                "data.tar": _tar(f"usr/src/{NAME}.tar.xz", TARBALL)}
     return b"!<arch>\n" + b"".join(f"{name:16}{0:<12}{0:<6}{0:<6}{'100644':8}{len(body):<10}`\n".encode() + body + b"\n" * (len(body) % 2)
@@ -39,13 +39,13 @@ def package() -> bytes:
 
 
 def packages() -> str:
-    """The list of packages."""
+    """Return the list of packages."""
     deb = package()
     return f"{CONTROL}Filename: pool/{NAME}.deb\nSize: {len(deb)}\nSHA256: {hashlib.sha256(deb).hexdigest()}\n"
 
 
 def release() -> str:
-    """What InRelease signs. It names every architecture, for apt skips one that is not listed."""
+    """Return what InRelease signs. It names every architecture, because apt skips those not listed."""
     text = packages().encode()
     digest = hashlib.sha256(text).hexdigest()
     lists = "".join(f" {digest} {len(text)} main/binary-{arch}/Packages\n" for arch in ("all", "amd64", "arm64"))
@@ -54,7 +54,7 @@ def release() -> str:
 
 
 def write(top: Path) -> None:
-    """The archive as a mirror has it."""
+    """Write the archive with the layout of a mirror."""
     lists = top / "dists" / SUITE
     (top / "pool").mkdir(parents=True)
     (top / "pool" / f"{NAME}.deb").write_bytes(package())

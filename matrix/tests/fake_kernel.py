@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A kernel tree of a handful of files, a project with a series for it, and a cache that has its tarball."""
+"""A kernel tree of a few files, a project with a series for it, and a cache that contains its tarball."""
 
 import hashlib
 import json
@@ -52,7 +52,7 @@ deleted file mode 100644
 
 
 class FakeKernel(unittest.TestCase):
-    """Gives every test self.root (the project), self.out, self.cache and self.upstream (the unpacked source)."""
+    """Provide self.root (the project), self.out, self.cache and self.upstream (the unpacked source)."""
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()  # pylint: disable=consider-using-with
@@ -100,12 +100,12 @@ class FakeKernel(unittest.TestCase):
         return tarball
 
     def say(self, line: str) -> None:
-        """Collects the progress lines."""
+        """Collect the progress lines."""
         self.said.append(line)
 
 
 def write(path: Path, text: str, mtime: int | None = None) -> Path:
-    """Write a file with its folders."""
+    """Write a file and create its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     if mtime is not None:
@@ -114,7 +114,7 @@ def write(path: Path, text: str, mtime: int | None = None) -> Path:
 
 
 def snapshot(top: Path) -> dict[str, tuple[str, int, int, int]]:
-    """Everything there is to know of the files under top: content, mode, mtime, inode."""
+    """Return content, mode, mtime and inode of all files under top."""
     found = {}
     for folder, dirs, files in os.walk(top):
         for name in [*dirs, *files]:

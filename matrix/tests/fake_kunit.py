@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Stands in for tools/testing/kunit/kunit.py in a fake tree.
+"""A fake tools/testing/kunit/kunit.py for a fake tree.
 
 What it does is in scenario.json beside the tree's root: verb -> {status, text, seconds, config, objects, lost}. The verb of a boot for
 the selftests is "e2e".
@@ -23,7 +23,7 @@ HEADERS = {
 
 
 def compile_objects(tree: Path, folder: Path, objects: list[dict[str, Any]]) -> tuple[int, str]:
-    """What make does with {name, deps, text, status}: builds what is missing, stops at an error. (status, what the compiler says)."""
+    """Fake make for {name, deps, text, status}: build what is missing, stop at an error. Return (status, compiler output)."""
     said = ""
     for one in objects:
         target = folder / one["name"]
@@ -42,7 +42,7 @@ def compile_objects(tree: Path, folder: Path, objects: list[dict[str, Any]]) -> 
 
 
 def main() -> int:
-    """Plays the scenario for the verb."""
+    """Play the scenario of the verb."""
     tree = Path(__file__).resolve().parents[3]
     verb, options = sys.argv[1], sys.argv[2:]
     folder = next((Path(word.partition("=")[2]) for word in options if word.startswith("--build_dir=")), tree)
@@ -71,7 +71,7 @@ def main() -> int:
         for name, text in HEADERS.items():
             (generated / name).write_text(text, "utf-8")
     text = play.get("text", "")
-    if verb == "exec" and "KTAP version" in text:  # as the kernel would, unless the scenario says other things
+    if verb == "exec" and "KTAP version" in text:  # as the kernel would, unless the scenario overrides it
         words = [word.partition("=")[2] for word in options if word.startswith("--kernel_args=")]
         words += ["kunit.filter_glob=" + word for word in options if not word.startswith("-")]
         words += ["kunit.enable=1", "kunit_shutdown=reboot", *(["kunit.enable=0", "kunit_shutdown=none"] if key == "e2e" else [])]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""./matrix/run --canaries, on the fake tree of test_run: each canary's patch changes what its fake kunit.py does."""
+"""Test ./matrix/run --canaries on the fake tree of test_run: each canary's patch changes what the fake kunit.py does."""
 
 import json
 import unittest
@@ -29,7 +29,7 @@ END = ["end", "no 'reboot: Restarting system'"]
 
 
 def prepared(root: Path, out: Path, ksrc: Path | None, say: Callable[[str], None]) -> tree.PreparedTree:
-    """The fake tree, in git as tree.prepare() keeps it."""
+    """Put the fake tree into git, as tree.prepare() does."""
     made = FAKE(root, out, ksrc, say)
     folder = made.path.parent
     (folder / "git").mkdir(exist_ok=True)
@@ -49,7 +49,7 @@ class Canaries(Fake):
         self.enterContext(mock.patch.object(test_run, "prepared", prepared))
 
     def write(self, **canaries: tuple[dict[str, Any], list[list[str]], str]) -> None:
-        """name: what the kunit.py of this canary plays, the reasons that are expected, more keys."""
+        """Write canaries: name, scenario of its kunit.py, expected reasons, more keys."""
         folder = self.root / "matrix/canaries"
         folder.mkdir(exist_ok=True)
         old = (self.root / "scenario.json").read_text()
@@ -63,16 +63,16 @@ class Canaries(Fake):
         (self.root / "matrix/canaries/canaries.toml").write_text(text)
 
     def test_right_reasons(self) -> None:
-        """Red for the reasons that stand there is good; then the tree is as it was, and no cell's result was touched."""
+        """A canary that is red for its reasons passes; afterwards the tree is restored, and the results of cells are unchanged."""
         self.run_main("one")
         before = (self.out / "results/one/result.json").read_text()
         cut = {"exec": {"text": spoil("reboot: Restarting system\n", "")}}
         fails = {"exec": {"text": spoil("    ok 1 one", "    not ok 1 one")}}
-        self.write(cut=(cut, [END], ""), fails=(fails, [["test", "alpha.one failed"], ["ktap", "does not follow"], ["ktap", "add up"]], ""))
+        self.write(cut=(cut, [END], ""), fails=(fails, [["test", "alpha.one failed"], ["ktap", "contradicts"], ["ktap", "add up"]], ""))
         status, text = self.run_main("--canaries")
         self.assertEqual(status, 0, text)
-        self.assertRegex(text, r"(?m)^ok canary cut: red as it should be \(end\), \d+ s$")
-        self.assertRegex(text, r"(?m)^ok canary fails: red as it should be \(test, ktap\), \d+ s$")
+        self.assertRegex(text, r"(?m)^ok canary cut: red as expected \(end\), \d+ s$")
+        self.assertRegex(text, r"(?m)^ok canary fails: red as expected \(test, ktap\), \d+ s$")
         self.assertIn("cut: one: red, ", text)
         self.assertEqual(json.loads((self.out / "canaries/cut/results/one/result.json").read_text())["verdict"], "red")
         self.assertEqual((self.out / "results/one/result.json").read_text(), before)
@@ -82,7 +82,7 @@ class Canaries(Fake):
         self.assertEqual(self.run_main("one")[0], 0)
 
     def test_wrong_reasons(self) -> None:
-        """Green, red for another reason, red for one reason more or less: each is bad, and said; the others run all the same."""
+        """A canary fails if it is green or has another reason, one more or one less. The message says so; the other canaries run."""
         cut = {"exec": {"text": spoil("reboot: Restarting system\n", "")}}
         both = {"exec": {"text": spoil("reboot: Restarting system\n", "BUG: KASAN: x\n")}}
         self.write(green=({"note": {}}, [END], ""), other=(cut, [["hang", "boot did"]], ""), more=(both, [END], ""),
@@ -102,7 +102,7 @@ class Canaries(Fake):
         self.assertEqual(self.run_main("--canaries", "good")[0], 0)
 
     def test_more_keys(self) -> None:
-        """Fragment, kernel arguments, filter and time limit reach kunit.py; an option that is lost is seen."""
+        """Fragment, kernel arguments, filter and time limit reach kunit.py; a lost option is reported."""
         (self.root / "matrix/canaries").mkdir()
         (self.root / "matrix/canaries/swap.config").write_text("CONFIG_SWAP=y\n")
         text = ("KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one\nok 1 alpha\n"
@@ -117,19 +117,19 @@ class Canaries(Fake):
             self.assertIn(word, call)
 
     def test_refused(self) -> None:
-        """Each with one line that says what is wrong, before anything is built."""
+        """Each mistake is reported in one line, before anything is built."""
         self.write(one=({}, [END], ""))
         path = self.root / "matrix/canaries/canaries.toml"
         good = path.read_text()
         for old, new, text in (
             ('cell = "one"', 'cell = "on"', "unknown cell 'on', did you mean one"),
-            ('name = "one"', 'name = "../x"', "a name is letters"),
+            ('name = "one"', 'name = "../x"', "a name consists of letters"),
             ('about = "one"', '', "canary one: about is missing"),
             ('about', 'abuot', "unknown key 'abuot', did you mean about"),
             ('"one.patch"', '"two.patch"', "two.patch: no such file"),
             ('reasons = [[', 'reasons = []\nx = [[', "unknown key 'x'"),
-            ('[["end", ', '[[', "reasons are pairs of code and text"),
-            (good[good.index("reasons"):], "reasons = []", "there is at least one"),
+            ('[["end", ', '[[', "reasons must be a list of pairs"),
+            (good[good.index("reasons"):], "reasons = []", "not empty"),
             ('[[canary]]', '[[canary', "canaries.toml: "),
         ):
             path.write_text(good.replace(old, new))
@@ -138,7 +138,7 @@ class Canaries(Fake):
             self.assertIn(text, said)
         path.write_text(good)
         self.assertIn("unknown canary 'two'; there are one", self.run_main("--canaries", "two")[1])
-        self.assertIn("--canaries goes with neither", self.run_main("--canaries", "--filter", "alpha")[1])
+        self.assertIn("--canaries cannot be combined", self.run_main("--canaries", "--filter", "alpha")[1])
         (self.root / "matrix/canaries/one.patch").write_text("--- a/none.c\n+++ b/none.c\n@@ -1 +1 @@\n-a\n+b\n")
         status, said = self.run_main("--canaries")
         self.assertEqual(status, 2)
@@ -149,7 +149,7 @@ class Project(unittest.TestCase):
     """The project's own canaries.toml."""
 
     def test_complete(self) -> None:
-        """It loads; the four that every such matrix needs are there, and no patch stands about unused."""
+        """It can be read, contains the four essential canaries, and uses every patch in the folder."""
         root = Path(__file__).resolve().parents[2]
         found = canary.load(root, cells.load(root))
         codes = {code for one in found for code, _ in one.reasons}

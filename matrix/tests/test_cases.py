@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The golden cases: a folder each in matrix/verdict/cases, see matrix/README.md."""
+"""Run the golden cases: the folders of matrix/verdict/cases, see matrix/README.md."""
 
 import io
 import json
@@ -17,8 +17,8 @@ from matrix.verdict.judge import Verdict, judge
 
 CASES = Path(__file__).resolve().parents[1] / "verdict/cases"
 BANNER = "Linux version 7.3.4 (user@host) (gcc (Debian 12.2.0-14) 12.2.0) #13 SMP PREEMPT"  # of the cases by hand
-# Where a splat.txt is put into a clean console: in front of the match, which reasons it then gets if the console ends
-# with it, and where the verdict has to see it.
+# Where a splat.txt is inserted into a clean console: before the match; the additional reasons if the console ends
+# there; and the position that the verdict must report.
 PLACES = {
     "first line": (r"\A", "before", "before the tests"),
     "before the tests": (r"^KTAP version 1\n", "before", "before the tests"),
@@ -30,7 +30,7 @@ PLACES = {
     "last line": (r"\Z", "late", "after the tests"),
 }
 
-# Prints the reasons for the console of a case with 200 MB of messages behind it, and the peak of memory in KB.
+# Print the reasons for a case's console followed by 200 MB of messages, and the peak memory usage in KB.
 LOOP = """
 import io, pathlib, resource, sys
 from matrix.verdict.evidence import Evidence
@@ -55,12 +55,12 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def text(path: Path) -> str:
-    """The content of a file, "" when it is not there."""
+    """Return the content of a file, "" when it is missing."""
     return path.read_text("utf-8") if path.exists() else ""
 
 
 def verdict(folder: Path, console: bytes | None, given: dict[str, Any]) -> Verdict:
-    """The verdict on what is in a folder, with this console."""
+    """Judge the files in a folder, with this console."""
     fields: dict[str, Any] = {
         "asked": options(text(folder / "asked.config")), "got": options(text(folder / ".config")),
         "expected": load(folder / "manifest.txt").of(""), "build_log": text(folder / "build.log"),
@@ -71,15 +71,15 @@ def verdict(folder: Path, console: bytes | None, given: dict[str, Any]) -> Verdi
 
 
 class Cases(unittest.TestCase):
-    """Each folder comes out as its expected.json says."""
+    """The verdict on each folder agrees with its expected.json."""
 
     def check(self, found: Verdict, expected: dict[str, Any], reasons: list[list[str]]) -> None:
-        """Verdict, every expected reason, and no reason of another kind."""
+        """Check the verdict, every expected reason, and that no reason has another code."""
         self.assertEqual("green" if found.green else "red", expected["verdict"], list(map(str, found.reasons)))
         self.assertEqual(differences(found.reasons, reasons), [])
 
     def test_consoles(self) -> None:
-        """Those with a console of their own, or with none."""
+        """Cases with a console.log, or without a boot."""
         folders = [path for path in sorted(CASES.iterdir()) if path.is_dir() and not (path / "splat.txt").exists()]
         self.assertGreater(len(folders), 40)
         for folder in folders:
@@ -90,7 +90,7 @@ class Cases(unittest.TestCase):
                 self.check(found, expected, expected["reasons"])
 
     def test_splats(self) -> None:
-        """Those with a splat, which is red in each place of a clean console, and seen there."""
+        """Cases with a splat.txt: it makes a clean console red at each place, and is reported there."""
         folders = [path.parent for path in sorted(CASES.glob("*/splat.txt"))]
         self.assertGreater(len(folders), 30)
         for folder in folders:
@@ -113,7 +113,7 @@ class Cases(unittest.TestCase):
                     self.assertIn(where, found.reasons[0].text)
 
     def test_200_megabytes(self) -> None:
-        """A kernel that prints for ever, generated: seconds, little memory, and red although all that was read is clean."""
+        """A kernel that prints forever is red, although the part that is read is clean; judging takes seconds and little memory."""
         done = subprocess.run([sys.executable, "-c", LOOP, str(CASES / "clean-x86_64-thp")], cwd=CASES.parents[2],
                               check=True, capture_output=True, text=True, timeout=120)  # fmt: skip
         reasons, peak = done.stdout.splitlines()

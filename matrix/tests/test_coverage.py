@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Counters from a console, and what of the added lines they cover."""
+"""Test reading counters from a console, and the coverage of the added lines."""
 
 import base64
 import tempfile
@@ -19,7 +19,7 @@ SOURCE = "int a(int x)\n{\n\tif (x)\n\t\treturn 1;\n\treturn 0;\n}\n"
 
 
 def console(*files: tuple[str, bytes], size: int | None = None) -> bytes:
-    """As init prints them, between other lines."""
+    """Return a console with counters between other lines, as init prints them."""
     lines = ["reboot soon"]
     for name, data in files:
         lines.append(f"gcov: {name} {len(data) if size is None else size}\r")
@@ -29,24 +29,24 @@ def console(*files: tuple[str, bytes], size: int | None = None) -> bytes:
 
 
 def document(*lines: tuple[int, int, list[int]]) -> dict[str, Any]:
-    """gcovr's JSON: line, count, counts of its branches."""
+    """Return gcovr's JSON for lines: number, count, counts of the branches."""
     return {"files": [{"file": "f.c", "lines": [
         {"line_number": number, "count": count, "branches": [{"count": taken} for taken in branches]}
         for number, count, branches in lines]}]}  # fmt: skip
 
 
 class Counters(unittest.TestCase):
-    """What the console holds."""
+    """Reading counters."""
 
     def test_whole(self) -> None:
-        """Each file byte by byte, also one that is longer than a line."""
+        """Each file is read completely, also if it is longer than a line."""
         files = {"/o/x.gcda": bytes(range(256)) * 5, "/o/y.gcda": b"y"}
         self.assertEqual(coverage.counters(console(*files.items())), files)
         self.assertEqual(coverage.counters(b"nothing\n"), {})
 
     def test_cut(self) -> None:
-        """Nothing is made of half a file."""
-        with self.assertRaisesRegex(MachineError, "/o/x.gcda are not whole: 2 of 3 bytes"):
+        """A truncated file is an error."""
+        with self.assertRaisesRegex(MachineError, "/o/x.gcda are truncated: 2 of 3 bytes"):
             coverage.counters(console(("/o/x.gcda", b"xx"), size=3))
         with self.assertRaisesRegex(MachineError, "damaged"):
             coverage.counters(b"gcov: /o/x.gcda 2\ngcov+ AAA\n")
@@ -56,14 +56,14 @@ class Covered(unittest.TestCase):
     """Lines and branches."""
 
     def added(self, *documents: dict[str, Any]) -> list[Line]:
-        """What is known of f.c, of which the base has neither condition nor first return."""
+        """Return the lines of f.c; the base lacks its condition and its first return."""
         with tempfile.TemporaryDirectory() as folder, mock.patch.object(tree, "pristine_text") as base:
             base.return_value = SOURCE.replace("\tif (x)\n\t\treturn 1;\n", "")
             (Path(folder) / "f.c").write_text(SOURCE)
             return coverage.added(tree.PreparedTree(Path(folder), "7.3.4", "", frozenset({"f.c"}), ""), "t", documents)
 
     def test_added(self) -> None:
-        """Only the lines that the series adds count; cells add up, the best one counts for the branches."""
+        """Only added lines count. Counts of cells add up; for branches the best cell counts."""
         one, two = document((3, 1, [1, 0]), (4, 0, []), (5, 1, [])), document((3, 2, [0, 0, 2]), (4, 0, []))
         for documents in ((one, two), (two, one)):
             lines = self.added(*documents)
@@ -72,7 +72,7 @@ class Covered(unittest.TestCase):
         self.assertEqual(self.added(one, document((3, 1, [1, 1]), (4, 1, [])))[0].left, 0)
 
     def test_good(self) -> None:
-        """Every line, and almost every branch, unless there is a reason; a reason for nothing is as bad."""
+        """Each line and almost each branch must be executed or have a reason; a needless reason is an error."""
         done = [Line("f.c", number, "\tx;", 1, [True] * 10) for number in range(1, 9)]
         never, half = Line("f.c", 9, "\ty;", 0), Line("f.c", 10, "\tif (z)", 1, [True, False])
         self.assertTrue(coverage.good(done, {}))
@@ -85,7 +85,7 @@ class Covered(unittest.TestCase):
         self.assertFalse(coverage.good([*done[:1], half], {"f.c: if (z)": "because"}))
 
     def test_markdown(self) -> None:
-        """A row per file, their sum, and what is left out."""
+        """The report has a row per file, their sum, and the lines that were not executed."""
         text = coverage.markdown([Line("f.c", 3, "\tif (x)", 3, [True, False]), Line("g.c", 4, "\ty;")], {"g.c: y;": "because"})
         self.assertIn("| f.c | 1 | 100.0 % | 2 | 50.0 % |\n| g.c | 1 | 0.0 % | 0 | - |\n| all | 2 | 50.0 % | 2 | 50.0 % |\n", text)
         self.assertIn("- f.c:3: 1 of 2 branches not taken: `if (x)`: **no reason given**\n- g.c:4: not executed: `y;`: because\n", text)
@@ -93,16 +93,16 @@ class Covered(unittest.TestCase):
 
 
 class Kernel(unittest.TestCase):
-    """What is built."""
+    """How the kernel is built."""
 
     def test_options(self) -> None:
-        """Each .c file under the names that Makefiles have for its object."""
+        """Each .c file gets variables with all names under which a Makefile may list its object."""
         got = coverage.options(["virt/kvm/x.c", "virt/kvm/x.h"])
         names = ("virt/kvm/x", "kvm/x", "x", "../virt/kvm/x", "../../virt/kvm/x", "../../../virt/kvm/x")
         self.assertEqual(got, tuple(f"GCOV_PROFILE_{name}.o=y" for name in names))
 
     def test_cell(self) -> None:
-        """Another cell, with the same tests."""
+        """The cell gets another name, and has the same tests."""
         cell = cells.load(ROOT)[0]
         got = coverage.counted(cell, ROOT)
         self.assertEqual((got.name, got.expected), (f"{cell.name}-gcov", cell.name))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""matrix.tree.edit: the series to commits and back, losing nothing."""
+"""Test matrix.tree.edit: from the series to commits and back, without losing work."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from matrix.tests.fake_kernel import FIRST, PATCH, SECOND, FakeKernel, snapshot,
 
 
 class Edit(FakeKernel):
-    """On the fake kernel, with a git that does not know the user's name."""
+    """Run on the fake kernel, with a git that has no user name."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -23,26 +23,26 @@ class Edit(FakeKernel):
         self.addCleanup(patch.stop)
 
     def edit(self) -> Path:
-        """make edit"""
+        """Run make edit."""
         return edit.edit(self.root, self.out, self.say)
 
     def refresh(self) -> None:
-        """make refresh"""
+        """Run make refresh."""
         edit.refresh(self.root, self.out, self.say)
 
     def git(self, *args: str) -> str:
-        """As a person in the repository."""
+        """Run git in the repository as the user would."""
         identity = ("-c", "user.name=x", "-c", "user.email=x@x")
         return subprocess.run(["git", *identity, "-C", str(self.out / "edit/linux-7.3"), *args],
                               check=True, capture_output=True, text=True).stdout
 
     def patches(self) -> dict[str, str]:
-        """kernel/7.3 as it stands."""
+        """Return the files of kernel/7.3."""
         folder = self.root / "kernel/7.3"
         return {path.name: path.read_text() for path in folder.iterdir() if path.suffix == ".patch"}
 
     def test_there_and_back(self) -> None:
-        """One commit per patch, clean; written back twice it is the same bytes, and applies to the same tree."""
+        """Each patch becomes one commit; written back twice, the files are identical and apply to the same tree."""
         want = tree.prepare(self.root, self.out, None, self.say).series
         repo = self.edit()
         self.assertEqual(repo, self.out / "edit/linux-7.3")
@@ -68,7 +68,7 @@ class Edit(FakeKernel):
         self.assertEqual(self.patches(), first)
 
     def test_a_persons_settings_do_not_show(self) -> None:
-        """Signatures, prefixes and context of ~/.gitconfig stay out of the patches."""
+        """Settings of ~/.gitconfig for signatures, prefixes and context do not affect the patches."""
         self.edit()
         self.refresh()
         want = self.patches()
@@ -77,7 +77,7 @@ class Edit(FakeKernel):
         self.assertEqual(self.patches(), want)
 
     def test_a_commit_becomes_a_patch(self) -> None:
-        """Also one with a new file, which Debian's .gitignore would hide."""
+        """A new commit is written, including a new file that Debian's .gitignore would hide."""
         repo = self.edit()
         write(repo / "virt/kvm/third.c", "third\n")
         with self.assertRaisesRegex(WrongUse, r"1 uncommitted change\(s\): virt/kvm/third.c"):
@@ -91,7 +91,7 @@ class Edit(FakeKernel):
         self.assertEqual(len(self.patches()), len(before) + 1)
 
     def test_new_suite_in_the_repository_is_not_lost(self) -> None:
-        """A file that is no link is in no commit either."""
+        """A regular file in the folder of the suites is reported, because no commit contains it."""
         repo = self.edit()
         write(repo / "virt/kvm/tests/gmem_new_kunit.c", "new\n")
         for again in (self.edit, self.refresh):
@@ -99,7 +99,7 @@ class Edit(FakeKernel):
                 again()
 
     def test_kunit_is_not_in_the_commits(self) -> None:
-        """Edited through the link, it is kunit/ that changes, and git sees nothing."""
+        """Editing a suite through its symlink changes kunit/, and git ignores it."""
         repo = self.edit()
         write(repo / "virt/kvm/tests/gmem_kunit.c", "edited\n")
         self.assertEqual((self.root / "kunit/gmem_kunit.c").read_text(), "edited\n")
@@ -107,7 +107,7 @@ class Edit(FakeKernel):
         self.assertEqual(self.git("status", "--porcelain"), "")
 
     def test_edit_again_keeps_work(self) -> None:
-        """Unchanged patches: the repository stays as it is. Changed ones: refused while there is work in it."""
+        """If the patches are unchanged, so is the repository; if they have changed, unsaved work is kept and reported."""
         repo = self.edit()
         write(repo / "virt/kvm/kvm_main.c", "work\n")
         self.edit()
@@ -123,7 +123,7 @@ class Edit(FakeKernel):
             self.refresh()
 
     def test_the_source_goes(self) -> None:
-        """Work in the repository survives that somebody removes the git directory from which it borrows, and a new series."""
+        """Work in the repository survives a new series, and the removal of the git directory from which it borrows objects."""
         repo = self.edit()
         write(repo / "virt/kvm/third.c", "third\n")
         self.git("add", "-A")
@@ -140,14 +140,14 @@ class Edit(FakeKernel):
             self.assertEqual(len(self.git("log", "-p", "--format=%s", "base..").split("KVM: ")), 4)
 
     def test_edit_follows_changed_patches(self) -> None:
-        """Nothing to lose: after a git pull the commits are the new ones."""
+        """Without unsaved work, a changed series replaces the commits."""
         self.edit()
         self.set_series(FIRST)
         self.edit()
         self.assertEqual(self.git("log", "--format=%s", "base..").splitlines(), ["KVM: Number ten"])
 
     def test_stopped_half_way(self) -> None:
-        """Killed on the way, at first or later: the next make edit starts over."""
+        """After a kill, on the first run or later, the next make edit starts over."""
         write(self.out / "edit/linux-7.3/Makefile", "half")
         repo = self.edit()
         self.assertEqual(edit.unsaved(repo), "")
@@ -164,7 +164,7 @@ class Edit(FakeKernel):
         self.assertEqual(edit.unsaved(repo), "")
 
     def test_a_series_that_does_not_apply(self) -> None:
-        """Said; and once it is mended the next try goes through."""
+        """A patch that does not apply is reported; once it is fixed, make edit works."""
         self.set_series(FIRST, FIRST)
         with self.assertRaisesRegex(WrongUse, "kernel/7.3/0002-p.patch does not apply"):
             self.edit()
@@ -172,7 +172,7 @@ class Edit(FakeKernel):
         self.edit()
 
     def test_refresh_refuses(self) -> None:
-        """No repository, HEAD elsewhere, a merge, nothing on top, a rebase under way: kernel/ stays as it was."""
+        """No repository, HEAD elsewhere, a merge, no commits, a rebase in progress: each is refused and kernel/ is unchanged."""
         with self.assertRaisesRegex(WrongUse, "run make edit to create it"):
             self.refresh()
         repo = self.edit()
@@ -196,7 +196,7 @@ class Edit(FakeKernel):
         self.assertEqual(snapshot(self.root), before)
 
     def test_many_old_commits(self) -> None:
-        """git walks by date: a base younger than a long series would not be found below it."""
+        """git walks commits by date: it would not find a base that is younger than a long series."""
         self.set_series(FIRST.replace("22 Nov 2026", "22 Nov 2020"), *(
             PATCH.format(subject=f"File {n}").replace("22 Nov 2026", "22 Nov 2020") +
             f"diff --git a/mm/f{n}.c b/mm/f{n}.c\nnew file mode 100644\n--- /dev/null\n+++ b/mm/f{n}.c\n@@ -0,0 +1 @@\n+x\n"
@@ -206,7 +206,7 @@ class Edit(FakeKernel):
         self.assertEqual(len(self.patches()), 13)
 
     def test_clean_asks_first(self) -> None:
-        """unsaved() is what make clean looks at."""
+        """unsaved() reports work, for make clean."""
         repo = self.edit()
         self.assertEqual(edit.unsaved(repo), "")
         self.git("commit", "-q", "--allow-empty", "-m", "work")
@@ -215,7 +215,7 @@ class Edit(FakeKernel):
         self.assertEqual(edit.unsaved(repo), "")
 
     def test_patch_text_survives(self) -> None:
-        """Subject prefixes, trailers and the text above --- come back."""
+        """Subject prefixes, trailers and the text above --- are preserved."""
         first = FIRST.replace("PATCH]", "PATCH] [RFC]")
         self.set_series(first.replace("Because.", "Because [1].\n\n  indented\n\nLink: https://example.org/ [1]"))
         self.edit()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The list of expected tests: what is read, updated and refused; and that the rules of the project's own list are used."""
+"""Test reading, updating and refusing lists of expected tests, and that the project's own list has no unused rules."""
 
 import fnmatch
 import re
@@ -37,12 +37,12 @@ TESTS = ["a.one", "a.two/first row", "a.two/second row", "b.BUG: x # y", "other.
 
 
 def ran(*names: str, skipped: Sequence[str] = ()) -> dict[str, ktap.Node]:
-    """Results by name."""
+    """Return results by name."""
     return {name: ktap.Node(name, ktap.SKIP if name in skipped else ktap.OK) for name in names}
 
 
 def unused(listing: expected.Listing, known: Sequence[str]) -> list[str]:
-    """The rules that no cell can use: pattern and glob for cells."""
+    """Return the rules that no cell can use: (pattern, glob for cells)."""
     everything = [entry.name for entry in listing.entries if entry.test]
     rules = [(entry.name, glob, True) for entry in listing.entries for globs, _ in entry.skips for glob in globs]
     rules += [(entry.name, glob, False) for entry in listing.entries for glob in entry.absent]
@@ -59,7 +59,7 @@ class Listing(unittest.TestCase):
     """TEXT, read and updated."""
 
     def test_read(self) -> None:
-        """Each cell has its tests, in order, and its rules; names may contain blanks, colons and hashes."""
+        """Each cell gets its tests, in order, and its rules; names may contain blanks, colons and hashes."""
         listing = expected.Listing(TEXT)
         self.assertEqual(listing.text, TEXT)
         self.assertEqual(listing.of("x-4k"), expected.Expected(TESTS, [("a", "not: today"), ("a.two/first row", "no device")]))
@@ -75,7 +75,7 @@ class Listing(unittest.TestCase):
             self.assertEqual("".join(rules.allowed(name)), words, name)
 
     def test_refused(self) -> None:
-        """With the line, for the editor."""
+        """Errors name file and line."""
         for line, text in (("a.one", "list.txt:18: a.one is a duplicate"), ("a.*", "list.txt:18: a.* is a duplicate"),
                            ("    skip x-4k", "list.txt:18: expected 'skip"), ("    skip x-4k:", "list.txt:18: expected 'skip"),
                            ("    skip : why", "list.txt:18: expected"), ("    absent", "list.txt:18: expected"), ("    a.two", "list.txt:18: expected"),
@@ -85,7 +85,7 @@ class Listing(unittest.TestCase):
             self.assertIn(text, str(caught.exception))
 
     def check(self, text: str, cell: str, *names: str, skipped: Sequence[str] = ()) -> None:
-        """TEXT becomes text when these run in a cell; to run them again changes nothing."""
+        """Check that TEXT becomes text when these tests run in a cell, and that running them again changes nothing."""
         listing = expected.Listing(TEXT)
         for _ in range(2):
             listing.update(ran(*names, skipped=skipped), cell, lambda suite: suite != "other")
@@ -93,7 +93,7 @@ class Listing(unittest.TestCase):
         self.assertEqual(expected.Listing(text).text, text)
 
     def test_update(self) -> None:
-        """A new test is one line after the one that ran before it; one that did not run loses its line and its rules."""
+        """A new test is inserted after its predecessor; a test that did not run is removed with its rules."""
         self.check(TEXT, "x-4k", *TESTS[:4])
         self.check(TEXT.replace("a.two/second row\n", "a.two/second row\na.three #1\n"), "x-4k", *TESTS[:3], "a.three #1", TESTS[3])
         self.check(TEXT.replace("a.one\n", "a.zero\na.one\n"), "x-4k", "a.zero", *TESTS[:4])
@@ -103,13 +103,13 @@ class Listing(unittest.TestCase):
         self.check("".join(lines[:8] + lines[11:]), "x-4k", "a.one", *TESTS[2:4])
 
     def test_update_moves(self) -> None:
-        """A test that now runs elsewhere keeps its rules."""
+        """A test that moves keeps its rules."""
         lines = TEXT.splitlines(True)
         self.check("".join(lines[:7] + lines[8:12] + lines[7:8] + lines[12:]), "x-4k", *TESTS[1:3], "a.one", TESTS[3])
         self.check("".join(lines[:8] + lines[11:14] + lines[8:11] + lines[14:]), "x-4k", "a.one", *TESTS[2:4], TESTS[1])
 
     def test_update_of_another_cell(self) -> None:
-        """What is absent in the cell stays, and a test that ran against that rule is not inserted a second time."""
+        """Tests that are absent in the cell stay; one that ran despite that rule is not inserted again."""
         self.check(TEXT, "arm-4k", *TESTS[:3])
         self.check(TEXT, "arm-4k", *TESTS[:4])
 
@@ -121,14 +121,14 @@ class Listing(unittest.TestCase):
         self.check("".join([*lines[:8], "a.two\n", *lines[12:]]), "x-4k", "a.one", "a.two", TESTS[3])
 
     def test_first_update(self) -> None:
-        """An empty list."""
+        """An empty list is filled."""
         listing = expected.Listing()
         listing.update(ran("a.one", "a.two/x"), "x-4k")
         listing.update(ran("other.one"), "x-4k", lambda suite: suite == "other")
         self.assertEqual(listing.text, "a.one\na.two/x\nother.one\n")
 
     def test_update_refused(self) -> None:
-        """A name that would be read as something else."""
+        """Names that would be parsed as something else are refused."""
         for name in ("a.x*", " a.one", "#a.one", "a.one "):
             listing = expected.Listing(TEXT)
             with self.assertRaisesRegex(WrongUse, "cannot contain a test"):
@@ -149,7 +149,7 @@ class Project(unittest.TestCase):
     """matrix/expected.txt."""
 
     def test_complete(self) -> None:
-        """Each cell has tests of both kinds, and no suite may skip as a whole."""
+        """Each cell has tests of both kinds, and no suite may skip completely."""
         for cell in cells.load(ROOT):
             for kind in (KUNIT, E2E):
                 found = expected_tests(ROOT, cell, kind)
@@ -157,11 +157,11 @@ class Project(unittest.TestCase):
                 self.assertEqual([name for name in {test.partition(".")[0] for test in found.tests} if found.allowed(name)], [])
 
     def test_every_rule_is_used(self) -> None:
-        """A rule that no cell can use is a mistake, or forgotten."""
+        """No rule is unused, which would mean that it is wrong or obsolete."""
         self.assertEqual(unused(expected.load(ROOT / "matrix/expected.txt"), [cell.name for cell in cells.load(ROOT)]), [])
 
     def test_the_suites_say_these_words(self) -> None:
-        """The words of the rules are those of the suites, of cells that rarely boot, too."""
+        """The words of the rules occur in the suites, also for cells that rarely boot."""
         source = "".join(path.read_text() for path in (ROOT / "kunit").glob("*.c"))
         said = [re.escape(text).replace("%d", r"\d+").replace("%lu", r"\d+") for text in re.findall(r'kunit_skip\(test,\s*"(.*)"', source)]
         selftests = project.load(ROOT).need_selftests().suite

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The folders of matrix/ form layers, and no program imports the command line."""
+"""Test that the folders of matrix/ form layers, and that no program imports the command line."""
 
 import re
 import unittest
@@ -11,10 +11,10 @@ IMPORT = re.compile(r"^\s*(?:from|import) matrix(?:\.| import )(\w+)", re.MULTIL
 
 
 class Layers(unittest.TestCase):
-    """What imports what."""
+    """Imports between modules."""
 
     def test_imports_go_down(self) -> None:
-        """A module imports its own folder and the layers before it; tree/ and verdict/ do not know of each other."""
+        """A module imports only its own folder and lower layers; tree/ and verdict/ are independent."""
         seen = 0
         for path in MATRIX.rglob("*.py"):
             layer = path.relative_to(MATRIX).parts[0].removesuffix(".py")
@@ -26,7 +26,7 @@ class Layers(unittest.TestCase):
         self.assertGreater(seen, 30)
 
     def test_nothing_imports_the_command_line(self) -> None:
-        """Except for matrix/run."""
+        """Only matrix/run imports matrix.main."""
         root = MATRIX.parent
         programs = [path for folder in ("tools", "ci") for path in (root / folder).iterdir() if path.is_file()]
         self.assertEqual([path.name for path in programs if "matrix.main" in path.read_text("utf-8", "replace")], [])

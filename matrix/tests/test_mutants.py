@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What counts as killing a mutant, and that the mutants we have say what they have to."""
+"""Test how mutants are judged, reported and generated, and that the project's own are valid."""
 
 import dataclasses
 import io
@@ -31,24 +31,24 @@ RED = [{"code": "test", "text": "alpha.two failed"}]
 
 
 class Header(unittest.TestCase):
-    """The lines in front of the patch."""
+    """The header of a mutant."""
 
     def parse(self, text: str) -> Mutant:
-        """A mutant with this header."""
+        """Return a mutant with this header."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "some-name.patch"
             path.write_text(text + "\n\n--- a/x\n+++ b/x\n")
             return mutants.parse(path)
 
     def test_all_of_it(self) -> None:
-        """A line can go on."""
+        """A header line may be continued."""
         self.assertFalse(self.parse("Mistake: one\nKilled-by: a.b").gate)
         got = self.parse("Mistake: one\n two.\nKilled-by: a.b\n c.d\nCells: x y\nGate: yes")
         self.assertTrue(got.gate)
         self.assertEqual((got.name, got.mistake, got.killed_by, got.cells), ("some-name", "one two.", ("a.b", "c.d"), ("x", "y")))
 
     def test_glob(self) -> None:
-        """One pattern for all of the cases: each is selected, and few others."""
+        """One glob selects all cases of a mutant, and few others."""
         for cases, wanted in {
             "alpha.two": "alpha.two",
             "alpha.two alpha.ten": "alpha.t[ew]*",
@@ -63,33 +63,33 @@ class Header(unittest.TestCase):
                 self.assertTrue(all(matches(mutant.glob, case) for case in mutant.killed_by))
 
     def test_wrong(self) -> None:
-        """Each of them is named."""
+        """Each mistake in a header is reported."""
         for text, error in {
             "Mistake: one": "needs Mistake: and Killed-by:",
             "Killed-by: a.b": "needs Mistake: and Killed-by:",
-            "Mistake: one\nKilled-by: ab": "ab is no suite.case",
+            "Mistake: one\nKilled-by: ab": "ab is not suite.case",
             "Mistake: one\nKiled-by: a.b": "not a header line: 'Kiled-by: a.b'",
             " Mistake: one": "not a header line",
-            "Mistake: one\nKilled-by: a.b\nGate: no": "Gate: no: want yes",
+            "Mistake: one\nKilled-by: a.b\nGate: no": "Gate: no: must be yes",
         }.items():
             with self.subTest(text), self.assertRaisesRegex(WrongUse, error):
                 self.parse(text)
 
     def test_select(self) -> None:
-        """By glob; nothing found is an error."""
+        """Mutants are selected by glob; no match is an error."""
         known = [Mutant(name, Path(), "", (), ()) for name in ("huge-a", "huge-b", "zero")]
         self.assertEqual(mutants.select(known, []), known)
         self.assertEqual(mutants.select(known, ["huge-*", "zero"]), known)
         self.assertEqual(mutants.select(known, ["*-b"]), known[1:2])
-        with self.assertRaisesRegex(WrongUse, "no mutant is called nix"):
+        with self.assertRaisesRegex(WrongUse, "no mutant matches nix"):
             mutants.select(known, ["nix"])
 
 
 class Judge(unittest.TestCase):
-    """One mutant in one cell."""
+    """Judging a mutant in a cell."""
 
     def judge(self, reasons: list[dict[str, str]], console: str | None, mutant: Mutant = MUTANT) -> Outcome:
-        """The outcome of a run that was red for these reasons, or green."""
+        """Return the outcome of a run that was red for these reasons, or green."""
         result = report.red("one", "", "")
         result["verdict"], result["reasons"] = ("red" if reasons else "green"), reasons
         with tempfile.TemporaryDirectory() as folder:
@@ -99,25 +99,25 @@ class Judge(unittest.TestCase):
             return mutants.judge(mutant, result, path)
 
     def test_killed(self) -> None:
-        """By the case that the header names; the other killers are told, too."""
+        """The case in the header kills; other failed cases are reported too."""
         console = CLEAN.replace("    ok 2 two", "    not ok 2 two").replace("        ok 2 second row", "        not ok 2 second row")
         got = self.judge(RED, console)
         self.assertEqual((got.kind, got.killers), (KILLED, ("alpha.table", "alpha.two")))
 
     def test_killed_by_splat(self) -> None:
-        """The case passes, but the kernel complains in it."""
+        """A splat in a case kills, even if the case passes."""
         console = CLEAN.replace("        ok 1 first row", "WARNING: mm/x.c:1 at y\n        ok 1 first row")
         got = self.judge([{"code": "splat", "text": ""}], console, Mutant("m", Path(), "", ("alpha.table",), ()))
         self.assertEqual((got.kind, got.killers), (KILLED, ("alpha.table",)))
 
     def test_killed_by_hang(self) -> None:
-        """The console ends in the case."""
+        """A case in which the console ends kills."""
         console = CLEAN[: CLEAN.index("        ok 2 second row")]
         got = self.judge([{"code": "hang", "text": ""}], console, Mutant("m", Path(), "", ("alpha.table",), ()))
         self.assertEqual((got.kind, got.killers), (KILLED, ("alpha.table",)))
 
     def test_killed_between(self) -> None:
-        """A case without parameters does not say that it begins: it is the one behind the last that ended."""
+        """A case without parameters does not print that it begins: it is the one after the last that ended."""
         order = ("alpha.one", "alpha.two", "alpha.three", "beta.four")
         for text, wanted in {
             "in alpha, after one (line 3): x": ("alpha.two",),
@@ -132,7 +132,7 @@ class Judge(unittest.TestCase):
                 self.assertEqual(mutants.killing(console, order), wanted)
 
     def test_stopped(self) -> None:
-        """A boot is ended once all have failed that have to; the case that ran just then has not failed."""
+        """A boot is ended once all cases of the header have failed; the case that was running does not count as failed."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "console.log"
             seen = mutantrun.Seen(Mutant("m", Path(), "", ("alpha.one", "alpha.table"), ()), ())
@@ -149,7 +149,7 @@ class Judge(unittest.TestCase):
             self.assertEqual(mutants.judge(anything.mutant, result, path, (), anything.stopped).killers, ("alpha.one",))
 
     def test_hang(self) -> None:
-        """A boot is also ended when nothing comes any more; the case that ran just then is the killer."""
+        """A boot is also ended when its console stays silent; the case that was running is then the killer."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "console.log"
             seen = mutantrun.Seen(Mutant("m", Path(), "", mutants.ANYTHING, ()), (), patience=2)
@@ -163,14 +163,14 @@ class Judge(unittest.TestCase):
             self.assertEqual((outcome.kind, outcome.killers), (KILLED, ("alpha.table",)))
 
     def test_red_elsewhere(self) -> None:
-        """Another case failed, or none: not what the header says."""
+        """If another case failed, or none, the mutant was not killed as its header says."""
         got = self.judge(RED, CLEAN.replace("ok 1 one", "not ok 1 one"))
         self.assertEqual((got.kind, got.killers, got.missed), (OTHER, ("alpha.one",), ("alpha.two",)))
         self.assertEqual(self.judge([{"code": "warning", "text": "x.c"}], CLEAN).kind, OTHER)
         self.assertEqual(self.judge([{"code": "boot", "text": ""}], None).kind, OTHER)
 
     def test_killed_by_anything(self) -> None:
-        """Generated mutants: by whatever makes the cell red, but not by failing to build."""
+        """A generated mutant is killed by whatever makes the cell red, except a failed build."""
         mutant = Mutant("m", Path(), "", mutants.ANYTHING, ())
         self.assertEqual(self.judge([{"code": "hang", "text": "boot"}], None, mutant).kind, KILLED)
         self.assertEqual(self.judge([{"code": "build", "text": "error"}], None, mutant).kind, BROKEN)
@@ -178,16 +178,16 @@ class Judge(unittest.TestCase):
         self.assertEqual(self.judge([], CLEAN, mutant).kind, SURVIVED)
 
     def test_survived(self) -> None:
-        """Green."""
+        """A mutant survives if the cell is green."""
         self.assertEqual(self.judge([], CLEAN).kind, SURVIVED)
 
     def test_does_not_build(self) -> None:
-        """Never a kill."""
+        """A failed build is not a kill."""
         got = self.judge([{"code": "build", "text": "x.c:1: error: y"}], None)
         self.assertEqual((got.kind, got.why), (BROKEN, "x.c:1: error: y"))
 
     def test_image(self) -> None:
-        """What boots is a copy: the next mutant is built meanwhile. Nothing old stands beside it."""
+        """A copy of the kernel is booted, without old files, because the next mutant is built meanwhile."""
         with tempfile.TemporaryDirectory() as folder:
             built, copy = Path(folder) / "built", Path(folder) / "mutants/boot"
             for name in (".config", build.IMAGES[0], "vmlinux"):
@@ -200,7 +200,7 @@ class Judge(unittest.TestCase):
             self.assertEqual(found, {".config", build.IMAGES[0]})
 
     def test_ccache(self) -> None:
-        """Stands in front of the compilers where the machine has it; the caller's own cache is used if there is one."""
+        """ccache comes first in PATH if it is installed, and uses the caller's own cache if there is one."""
         with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"PATH": "/bin"}):
             os.environ.pop("CCACHE_DIR", None)
             with mock.patch.object(build, "CCACHE", Path(folder) / "none"):
@@ -213,13 +213,13 @@ class Judge(unittest.TestCase):
                 self.assertEqual(build.with_ccache(Path("/cache"))["CCACHE_DIR"], "/own")
 
     def test_images(self) -> None:
-        """build.IMAGES has what the configs boot."""
+        """build.IMAGES contains the images that the configs boot."""
         for path in (ROOT / "configs").glob("*.py"):
             wanted = re.search("kernel_path='(.*)'", path.read_text("utf-8"))
             self.assertIn(wanted and wanted[1], build.IMAGES, path.name)
 
     def test_concerns(self) -> None:
-        """A cell that does not even compile the file cannot tell."""
+        """A mutant does not concern cells that do not compile its file."""
         known = {cell.name: cell for cell in cells.load(ROOT)}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "m.patch"
@@ -239,11 +239,11 @@ class Report(unittest.TestCase):
         self.tree = PreparedTree(Path(), "7.3.4", "here", frozenset(), "digest")
 
     def add(self, outcomes: Mapping[str, Mapping[str, Outcome]], *more: Mutant) -> dict[str, Any]:
-        """What stands in the file after this run."""
+        """Return the content of the file after this run."""
         return mutantreport.add(self.path, self.tree, [MUTANT, *more], outcomes)
 
     def test_passed(self) -> None:
-        """Killed wherever it was tried; one that anything may kill, somewhere."""
+        """A mutant passes if it was killed in every cell that ran it; one with Killed-by "*", in any."""
         generated = dataclasses.replace(MUTANT, killed_by=mutants.ANYTHING)
         for kinds, ours, theirs in (((KILLED, KILLED), True, True), ((KILLED, SURVIVED), False, True), ((BROKEN,), False, False),
                                     ((), False, False)):
@@ -251,7 +251,7 @@ class Report(unittest.TestCase):
             self.assertEqual(mutantreport.passed(generated, set(kinds)), theirs, kinds)
 
     def test_grows(self) -> None:
-        """A second run adds to the first, unless series or suites have changed: one cell's failure is not another's success."""
+        """A run adds to the earlier ones, unless series or suites have changed; a failure in one cell is not hidden by another."""
         self.add({"m": {"a": Outcome(SURVIVED)}})
         entry = self.add({"m": {"b": Outcome(KILLED)}})["mutants"]["m"]
         self.assertEqual((set(entry["cells"]), entry["passed"]), ({"a", "b"}, False))
@@ -260,7 +260,7 @@ class Report(unittest.TestCase):
         self.assertEqual(set(self.add({"m": {"c": Outcome(KILLED)}})["mutants"]["m"]["cells"]), {"c"})
 
     def test_markdown(self) -> None:
-        """A row per mutant with its outcome in each cell, survivors first; equivalent mutants are listed."""
+        """The report has a row per mutant with its outcome in each cell, survivors first, and the equivalent mutants."""
         generated = [Mutant(name, Path(), f"{name}: a || b", mutants.ANYTHING, ()) for name in ("x-1", "x-2", "x-3")]
         data = self.add({"m": {"b": Outcome(KILLED, ("alpha.two", "x.y")), "a": Outcome(KILLED)}, "x-1": {"a": Outcome(KILLED, ("q.r",))},
                          "x-2": {"a": Outcome(BROKEN)}, "x-3": {"a": Outcome(SURVIVED)}}, *generated)  # fmt: skip
@@ -272,14 +272,14 @@ class Report(unittest.TestCase):
 
 
 class Mutate(unittest.TestCase):
-    """What is made of a line."""
+    """Generated mutants."""
 
     def mutate(self, line: str, before: str = "\tx = y;") -> dict[str, str]:
-        """New line -> what."""
+        """Return new line -> what for the changes of a line."""
         return {new: what for what, new in mutate.mutate([before, line], 1, {"PMD_ORDER": "(PMD_ORDER - 1)"})}
 
     def test_lines(self) -> None:
-        """Conditions, comparisons, constants, statements; declarations and comments are left alone."""
+        """Conditions, comparisons, constants and statements are changed; declarations and comments are not."""
         self.assertEqual(self.mutate("\tif (a < b)"), {
             "\tif (a <= b)": "relation", "\tif (a >= b)": "relation", "\tif (!(a < b))": "negation"})
         self.assertEqual(self.mutate("\tfolio_put(folio);"), {"\t;": "statement"})
@@ -293,7 +293,7 @@ class Mutate(unittest.TestCase):
             self.assertEqual(self.mutate(line, "\tcall(first,"), {}, line)
 
     def test_files(self) -> None:
-        """Only what the series adds to the kernel: neither the suites nor what is in tools/."""
+        """Only lines that the series adds to the kernel are changed, not the suites or tools/."""
         with tempfile.TemporaryDirectory() as folder, mock.patch.object(tree, "pristine_text", return_value=""):
             names = ("lib/f.c", "lib/tests/x/f.c", "tools/f.c")
             for name in names:
@@ -304,7 +304,7 @@ class Mutate(unittest.TestCase):
         self.assertEqual([change.name.partition("-")[0] + change.file for change in found], ["flib/f.c"])
 
     def test_patch(self) -> None:
-        """It is one of our patches, and its name says where and what."""
+        """A generated patch is a valid mutant whose name contains place and kind of the change."""
         change = mutate.Change("virt/kvm/x.c", 2, "relation", "\tif (a < b)", "\tif (a <= b)")
         text = mutate.patch(change, ["int x;", "\tif (a < b)", "\t\treturn;"])
         self.assertIn("\n\n--- a/virt/kvm/x.c\n+++ b/virt/kvm/x.c\n@@ -1,3 +1,3 @@\n int x;\n-\tif (a < b)\n+\tif (a <= b)\n", text)
@@ -315,7 +315,7 @@ class Mutate(unittest.TestCase):
             self.assertEqual(mutants.parse(path).killed_by, mutants.ANYTHING)
 
     def test_equivalents(self) -> None:
-        """A key, and the reason indented; a reason alone is an error."""
+        """An entry is a key and an indented reason; a reason without a key is an error."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "matrix/mutants/equivalent.txt"
             path.parent.mkdir(parents=True)
@@ -323,11 +323,11 @@ class Mutate(unittest.TestCase):
             path.write_text("# comment\na.c: x => y\n\tbecause\n\tof it\n")
             self.assertEqual(mutate.equivalents(Path(folder)), {"a.c: x => y": "because of it"})
             path.write_text("\tbecause\n")
-            with self.assertRaisesRegex(WrongUse, "equivalent.txt:1: a reason for nothing"):
+            with self.assertRaisesRegex(WrongUse, "equivalent.txt:1: a reason without a key"):
                 mutate.equivalents(Path(folder))
 
     def test_order(self) -> None:
-        """Each case once, as the tests run."""
+        """Each case is listed once, in the order in which they run."""
         self.assertEqual(mutants.cases_of(["b.two/x", "b.two/y", "b.one", "a.one/x"]), ["b.two", "b.one", "a.one"])
 
 
@@ -335,7 +335,7 @@ class Ours(unittest.TestCase):
     """matrix/mutants/."""
 
     def test_headers(self) -> None:
-        """Each names cases that must pass in a cell where it can be told."""
+        """Each mutant names cases that a cell that can find it expects."""
         known = {cell.name: cell for cell in cells.load(ROOT)}
         found = mutants.load(ROOT)
         self.assertGreaterEqual(len(found), 40)
