@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Children end when they should, all of them, and their output is kept."""
+"""Test that all children end in time, and that their output is kept."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from matrix.common.errors import MachineError
 
 
 def alive(pid: int) -> bool:
-    """Whether pid runs (a zombie does not)."""
+    """Whether pid is running; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -23,7 +23,7 @@ def alive(pid: int) -> bool:
 
 
 def gone(pid: int) -> bool:
-    """Whether pid ends; on a busy machine that can take a while after the SIGKILL."""
+    """Wait until pid has ended, which may take a while after SIGKILL on a busy machine; return whether it has."""
     for _ in range(200):
         if not alive(pid):
             return True
@@ -38,19 +38,19 @@ class Proc(unittest.TestCase):
         self.dir = Path(self.enterContext(tempfile.TemporaryDirectory()))  # pylint: disable=consider-using-with
 
     def test_output_and_status(self) -> None:
-        """stdout and stderr come back in order, with the exit status."""
+        """stdout and stderr are returned in order, with the exit status."""
         done = proc.run(["sh", "-c", "echo a; echo b >&2; exit 3"], limit=10)
         self.assertEqual((done.output, done.returncode, done.timed_out), ("a\nb\n", 3, False))
 
     def test_log_is_appended(self) -> None:
-        """A log keeps what it held before."""
+        """Output is appended to a log."""
         log = self.dir / "log"
         for word in ("one", "two"):
             self.assertEqual(proc.run(["echo", word], log=log, limit=10).output, "")
         self.assertEqual(log.read_text(), "one\ntwo\n")
 
     def test_limit_kills_the_group(self) -> None:
-        """A child that ignores SIGTERM and its own child are both gone after the limit."""
+        """A child that ignores SIGTERM, and its own child, are killed after the limit."""
         script = f"trap '' TERM; sleep 60 & echo $! > {self.dir}/pid; echo $$ >> {self.dir}/pid; wait; sleep 60"
         with mock.patch.object(proc, "GRACE", 0.2):
             done = proc.run(["sh", "-c", script], limit=3)
@@ -59,7 +59,7 @@ class Proc(unittest.TestCase):
             self.assertTrue(gone(int(pid)), pid)
 
     def test_until(self) -> None:
-        """A child of which enough was seen ends early, with all of its group; that is no timeout. Or it ends by itself."""
+        """When until() returns true, the child is killed with its process group, without a timeout; it may also end by itself."""
         log = self.dir / "log"
         script = "echo begun; sleep 60 & echo $!; wait"
         done = proc.run(["sh", "-c", script], log=log, limit=50, until=lambda: log.read_text().count("\n") == 2)
@@ -69,25 +69,25 @@ class Proc(unittest.TestCase):
         self.assertTrue(proc.run(["sleep", "60"], limit=0.3, until=lambda: False).timed_out)
 
     def test_missing_program(self) -> None:
-        """Says what to do next."""
+        """A missing program is an error that says what to do."""
         with self.assertRaisesRegex(MachineError, "no-such-tool: not found; run tools/setup"):
             proc.run(["no-such-tool"], limit=1)
 
     def test_disk_full(self) -> None:
-        """A child that fails for want of space is the machine's fault, not the cell's."""
+        """A child that fails because the disk is full is the machine's fault, not the cell's."""
         with self.assertRaisesRegex(MachineError, "disk full"):
             proc.run(["sh", "-c", "echo 'ld: final link failed: No space left on device'; exit 1"], limit=9)
         self.assertEqual(proc.run(["echo", "No space left on device"], limit=9).returncode, 0)
 
     def test_full_log(self) -> None:
-        """A log that cannot be written because the disk is full."""
+        """A log that cannot be written because the disk is full is an error of the machine."""
         with self.assertRaisesRegex(MachineError, "disk full"), mock.patch(
             "subprocess.Popen", side_effect=OSError(28, "No space left on device")
         ):
             proc.run(["true"], limit=1)
 
     def test_stop_all(self) -> None:
-        """stop_all() ends children of other threads, which then see KeyboardInterrupt."""
+        """stop_all() ends the children of other threads, which then get KeyboardInterrupt."""
         caught = []
 
         def work() -> None:
@@ -110,7 +110,7 @@ class Proc(unittest.TestCase):
             proc.run(["true"], limit=1)
 
     def test_kept_open(self) -> None:
-        """An inherited descriptor is open in the child, for as long as it is kept."""
+        """A child inherits the descriptor only within kept_open()."""
         descriptor = os.open(self.dir / "lock", os.O_CREAT | os.O_RDWR)
         self.addCleanup(os.close, descriptor)
         argv = ["ls", f"/proc/self/fd/{descriptor}"]

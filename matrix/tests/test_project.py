@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""project.toml, and the projects of this checkout."""
+"""Test reading project.toml, and the projects of this checkout."""
 
 import tempfile
 import unittest
@@ -28,30 +28,30 @@ A = "B"
 
 
 class Read(unittest.TestCase):
-    """One file."""
+    """Reading a file."""
 
     def setUp(self) -> None:
         self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))  # pylint: disable=consider-using-with
 
     def load(self, text: str) -> project.Project:
-        """The project with this file."""
+        """Return the project with this file."""
         (self.root / "project.toml").write_text(text)
         return project.load(self.root)
 
     def test_whole(self) -> None:
-        """Every value is taken over."""
+        """Every value is read."""
         kit = project.Selftests("tools/testing/selftests/x", "x_selftests", ("a=b",), (), "/dev/x 0x1f")
         self.assertEqual(self.load(PROJECT), project.Project("lib/tests/x", {"arm64": ("lib/",)}, kit, {"A": "B"}))
 
     def test_without_selftests(self) -> None:
-        """They are optional, unless they are what somebody wants to boot for."""
+        """The selftests are optional, unless a boot needs them."""
         found = self.load(PROJECT.partition("[selftests]")[0])
         self.assertEqual((found.selftests, found.mutants), (None, {}))
         with self.assertRaisesRegex(WrongUse, r"no \[selftests\]"):
             found.need_selftests()
 
     def test_malformed(self) -> None:
-        """Each is named."""
+        """Each mistake is reported."""
         for old, new, text in (
             ("suites", "suits", "unknown key 'suits', did you mean suites"),
             ("[build]", "[builds]", "unknown key 'builds', did you mean build"),
@@ -75,16 +75,16 @@ class Read(unittest.TestCase):
                 self.assertIn(text, str(caught.exception))
 
     def test_no_project(self) -> None:
-        """A folder that is something else."""
+        """A folder without project.toml is refused."""
         with self.assertRaisesRegex(WrongUse, "is not a project: it has no project.toml"):
             project.load(self.root)
 
 
 class Ours(unittest.TestCase):
-    """The projects of this checkout: whatever the matrix reads of them can be read, and fits together."""
+    """The projects of this checkout: all their files are valid and consistent."""
 
     def test_data(self) -> None:
-        """Cells, fragments, machines, expected tests, selftests, canaries, mutants, and the patches of the series."""
+        """Cells, fragments, QEMU configurations, expected tests, selftests, canaries, mutants and series are valid."""
         for root in (ROOT, ROOT / "example"):
             with self.subTest(root.name):
                 tested = project.load(root)

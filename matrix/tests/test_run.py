@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""./matrix/run from its command line to its files, on a fake tree with a fake kunit.py."""
+"""Test ./matrix/run, from its command line to its files, on a fake tree with a fake kunit.py."""
 
 import contextlib
 import fcntl
@@ -63,7 +63,7 @@ sys.exit(main.main(sys.argv[3:], Path(sys.argv[2]), prepared))
 
 
 def prepared(root: Path, out: Path, _ksrc: Path | None, _say: Callable[[str], None]) -> PreparedTree:
-    """Stands in for matrix.tree.prepare()."""
+    """A fake matrix.tree.prepare()."""
     path = out / "linux-7.3.4" / "tree"
     kunit = path / "tools/testing/kunit"
     kunit.mkdir(parents=True, exist_ok=True)
@@ -102,12 +102,12 @@ class Fake(unittest.TestCase):
         self.play()
 
     def play(self, **scenario: dict[str, Any]) -> None:
-        """What the fake kunit.py does; exec prints the clean console unless told otherwise."""
+        """Set what the fake kunit.py does; exec prints the clean console unless told otherwise."""
         scenario = {key.replace("_", " "): value for key, value in scenario.items()}
         (self.root / "scenario.json").write_text(json.dumps({"exec": {"text": CLEAN}, **scenario}))
 
     def run_main(self, *argv: str) -> tuple[int, str]:
-        """(exit status, everything printed)."""
+        """Return (exit status, everything printed)."""
         text = io.StringIO()
         with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
             try:
@@ -118,18 +118,18 @@ class Fake(unittest.TestCase):
         return status, text.getvalue()
 
     def result(self, cell: str = "one") -> dict[str, Any]:
-        """The result.json of a cell."""
+        """Return the result.json of a cell."""
         data = json.loads((self.out / "results" / cell / "result.json").read_text())
         assert isinstance(data, dict)
         return data
 
     def calls(self) -> list[list[str]]:
-        """The command lines that the fake kunit.py saw."""
+        """Return the command lines with which the fake kunit.py was called."""
         text = (self.out / "linux-7.3.4/tree/calls").read_text()
         return [json.loads(line) for line in text.splitlines()]
 
     def start(self, *argv: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
-        """Runs it as a process of its own, for signals."""
+        """Start it as a process, to send it signals."""
         child = subprocess.Popen(  # pylint: disable=consider-using-with
             [sys.executable, "-c", DRIVER, str(ROOT), str(self.root), *argv],
             stdout=stdout, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
@@ -140,10 +140,10 @@ class Fake(unittest.TestCase):
 
 
 class Run(Fake):
-    """Runs that come to a verdict."""
+    """Runs that end in a verdict."""
 
     def test_green(self) -> None:
-        """Two green cells: table, files, exit status, what kunit.py was asked for."""
+        """Two green cells: table, files, exit status, calls of kunit.py."""
         status, text = self.run_main("--jobs", "4")
         self.assertEqual(status, 0, text)
         self.assertRegex(text, r"\none +green +6 +0 +1 ")
@@ -167,13 +167,13 @@ class Run(Fake):
                                     "--cross_compile=aarch64-linux-gnu-", "--jobs=2"])  # fmt: skip
 
     def test_environment(self) -> None:
-        """Nothing of ours or of make's reaches the kernel build but what it needs."""
+        """The kernel build gets only the environment that it needs, nothing from us or from make."""
         found = build.environment()
         self.assertNotIn("MAKEFLAGS", found)
         self.assertEqual((found["PATH"], found["LC_ALL"]), (os.environ["PATH"], "C"))
 
     def test_commands_repeat_the_steps(self) -> None:
-        """Each command in result.json works pasted into a shell, anywhere."""
+        """Each command in result.json works in a shell, in any folder."""
         self.run_main("one")
         before = len(self.calls())
         for step, command in self.result()["commands"].items():
@@ -184,7 +184,7 @@ class Run(Fake):
         self.assertEqual(verbs[before:], ["config", "build", "exec", "parse"])
 
     def test_red(self) -> None:
-        """One red cell: status 1, the reason in the table and the files, the others untouched."""
+        """One red cell: exit status 1, the reason in the table and the files, the other cells unaffected."""
         self.play(exec_two={"text": spoil("ok 1 alpha\n", "ok 1 alpha\nBUG: KASAN: use-after-free in f\n")})
         status, text = self.run_main()
         self.assertEqual(status, 1)
@@ -194,13 +194,13 @@ class Run(Fake):
         self.assertIn("- `splat`: KASAN between", (self.out / "results/summary.md").read_text())
 
     def test_config_is_not_as_asked(self) -> None:
-        """kunit.py does not mind; we do."""
+        """An option that Kconfig drops is red, although kunit.py accepts it."""
         self.play(config={"config": "CONFIG_KUNIT=y\n"})
         self.assertEqual(self.run_main("one")[0], 1)
         self.assertIn({"code": "config", "text": "CONFIG_THP is n, asked for y"}, self.result()["reasons"])
 
     def test_build_fails(self) -> None:
-        """The compiler's message is the reason; nothing is booted, nothing old stays."""
+        """The compiler's message is the reason; nothing is booted, and no old file remains."""
         self.run_main("one")
         self.play(build={"status": 1, "text": "virt/kvm/guest_memfd.c:7:1: error: expected ';'"})
         self.assertEqual(self.run_main("one")[0], 1)
@@ -209,14 +209,14 @@ class Run(Fake):
         self.assertFalse((self.out / "results/one/console.log").exists())
 
     def test_configure_fails(self) -> None:
-        """Nothing is built."""
+        """After a failed configure, nothing is built."""
         self.play(config={"status": 1, "text": "Missing: CONFIG_THP=y"})
         self.assertEqual(self.run_main("one")[0], 1)
         self.assertIn("Missing: CONFIG_THP=y", self.result()["reasons"][0]["text"])
         self.assertNotIn("build", [call[0] for call in self.calls()])
 
     def test_hang(self) -> None:
-        """A kunit.py that outlives its own limit is killed and the cell is red."""
+        """A kunit.py that exceeds its own limit is killed, and the cell is red."""
         self.play(exec={"text": "Linux version 7.3.4", "seconds": 60})
         text = (self.root / "matrix/cells.toml").read_text()
         (self.root / "matrix/cells.toml").write_text(text.replace("boot_seconds = 5", "boot_seconds = 0"))
@@ -225,7 +225,7 @@ class Run(Fake):
         self.assertEqual(self.result()["reasons"][0], {"code": "hang", "text": "boot did not end within 0 s"})
 
     def test_endless_console(self) -> None:
-        """kunit.py parses no more than the verdict reads, and figures are taken from a bounded part."""
+        """kunit.py parses only what the verdict reads, and figures come from a bounded part."""
         self.play(exec={"text": "    # a_test: # pages: 1\n" + CLEAN + "x\n" * 2000})
         with mock.patch("matrix.cell.boot.LARGEST", 3000):
             self.run_main("one")
@@ -240,7 +240,7 @@ class Run(Fake):
         tracemalloc.stop()
 
     def test_another_kernel(self) -> None:
-        """A console of another build, or of a boot that lost an argument, is not this cell's."""
+        """A console of another build, or without one of the kernel arguments, is red."""
         text = CLEAN.replace("Linux version", "Linux").replace("Command line", "Line")
         for key, value in (("banner", "Linux version 7.3.4 (a@b) (gcc) #7"), ("no_arguments", "x")):
             self.play(exec={"text": text, key: value})
@@ -248,7 +248,7 @@ class Run(Fake):
             self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["kernel"])
 
     def test_no_junit(self) -> None:
-        """kunit.py parse that fails on a log that we find clean is not passed over."""
+        """A failure of kunit.py parse is red, even if we find the log clean."""
         self.play(parse={"status": 1})
         self.run_main("one")
         self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["kunit"])
@@ -262,7 +262,7 @@ class Run(Fake):
         self.assertEqual(self.result()["verdict"], "red")
 
     def test_filter(self) -> None:
-        """The glob goes to kunit.py, only what it selects is expected."""
+        """The glob is passed to kunit.py, and only tests that it selects are expected."""
         text = "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one\nok 1 alpha\n"
         self.play(exec={"text": text + "reboot: Restarting system"})
         self.assertEqual(self.run_main("one", "--filter", "alpha.o*")[0], 0)
@@ -275,7 +275,7 @@ class Run(Fake):
         self.assertIn("selects no test of one; suites: alpha", text)
 
     def test_update_expected(self) -> None:
-        """New tests go in, vanished ones go out, rules stay, the diff is shown."""
+        """New tests are inserted, vanished ones removed, rules kept, and the diff is printed."""
         self.play(exec={"text": spoil("    ok 1 one", "    ok 1 uno")})
         self.assertEqual(self.run_main("one")[0], 1)
         status, text = self.run_main("one", "--update-expected")
@@ -289,7 +289,7 @@ class Run(Fake):
         self.assertEqual([reason["code"] for reason in self.result()["reasons"]], ["skip"])
 
     def test_update_wants_a_whole_run(self) -> None:
-        """A run that was cut, or red for another reason than its tests, does not become the measure."""
+        """A truncated run, or one that is red for reasons other than its tests, does not update the list."""
         before = self.list.read_text()
         for text in (CLEAN[:600], spoil("reboot: Restarting system\n", ""), "", spoil("    1..2\n    ok", "    1..3\n    ok")):
             self.play(exec={"text": text})
@@ -300,10 +300,10 @@ class Run(Fake):
 
 
 class Project(Fake):
-    """Another project than the one of the program."""
+    """--project."""
 
     def test_other(self) -> None:
-        """All that is read is its own, and so is the build folder."""
+        """All files are read from that project, and its build folder is used."""
         own = self.root
         (own / "other").mkdir()
         for name in ("matrix", "configs", "project.toml", "scenario.json"):
@@ -316,29 +316,29 @@ class Project(Fake):
         self.assertIn(f"--qemu_config={own.resolve()}/other/configs/x86_64.py", self.calls()[0])
 
     def test_without_selftests(self) -> None:
-        """--e2e is refused; --all boots for KUnit only, and --merge expects no other results."""
+        """Without selftests, --e2e is refused, --all boots for KUnit only, and --merge expects only such results."""
         status, text = self.run_main("--e2e", "one")
         self.assertEqual((status, "no [selftests]" in text), (2, True), text)
         self.assertEqual(self.run_main("--all", "one", "two")[0], 0)
         self.assertEqual(self.run_main("--merge", str(self.out / "results"))[0], 0)
 
     def test_none(self) -> None:
-        """A folder that is not a project."""
+        """A folder that is not at a project."""
         status, text = self.run_main("--project", str(self.root / "configs"), "--list")
         self.assertEqual((status, "is not a project" in text), (2, True), text)
 
 
 class Refused(Fake):
-    """Wrong use and machines that cannot."""
+    """Wrong use, and machines that lack something."""
 
     def check(self, status: int, text: str, *argv: str) -> None:
-        """Ends with this status and one line that says this."""
+        """Check that the run ends with this status and one line with this text."""
         got, said = self.run_main(*argv)
         self.assertEqual(got, status, said)
         self.assertIn(text, said)
 
     def test_wrong_use(self) -> None:
-        """Each with the next step in the message."""
+        """Each message says what to do."""
         self.check(2, "unknown cell 'on', did you mean one", "on")
         self.check(2, "must be at least 1", "--jobs", "0")
         self.check(2, "invalid int value", "--jobs", "x")
@@ -354,7 +354,7 @@ class Refused(Fake):
         self.check(2, "run it once with --update-expected", "one", "--filter", "alpha")
 
     def test_fragments(self) -> None:
-        """Two that disagree, one that is malformed, one that is missing."""
+        """Fragments that conflict, are malformed or are missing are refused."""
         (self.root / "configs/on.config").write_text("# CONFIG_KUNIT is not set\n")
         self.check(2, "base.config wants CONFIG_KUNIT=y, on.config wants n", "one")
         (self.root / "configs/on.config").write_text("CONFIG_KUNIT y\n")
@@ -363,7 +363,7 @@ class Refused(Fake):
         self.check(2, "on.config: No such file", "one")
 
     def test_cells_file(self) -> None:
-        """A malformed cells.toml."""
+        """A malformed cells.toml is refused."""
         path = self.root / "matrix/cells.toml"
         good = path.read_text()
         for old, new, text in (
@@ -379,13 +379,13 @@ class Refused(Fake):
             self.check(2, text, "--list")
 
     def test_hosts(self) -> None:
-        """The cross compiler is left out where the host is of that architecture."""
+        """No cross compiler is used if the host has the architecture."""
         for machine, expected in (("x86_64", ["", "aarch64-linux-gnu-"]), ("aarch64", ["x86_64-linux-gnu-", ""])):
             with mock.patch("platform.machine", return_value=machine):
                 self.assertEqual([cell.cross_compile for cell in cells.load(self.root)[:2]], expected)
 
     def test_tools(self) -> None:
-        """A missing compiler, and a missing QEMU, are found before anything is built."""
+        """A missing compiler or QEMU is reported before anything is built."""
         os.environ["PATH"] = str(self.tools)
         for name in ("aarch64-linux-gnu-gcc", "qemu-system-aarch64"):
             (self.tools / name).unlink()
@@ -395,17 +395,17 @@ class Refused(Fake):
         self.check(0, "one: green", "one")
 
     def test_prepare(self) -> None:
-        """What matrix.tree raises comes through with its status."""
+        """Errors of matrix.tree end the run with their exit status."""
         for error in (WrongUse("the series does not apply"), MachineError("no network")):
             with mock.patch(f"{__name__}.prepared", side_effect=error):
                 self.check(error.status, f"matrix: {error}\n")
 
     def test_results_that_cannot_be_written(self) -> None:
-        """Says so before the kernel is prepared, and leaves no older result or summary."""
+        """An unwritable results folder is reported before the kernel is prepared, and no old result or summary remains."""
         self.run_main("one")
         (self.out / "results/one").rename(self.root / "elsewhere")
         (self.out / "results/one").symlink_to(self.root / "elsewhere")
-        self.check(0, "one: green", "one")  # the link was in the way, it goes
+        self.check(0, "one: green", "one")  # the symlink in its place is removed
         self.assertFalse((self.out / "results/one").is_symlink())
         with mock.patch(f"{__name__}.prepared", side_effect=AssertionError("prepared")):
             for name in ("matrix.main.shutil.rmtree", "matrix.main.tempfile.TemporaryFile"):
@@ -417,7 +417,7 @@ class Refused(Fake):
             self.check(3, "results writable or use another build folder (--out DIR)", "--merge", str(self.root))
 
     def test_disk_full(self) -> None:
-        """In a child, and in our own writing; nothing of an earlier run is left to look like a result."""
+        """A full disk, in a child or in our own writes, ends the run, and no old result remains."""
         self.run_main("one")
         self.play(build={"status": 1, "text": "as: No space left on device"})
         self.check(3, "disk full", "one")
@@ -429,7 +429,7 @@ class Refused(Fake):
         self.assertFalse((self.out / "results/summary.json").exists())
 
     def test_locked(self) -> None:
-        """Two runs in one build folder."""
+        """A second run in the same build folder is refused."""
         self.out.mkdir()
         with open(self.out / ".lock", "w+", encoding="ascii") as lock:
             lock.write("4321\n")
@@ -443,7 +443,7 @@ class Stopped(Fake):
     """Signals, with a real process."""
 
     def wait_for(self, child: subprocess.Popen[str], verb: str) -> None:
-        """Until the fake kunit.py has been called with verb."""
+        """Wait until the fake kunit.py has been called with verb."""
         end = time.monotonic() + 10
         while time.monotonic() < end and child.poll() is None:
             with contextlib.suppress(OSError, ValueError):
@@ -453,7 +453,7 @@ class Stopped(Fake):
         self.fail(f"no {verb}: {child.communicate()[0]}")
 
     def test_interrupt(self) -> None:
-        """Ctrl-C and SIGTERM in each phase: no child survives, no result is left, the next run is green."""
+        """Ctrl-C and SIGTERM in each phase: no child survives, no result remains, the next run is green."""
         for signum, verb, status in ((signal.SIGINT, "config", 130), (signal.SIGINT, "build", 130), (signal.SIGTERM, "exec", 143)):
             with self.subTest(verb):
                 self.play(**{verb: {"text": "x", "seconds": 60}})
@@ -472,7 +472,7 @@ class Stopped(Fake):
                 shutil.rmtree(self.out / "results")
 
     def test_killed(self) -> None:
-        """kill -9: the lock stays while its kunit.py lives, and then the next run is green."""
+        """kill -9: the lock is held while the child kunit.py lives; after that, the next run is green."""
         self.play(build={"text": "x", "seconds": 2})
         child = self.start("one")
         self.wait_for(child, "build")
@@ -489,7 +489,7 @@ class Shim(unittest.TestCase):
     """matrix/cell/shim/qemu-system."""
 
     def test_arguments(self) -> None:
-        """Only -accel kvm and hvf go, all else is passed on word for word."""
+        """Only -accel kvm and hvf are dropped; all other arguments are passed on unchanged."""
         with tempfile.TemporaryDirectory() as name:
             shown = Path(name) / "qemu-system-x86_64"
             shown.write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
@@ -501,7 +501,7 @@ class Shim(unittest.TestCase):
             self.assertEqual(done.stdout, "<-append><a 'b' $c><-accel><tcg><><*><-accel>")
 
     def test_no_qemu(self) -> None:
-        """Says so instead of calling itself for ever."""
+        """Without a QEMU the wrapper fails, instead of calling itself forever."""
         shim = ROOT / "matrix/cell/shim"
         done = subprocess.run([shim / "qemu-system-aarch64"], env={"PATH": f"{shim}:/nonexistent"},
                               check=False, capture_output=True, text=True, timeout=9)  # fmt: skip
@@ -512,7 +512,7 @@ class Listing(Fake):
     """--list, --cells-json, --help."""
 
     def test_list(self) -> None:
-        """Every cell with what it proves; those of a job of the workflows as JSON."""
+        """Every cell is listed with what it proves; --cells-json prints the cells of a CI job."""
         self.assertRegex(self.run_main("--list")[1], r"extra +extra works\n")
         text = (self.root / "matrix/cells.toml").read_text()
         (self.root / "matrix/cells.toml").write_text(text.replace('name = "two"', 'name = "two"\nmutants = true\ngenerated = false'))
@@ -523,7 +523,7 @@ class Listing(Fake):
         self.assertIn("examples:", text)
 
     def test_the_program(self) -> None:
-        """matrix/run itself, with the project's own cells, from another directory."""
+        """matrix/run works with the project's own cells, from another directory."""
         done = subprocess.run([ROOT / "matrix/run", "--cells-json", "gate"], cwd="/", check=True, capture_output=True, text=True)
         self.assertEqual(json.loads(done.stdout), ["arm64-thp", "x86_64-thp", "arm64-nothp", "x86_64-nothp"])
         self.assertNotIn(" ", shlex.quote(str(ROOT)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The list of selftests, the commands that build them, and the initramfs."""
+"""Test the list of selftests, the commands that build them, and the initramfs."""
 
 import dataclasses
 import stat
@@ -34,7 +34,7 @@ seconds = 10
 
 
 def unpack(data: bytes) -> dict[str, tuple[int, bytes]]:
-    """name -> (mode, content) of a "newc" archive, read as init/initramfs.c does."""
+    """Return name -> (mode, content) of a "newc" archive, read as init/initramfs.c does."""
     found: dict[str, tuple[int, bytes]] = {}
     at = 0
     while True:
@@ -52,7 +52,7 @@ def unpack(data: bytes) -> dict[str, tuple[int, bytes]]:
 
 
 class Project(unittest.TestCase):
-    """A project with a list, and a tree that has some of it."""
+    """A project with a list, and a tree that has some of the selftests."""
 
     def setUp(self) -> None:
         self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))  # pylint: disable=consider-using-with
@@ -69,7 +69,7 @@ class Project(unittest.TestCase):
 
 
     def cell(self, arch: str, fragment: str = "on") -> Cell:
-        """A cell with this one fragment."""
+        """Return a cell with only this fragment."""
         with mock.patch("platform.machine", return_value="x86_64"):
             cell = next(cell for cell in cells.load(ROOT) if cell.arch == arch)
         return replace(cell, fragments=(self.root / f"{fragment}.config",))
@@ -79,7 +79,7 @@ class Listed(Project):
     """selftests.toml."""
 
     def test_arch(self) -> None:
-        """Those of the architecture, in order; those of the tree."""
+        """load() returns the selftests of the architecture, in order; present() those in the tree."""
         tests = selftests.load(self.root, self.cell("x86_64"))
         self.assertEqual([test.name for test in tests], ["guest_memfd_test", "private_test"])
         tests = selftests.load(self.root, self.cell("arm64"))
@@ -88,13 +88,13 @@ class Listed(Project):
         self.assertEqual([test.name for test in selftests.present(self.tree / KIT.folder, tests)], ["guest_memfd_test"])
 
     def test_option(self) -> None:
-        """Only where the cell asks for it."""
+        """A selftest with an option runs only in cells that ask for the option."""
         self.list.write_text(LIST.replace("seconds = 30", 'seconds = 30\noption = "THP"'))
         for fragment, count in (("on", 2), ("off", 1)):
             self.assertEqual(len(selftests.load(self.root, self.cell("x86_64", fragment))), count)
 
     def test_malformed(self) -> None:
-        """Each is named."""
+        """Each mistake is reported."""
         for old, new, text in (
             ("seconds = 60", "seconds = 0", "seconds must be above 0"),
             ("seconds = 60", 'seconds = "60"', "seconds must be of type int"),
@@ -110,7 +110,7 @@ class Listed(Project):
                 self.assertIn(text, str(caught.exception))
 
     def test_our_own(self) -> None:
-        """The project's list can be read, and no two selftests that could run together share a name."""
+        """The project's list is valid, and no two selftests in a cell have the same name."""
         for cell in cells.load(ROOT):
             names = [test.name for test in selftests.load(ROOT, cell)]
             self.assertIn("guest_memfd_test", names)
@@ -118,10 +118,10 @@ class Listed(Project):
 
 
 class Built(Project):
-    """What is run, and what comes of it."""
+    """Building and packing."""
 
     def test_commands(self) -> None:
-        """Out of tree, static, for the cell's architecture, only what is asked for."""
+        """The selftests are built out of tree, static, for the cell's architecture, and only those requested."""
         cell = self.cell("arm64")
         folder = self.root / "made"
         tests = selftests.present(self.tree / KIT.folder, selftests.load(self.root, cell))
@@ -137,7 +137,7 @@ class Built(Project):
         self.assertEqual(init[:2], ["aarch64-linux-gnu-gcc", "-static"])
 
     def test_initramfs(self) -> None:
-        """init, its list, and the programs; the same input gives the same bytes."""
+        """The archive contains init, its list and the programs, and is reproducible."""
         folder = self.root / "made"
         for name, text in {"init": "i", "programs/guest_memfd_test": "gggg", "programs/x86/private_test": "ppppp"}.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ class Built(Project):
         self.assertEqual((self.root / "e2e.cpio").read_bytes(), before)
 
     def test_cut(self) -> None:
-        """No archive is better than half of one."""
+        """A failed write leaves no partial archive."""
         path = self.root / "x.cpio"
         with mock.patch("matrix.cell.initramfs._entry", side_effect=[None, OSError(28, "No space left on device")]):
             with self.assertRaises(OSError):
@@ -164,7 +164,7 @@ class Built(Project):
         self.assertFalse(path.exists())
 
     def test_qemu_config(self) -> None:
-        """The cell's own machine and command line, with an initramfs, and KUnit silenced behind its back."""
+        """The qemu_config adds the initramfs, and arguments that override those of kunit.py, to the cell's machine."""
         cell = cells.load(ROOT)[0]
         text = boot.initramfs_config(cell, Path("/some/e2e.cpio"), boot.WITHOUT_KUNIT)
         self.assertTrue(text.startswith(cell.qemu_config.read_text()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""matrix.tree.source against a web server on loopback, an apt-get of our own, and the real one with a local archive."""
+"""Test matrix.tree.source with a web server on loopback, a fake apt-get, and the real one with a local archive."""
 
 import dataclasses
 import hashlib
@@ -30,13 +30,13 @@ esac
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves the files of a dict; "short" ones end before their Content-Length."""
+    """Serve the files of a dict; "short" ones end before their Content-Length."""
 
     files: dict[str, bytes] = {}
     short: set[str] = set()
 
     def do_GET(self) -> None:  # pylint: disable=invalid-name
-        """One file or 404."""
+        """Send a file or 404."""
         name = self.path.rsplit("/", 1)[-1]
         body = self.files.get(name)
         self.send_response(200 if body is not None else 404)
@@ -45,11 +45,11 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.wfile.write((body or b"")[:100 if name in self.short else None])
 
     def log_message(self, format: str, *args: object) -> None:  # pylint: disable=redefined-builtin
-        """Quiet."""
+        """Do not log."""
 
 
 class Source(FakeKernel):
-    """kernel.org is the server above; apt has no package until a test gives it one."""
+    """Sources: the server above as kernel.org, and a fake apt that has no package until a test adds it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -76,11 +76,11 @@ class Source(FakeKernel):
         self.enterContext(mock.patch.object(source, "TEMPLATE", self.template))
 
     def fetch(self, **changes: Any) -> source.Archive:
-        """fetch() with some fields of the pin changed."""
+        """Call fetch() with some fields of the pin changed."""
         return source.fetch(dataclasses.replace(self.pin, **changes), self.say)
 
     def give_apt(self, version: str = "7.3.5-1~bpo13+1") -> None:
-        """Debian has a newer package."""
+        """Add a newer package to the fake apt."""
         package = self.top / "deb"
         write(package / "DEBIAN/control", f"Package: linux-source-7.3\nVersion: {version}\nArchitecture: all\n"
               "Maintainer: x <x@x>\nDescription: x\n")
@@ -90,18 +90,18 @@ class Source(FakeKernel):
                        check=True, capture_output=True)
 
     def leftovers(self) -> list[str]:
-        """What a download left in the cache."""
+        """Return the files in the cache."""
         return sorted(path.name for path in self.cache.iterdir() if path.name != ".lock")
 
     def test_kernel_org(self) -> None:
-        """With the sha256 of source.toml."""
+        """Without apt, kernel.org's tarball is verified with the sha256 of source.toml."""
         got = self.fetch()
         self.assertEqual((got.version, got.origin, got.sha256), ("7.3.4", "kernel.org linux-7.3.4", self.sha256))
         self.assertEqual(got.path.read_bytes(), self.tarball)
         self.assertEqual(self.leftovers(), [self.name, f"{self.name}.json"])
 
     def test_kernel_org_without_a_sha256(self) -> None:
-        """Nothing can verify the tarball: it is not even downloaded, and the error says so."""
+        """Without a sha256 the tarball cannot be verified: it is not downloaded, and the error says so."""
         with self.assertRaisesRegex(MachineError, f"kernel/7.3/source.toml has no sha256 to verify {self.name} with"):
             self.fetch(sha256="")
         self.assertFalse(any("downloading" in line for line in self.said))
@@ -117,7 +117,7 @@ class Source(FakeKernel):
         self.assertFalse(any("downloading" in line for line in self.said))
 
     def test_an_unverified_tarball_of_the_cache_is_not_used(self) -> None:
-        """One from kernel.org counts only if source.toml pins it, now."""
+        """A cached tarball of kernel.org is used only if source.toml pins it now."""
         path = self.fetch().path
         for sha256 in ("", "0" * 64):
             with self.assertRaises(MachineError):
@@ -127,20 +127,20 @@ class Source(FakeKernel):
             self.fetch()
 
     def test_cache_first(self) -> None:
-        """The second time nobody is asked."""
+        """The second fetch() uses only the cache."""
         first = self.fetch()
         Server.files = {}
         self.assertEqual(self.fetch(), first)
 
     def test_cache_is_per_pin(self) -> None:
-        """Another pin is another download."""
+        """Another pin is downloaded separately."""
         self.fetch()
         Server.files = {}
         with self.assertRaisesRegex(MachineError, "no source for Linux 7.3.9"):
             self.fetch(version="7.3.9")
 
     def test_a_damaged_cache_is_fetched_anew(self) -> None:
-        """Cut short, or changed."""
+        """A truncated or changed tarball in the cache is downloaded again."""
         for text in (self.tarball[:-1], b"x" + self.tarball[1:]):
             path = self.fetch().path
             path.write_bytes(text)
@@ -148,7 +148,7 @@ class Source(FakeKernel):
             self.assertTrue(any("fetching it again" in line for line in self.said))
 
     def test_without_its_note_a_tarball_does_not_count(self) -> None:
-        """kill -9 between the tarball and the note; and a note that is half written."""
+        """A tarball without note, as after kill -9, or with a truncated note is downloaded again."""
         path = self.fetch().path
         note = path.with_name(path.name + ".json")
         for text in ("", note.read_text()[:20], "[]"):
@@ -157,7 +157,7 @@ class Source(FakeKernel):
             self.assertEqual(self.fetch().path.read_bytes(), self.tarball)
 
     def test_truncated(self) -> None:
-        """The connection ends early: said with numbers, nothing left, the next try works."""
+        """If the connection ends early, the error has the sizes, no file remains, and the next try works."""
         Server.short = {self.name}
         with self.assertRaisesRegex(MachineError, rf"truncated: 100 of {len(self.tarball)} bytes|was interrupted") as caught:
             self.fetch()
@@ -167,14 +167,14 @@ class Source(FakeKernel):
         self.fetch()
 
     def test_wrong_content(self) -> None:
-        """Not what source.toml pins: removed, not used."""
+        """A download with another sha256 is removed."""
         Server.files[self.name] = b"x" + self.tarball[1:]
         with self.assertRaisesRegex(MachineError, "is not what source.toml pins"):
             self.fetch()
         self.assertEqual(self.leftovers(), [])
 
     def test_a_system_that_is_not_debian(self) -> None:
-        """apt knows other archives only: the template of python-apt names Debian's. Without it the error names the package."""
+        """Without a Debian archive in apt's sources, python-apt's template is used; if that is missing too, the error names its package."""
         self.give_apt()
         write(self.apt / "bin/apt-get", APT_GET.replace("http://127.0.0.1:9/debian/ ", "http://127.0.0.1:9/ubuntu/ "))
         with self.assertRaisesRegex(MachineError, "this machine has no Debian archive.*python-apt-common"):
@@ -184,7 +184,7 @@ class Source(FakeKernel):
         self.assertIn("URIs: http://mirror/debian/\n", (self.apt / "sources").read_text())
 
     def test_apt_is_asked_privately(self) -> None:
-        """Debian's main archive only, signed by the keyring, in folders of our own that are gone afterwards."""
+        """apt is called with Debian's main archive only, signed by the keyring, and with temporary folders."""
         self.give_apt()
         Server.files = {}
         self.fetch()
@@ -197,14 +197,14 @@ class Source(FakeKernel):
                     self.assertIn(option, line)
 
     def test_apt_has_no_such_package(self) -> None:
-        """The error has both reasons, and what to do."""
+        """If no source works, the error has both reasons, and says what to do."""
         Server.files = {}
         with self.assertRaisesRegex(MachineError, r"Unable to locate package.*kernel.org cannot be reached.*KSRC=dir"):
             self.fetch()
         self.assertEqual(self.leftovers(), [])
 
     def test_no_apt_no_keyring(self) -> None:
-        """Not a Debian, or one without the keyring."""
+        """Without apt-get or the keyring, apt is not used."""
         Server.files = {}
         with self.assertRaisesRegex(MachineError, "package debian-archive-keyring"):
             self.fetch(keyring=self.top / "absent")
@@ -213,7 +213,7 @@ class Source(FakeKernel):
                 self.fetch()
 
     def test_disk_full_and_unwritable(self) -> None:
-        """One line each."""
+        """Errors of the cache are one line."""
         with mock.patch.object(shutil, "copyfileobj", side_effect=OSError(28, "No space left on device")):
             with self.assertRaisesRegex(MachineError, "disk full"):
                 self.fetch()
@@ -224,7 +224,7 @@ class Source(FakeKernel):
             self.fetch()
 
     def test_a_second_run_waits(self) -> None:
-        """Two downloads into one cache, one after the other; the second finds the first's."""
+        """Of two concurrent downloads, the second waits and uses the file of the first."""
         results: list[source.Archive] = []
         threads = [threading.Thread(target=lambda: results.append(self.fetch())) for _ in range(3)]
         for thread in threads:
@@ -235,7 +235,7 @@ class Source(FakeKernel):
         self.assertEqual(sum("downloading http" in line for line in self.said), 1)
 
     def test_unpack(self) -> None:
-        """Whole, or not at all with the file to remove named."""
+        """A tarball is unpacked completely, or not at all; the error names the file to remove."""
         archive = self.fetch()
         source.unpack(archive, self.top / "a", self.say)
         self.assertTrue((self.top / "a/Makefile").is_file())
@@ -246,7 +246,7 @@ class Source(FakeKernel):
 
 
 class RealApt(FakeKernel):
-    """The machine's own apt-get with a local archive: it accepts what the key has signed, and nothing else."""
+    """The machine's apt-get with a local archive: it accepts only what the key has signed."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -263,12 +263,12 @@ class RealApt(FakeKernel):
                               debian.ARCHIVE / "key.asc")
 
     def test_signed(self) -> None:
-        """And inside is what went in."""
+        """A signed package is accepted, and its tarball is intact."""
         got = source.fetch(self.pin, self.say)
         self.assertEqual((got.path.read_bytes(), got.origin), (debian.TARBALL, f"Debian {debian.NAME} {debian.VERSION}"))
 
     def test_tampered(self) -> None:
-        """A byte of the package, of the list of packages, or of the signed list of lists; no signature; another key."""
+        """Refused: a changed byte in the package, in Packages or in InRelease; no signature; another key."""
         release = self.archive / f"dists/{debian.SUITE}/InRelease"
         lists = list(release.parent.rglob("Packages"))
         self.assertEqual(len(lists), 3)
@@ -287,7 +287,7 @@ class RealApt(FakeKernel):
         source.fetch(self.pin, self.say)
 
     def refused(self, pin: source.Pin, what: str) -> None:
-        """apt fails, and the cache stays empty."""
+        """Check that apt fails and the cache stays empty."""
         with self.subTest(what):
             with self.assertRaisesRegex(MachineError, "apt-get (update|download) failed"):
                 source.fetch(pin, self.say)
@@ -298,7 +298,7 @@ class Pins(FakeKernel):
     """source.toml."""
 
     def test_the_projects_own(self) -> None:
-        """Ours can be read, and pins what its folder says."""
+        """The project's own is valid, and pins a version of its folder's base."""
         root = Path(__file__).parents[2]
         for base in source.bases(root):
             pin = source.load_pin(root, base)
@@ -306,7 +306,7 @@ class Pins(FakeKernel):
             self.assertIn(f"/linux-{pin.version}.tar.xz", pin.url)
 
     def test_newest_base(self) -> None:
-        """By number, not by letter."""
+        """Bases are sorted by number, not by letter."""
         text = (self.root / "kernel/7.3/source.toml").read_text()
         write(self.root / "kernel/7.10/source.toml", text)
         self.assertEqual(source.bases(self.root), ["7.3", "7.10"])
@@ -315,14 +315,14 @@ class Pins(FakeKernel):
             source.load_pin(self.root, "6.1")
 
     def test_unusable(self) -> None:
-        """Broken TOML and a missing key name the file."""
+        """Errors for malformed TOML and a missing key name the file."""
         for text in ("version = ", 'version = "1"\n'):
             write(self.root / "kernel/7.3/source.toml", text)
             with self.assertRaisesRegex(WrongUse, "source.toml is malformed"):
                 source.load_pin(self.root)
 
     def test_cache_dir(self) -> None:
-        """GMEM_CACHE, XDG_CACHE_HOME, home, in this order."""
+        """The cache is chosen by GMEM_CACHE, XDG_CACHE_HOME, home, in this order."""
         with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": "/x"}):
             self.assertEqual(source.cache_dir(), self.cache)
             del os.environ["GMEM_CACHE"]

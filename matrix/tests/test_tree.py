@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""matrix.tree.tree on a kernel of a handful of files."""
+"""Test matrix.tree.tree on a kernel of a few files."""
 
 import os
 import subprocess
@@ -39,15 +39,15 @@ class Prepared(FakeKernel):
     """From the tarball."""
 
     def prepare(self, ksrc: Path | None = None) -> tree.PreparedTree:
-        """prepare() of the project."""
+        """Call prepare() for the project."""
         return tree.prepare(self.root, self.out, ksrc, self.say)
 
     def text(self, name: str) -> str:
-        """A file of the prepared tree."""
+        """Return a file of the prepared tree."""
         return (self.out / "linux-7.3.4/tree" / name).read_text()
 
     def test_first_time(self) -> None:
-        """All of it: patched, added, removed, from kunit/, linked; what needs no change keeps the time of the tarball."""
+        """Files are patched, added, removed, copied from kunit/ and linked; unchanged files keep the tarball's mtime."""
         got = self.prepare()
         self.assertEqual(got.path, self.out / "linux-7.3.4/tree")
         self.assertEqual((got.version, got.origin), ("7.3.4", "Debian linux-source-7.3 7.3.4-1"))
@@ -65,7 +65,7 @@ class Prepared(FakeKernel):
         self.assertEqual({path.name for path in got.path.parent.iterdir()}, {"git", "tree", "base.json"})
 
     def test_nothing_changed_touches_nothing(self) -> None:
-        """Not one mtime or inode moves, and the download is not read again."""
+        """No mtime or inode changes, and the tarball is not read again."""
         first = self.prepare()
         before = snapshot(first.path)
         for path in self.cache.iterdir():
@@ -74,7 +74,7 @@ class Prepared(FakeKernel):
         self.assertEqual(snapshot(first.path), before)
 
     def test_pristine(self) -> None:
-        """The source as it came, beside the tree."""
+        """pristine() gives the unchanged source, beside the tree."""
         path = self.prepare().path
         before = snapshot(path)
         got = tree.pristine(self.root, self.out, None, self.say)
@@ -84,7 +84,7 @@ class Prepared(FakeKernel):
         self.assertEqual(snapshot(path), before)
 
     def test_settings_do_not_matter(self) -> None:
-        """Neither those of the user, nor GIT_ variables, nor attributes in the source: the tree is the same, byte by byte."""
+        """Git settings of the user, GIT_ variables and attributes in the source do not affect the tree."""
         write(self.upstream / ".gitattributes", "* text=auto eol=crlf ident\n", OLD)
         write(self.upstream / "mm/crlf.c", "$Id$\r\n", OLD)
         self.fill_cache()
@@ -104,7 +104,7 @@ class Prepared(FakeKernel):
                 self.prepare()
 
     def test_a_changed_series_touches_only_what_it_changes(self) -> None:
-        """And with a fresh mtime, in both directions."""
+        """A changed patch changes its files, with a fresh mtime; so does changing it back."""
         first = self.prepare()
         for patches in ((FIRST.replace("+line ten", "+line 10.0"), SECOND), (FIRST, SECOND), (SECOND,), (FIRST, SECOND)):
             before = snapshot(first.path)
@@ -120,7 +120,7 @@ class Prepared(FakeKernel):
         self.assertIn("line ten\n", self.text("virt/kvm/guest_memfd.c"))
 
     def test_a_dropped_patch_leaves_nothing(self) -> None:
-        """Its new file goes, its removed file comes back, and make sees that: a fresh mtime."""
+        """Without a patch its new file is removed, and the file it removed is restored, with a fresh mtime for make."""
         path = self.prepare().path
         start = time.time()
         self.set_series(FIRST)
@@ -134,7 +134,7 @@ class Prepared(FakeKernel):
         self.assertGreater((path / "virt/kvm/guest_memfd.c").stat().st_mtime, start - 1)
 
     def test_kunit_follows(self) -> None:
-        """A suite that changes, comes and goes."""
+        """Suites that change, are added or are removed are followed."""
         path = self.prepare().path
         write(self.root / "kunit/gmem_kunit.c", "other\n")
         write(self.root / "kunit/more/x.c", "x\n")
@@ -148,7 +148,7 @@ class Prepared(FakeKernel):
         self.assertFalse((path / "virt/kvm/tests/more").exists())
 
     def test_the_tree_heals(self) -> None:
-        """Whatever a person or a crash did to tree/: the next run puts it right."""
+        """The next run reverts any change to tree/."""
         path = self.prepare().path
         want = {name: item[:2] for name, item in snapshot(path).items()}
         (path / "virt/kvm/kvm_main.c").unlink()
@@ -163,7 +163,7 @@ class Prepared(FakeKernel):
         self.assertEqual({name: item[:2] for name, item in snapshot(path).items()}, want)
 
     def test_killed_at_any_point(self) -> None:
-        """Half of a step, left by kill -9, never counts as complete."""
+        """An interrupted step, as by kill -9, never counts as complete."""
         want = {name: item[:2] for name, item in snapshot(self.prepare().path).items()}
         folder = self.out / "linux-7.3.4"
         for step in ("unpack", "add", "am", "checkout"):
@@ -189,7 +189,7 @@ class Prepared(FakeKernel):
                 self.assertEqual({name: item[:2] for name, item in snapshot(got.path).items()}, want)
 
     def test_no_old_objects(self) -> None:
-        """A file that git writes is new to make; what was built goes when the tarball is unpacked, with its old times."""
+        """Files that git writes are new to make; unpacking the tarball, with its old mtimes, removes the objects."""
         path = self.prepare().path
         built = path.with_name("cells") / "x86_64-thp/vmlinux"
         write(built, "")
@@ -203,7 +203,7 @@ class Prepared(FakeKernel):
         self.assertFalse(built.exists())
 
     def test_a_patch_that_does_not_apply(self) -> None:
-        """Names patch, file and hunk, and where the rejects are; the old tree stays as it was."""
+        """The error names patch, file, hunk and rejects; the old tree is unchanged."""
         path = self.prepare().path
         before = snapshot(path)
         self.set_series(FIRST, FIRST.replace(" line 9\n", " line nine\n").replace("+line ten", "+line X"))
@@ -219,7 +219,7 @@ class Prepared(FakeKernel):
         self.prepare()
 
     def test_offset_yes_fuzz_no(self) -> None:
-        """Any 7.3.y moves lines about; changed context is another matter."""
+        """Hunks may be offset, as in any 7.3.y, but their context must match."""
         write(self.upstream / "virt/kvm/guest_memfd.c", "moved\nmoved\n" + NUMBERS, OLD)
         self.fill_cache()
         self.prepare()
@@ -229,38 +229,38 @@ class Prepared(FakeKernel):
             self.prepare()
 
     def test_a_patch_already_in(self) -> None:
-        """As with a KSRC that has the series."""
+        """The error says that a change is already in the tree, as with a KSRC that has the series."""
         self.set_series(FIRST, FIRST)
         with self.assertRaisesRegex(WrongUse, "0002-p.patch does not apply.*guest_memfd.c.*has this change already"):
             self.prepare()
 
     def test_a_patch_for_a_file_that_is_not_there(self) -> None:
-        """The file is named."""
+        """The error names the file."""
         self.set_series(FIRST.replace("guest_memfd.c", "absent.c"))
         with self.assertRaisesRegex(WrongUse, "0001-p.patch does not apply.*virt/kvm/absent.c: does not exist"):
             self.prepare()
 
     def test_a_patch_that_is_no_mail(self) -> None:
-        """Says so."""
+        """The error says so."""
         self.set_series(FIRST[FIRST.index("diff"):])
         with self.assertRaisesRegex(WrongUse, "0001-p.patch does not apply.*Patch format detection failed"):
             self.prepare()
 
     def test_series_names_a_missing_patch(self) -> None:
-        """Clear, before anything is unpacked or applied."""
+        """The error is reported before anything is unpacked or applied."""
         (self.root / "kernel/7.3/0002-p.patch").unlink()
         with self.assertRaisesRegex(WrongUse, "names 0002-p.patch, which is missing"):
             self.prepare()
 
     def extra(self, *patches: str) -> list[Path]:
-        """Patches to go on top of the series."""
+        """Write patches for the top of the series."""
         paths = [self.top / "mutants" / f"{n}.patch" for n, _ in enumerate(patches)]
         for path, text in zip(paths, patches):
             write(path, text)
         return paths
 
     def test_patched(self) -> None:
-        """Patches on top, of a file of the series, a suite and a file of the source, one new and one gone; then all is as before."""
+        """Patches change files of series, suites and source, add one and remove one; afterwards the tree is restored."""
         got = self.prepare()
         before = snapshot(got.path)
         start = time.time_ns()
@@ -290,7 +290,7 @@ class Prepared(FakeKernel):
         self.assertFalse((got.path / "lib").exists())
 
     def test_patched_and_then(self) -> None:
-        """An exception inside puts the tree right; so does the next run after a kill."""
+        """The tree is restored after an exception, and by the next run after a kill."""
         got = self.prepare()
         with self.assertRaises(KeyboardInterrupt), tree.patched(got, self.extra(ON_TOP)):
             raise KeyboardInterrupt
@@ -304,7 +304,7 @@ class Prepared(FakeKernel):
         self.assertEqual(self.text("virt/kvm/kvm_main.c"), "main\n")
 
     def test_check_applies(self) -> None:
-        """Each patch on its own; the one that does not apply is named, and nothing has changed."""
+        """Each patch is checked by itself; the error names the one that does not apply, and the tree is unchanged."""
         got = self.prepare()
         before = snapshot(got.path)
         tree.check_applies(got, self.extra(ON_TOP, ON_TOP))
@@ -313,7 +313,7 @@ class Prepared(FakeKernel):
         self.assertEqual(snapshot(got.path), before)
 
     def test_patched_does_not_apply(self) -> None:
-        """The patch is named, nothing has changed."""
+        """The error names the patch, and the tree is unchanged."""
         got = self.prepare()
         before = snapshot(got.path)
         with self.assertRaisesRegex(WrongUse, r"mutants/1.patch does not apply to 7.3.4 with the series: .*guest_memfd.c, hunk 1"):
@@ -322,7 +322,7 @@ class Prepared(FakeKernel):
         self.assertEqual(snapshot(got.path), before)
 
     def test_disk_full(self) -> None:
-        """One line, and no half of a tree."""
+        """The error is one line, and no partial tree remains."""
         write(self.top / "bin/git", "#!/bin/sh\necho 'fatal: write: No space left on device'\nexit 128\n").chmod(0o755)
         with mock.patch.dict(os.environ, {"PATH": f"{self.top}/bin:{os.environ['PATH']}"}):
             with self.assertRaisesRegex(MachineError, "disk full"):
@@ -330,14 +330,14 @@ class Prepared(FakeKernel):
         self.prepare()
 
     def test_git_fails(self) -> None:
-        """Says where, and what to do."""
+        """The error says where, and what to do."""
         path = self.prepare().path
         (path.parent / "git/tree.index").write_text("damaged")
         with self.assertRaisesRegex(MachineError, "git read-tree in .*linux-7.3.4 failed: (.|\n)*remove "):
             self.prepare()
 
     def test_tarball_of_another_version(self) -> None:
-        """What the note claims and what the Makefile says must agree."""
+        """The versions in the note and in the Makefile must agree."""
         write(self.upstream / "Makefile", MAKEFILE.replace("= 4", "= 5"), OLD)
         self.fill_cache()
         with self.assertRaisesRegex(MachineError, "holds Linux 7.3.5, not 7.3.4"):
@@ -345,7 +345,7 @@ class Prepared(FakeKernel):
 
 
 class Ksrc(FakeKernel):
-    """From a tree of the user's own."""
+    """From the user's own tree."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -353,7 +353,7 @@ class Ksrc(FakeKernel):
         self.upstream.rename(self.ksrc)
 
     def prepare(self) -> tree.PreparedTree:
-        """With KSRC; proves each time that not one byte or mtime in it changed."""
+        """Call prepare() with KSRC, and check that no byte or mtime in it changes."""
         before = snapshot(self.ksrc)
         try:
             return tree.prepare(self.root, self.out, self.ksrc, self.say)
@@ -361,18 +361,18 @@ class Ksrc(FakeKernel):
             self.assertEqual(snapshot(self.ksrc), before)
 
     def git(self, *args: str) -> None:
-        """In the user's tree."""
+        """Run git in the user's tree."""
         subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@x", "-C", str(self.ksrc), *args],
                        check=True, capture_output=True)
 
     def commit(self) -> None:
-        """The user's tree is a checkout."""
+        """Make the user's tree a git checkout."""
         self.git("init", "-q")
         self.git("add", "-f", "-A")
         self.git("commit", "-qm", "all")
 
     def test_git_checkout(self) -> None:
-        """Tracked files as they are, uncommitted changes included; nothing is written there, not even the index."""
+        """Tracked files are used with uncommitted changes; nothing is written there, not even the index."""
         self.commit()
         got = self.prepare()
         self.assertRegex(got.origin, rf"^KSRC {self.ksrc} at [0-9a-f]{{7,}}$")
@@ -380,7 +380,7 @@ class Ksrc(FakeKernel):
         write(self.ksrc / "untracked.c", "")
         write(self.ksrc / "virt/kvm/kvm_main.c", "changed\n")
         (self.ksrc / "scripts/link").unlink()
-        os.utime(self.ksrc / "Makefile")  # git's index is stale now: asking must not refresh it
+        os.utime(self.ksrc / "Makefile")  # makes git's index stale; our queries must not refresh it
         got = self.prepare()
         self.assertTrue(got.origin.endswith(" + uncommitted changes"), got.origin)
         self.assertEqual((got.path / "virt/kvm/kvm_main.c").read_text(), "changed\n")
@@ -389,7 +389,7 @@ class Ksrc(FakeKernel):
         self.assertIn("line ten\n", (got.path / "virt/kvm/guest_memfd.c").read_text())
 
     def test_a_staged_file_counts(self) -> None:
-        """git add is enough; and git rm --cached, for the opposite."""
+        """git add adds a file, git rm --cached removes it."""
         self.commit()
         write(self.ksrc / "virt/kvm/staged.c", "s\n")
         self.git("add", "-f", "virt/kvm/staged.c")
@@ -398,7 +398,7 @@ class Ksrc(FakeKernel):
         self.assertFalse((self.prepare().path / "virt/kvm/staged.c").exists())
 
     def test_switching_back_gives_fresh_mtimes(self) -> None:
-        """Also when the user's file comes back with its old mtime."""
+        """A change is seen, also if a file is restored with its old mtime."""
         self.commit()
         path = self.prepare().path / "virt/kvm/kvm_main.c"
         for text, mtime in (("niam\n", OLD + 5), ("main\n", OLD)):
@@ -409,7 +409,7 @@ class Ksrc(FakeKernel):
             self.assertGreater(path.stat().st_mtime, start - 1)
 
     def test_nothing_changed_touches_nothing(self) -> None:
-        """Warm builds stay warm with KSRC, too."""
+        """Incremental builds work with KSRC, too."""
         self.commit()
         path = self.prepare().path
         before = snapshot(path)
@@ -417,12 +417,12 @@ class Ksrc(FakeKernel):
         self.assertEqual(snapshot(path), before)
 
     def test_files_are_not_shared(self) -> None:
-        """No hard link between the user's files and ours."""
+        """The user's files and ours share no hard link."""
         path = self.prepare().path
         self.assertNotEqual((path / "Makefile").stat().st_ino, (self.ksrc / "Makefile").stat().st_ino)
 
     def test_plain_folder_without_build_products(self) -> None:
-        """kbuild refuses a source tree in which something was built."""
+        """Build products are left out: kbuild refuses a source tree that contains some."""
         for name in (".config", "vmlinux", "virt/kvm/kvm_main.o", "virt/kvm/.kvm_main.o.cmd", "include/generated/a.h",
                      "arch/x86/include/generated/b.h", "include/config/auto.conf"):
             write(self.ksrc / name, "")
@@ -434,7 +434,7 @@ class Ksrc(FakeKernel):
             self.assertFalse((path / name).exists(), name)
 
     def test_a_folder_becomes_a_file_and_back(self) -> None:
-        """Such changes do not confuse the copy."""
+        """Files that become folders or symlinks, and the reverse, are followed."""
         self.prepare()
         (self.ksrc / "mm/gone.c").unlink()
         (self.ksrc / "mm").rmdir()
@@ -446,31 +446,31 @@ class Ksrc(FakeKernel):
         self.assertEqual((self.prepare().path / "mm/gone.c").read_text(), "gone\n")
 
     def test_wrong_version(self) -> None:
-        """Says which was found and which there are."""
+        """The error has the version found, and those for which the series exists."""
         write(self.ksrc / "Makefile", MAKEFILE.replace("PATCHLEVEL = 3", "PATCHLEVEL = 2"))
         with self.assertRaisesRegex(WrongUse, "is Linux 7.2.4; the series exists for 7.3"):
             self.prepare()
 
     def test_another_7_3_will_do(self) -> None:
-        """Any 7.3.y, and a release candidate."""
+        """Any 7.3.y and release candidates are accepted."""
         write(self.ksrc / "Makefile", MAKEFILE.replace("= 4", "= 0").replace("EXTRAVERSION =", "EXTRAVERSION = -rc2"))
         self.assertEqual(self.prepare().version, "7.3.0-rc2")
 
     def test_no_kernel_tree(self) -> None:
-        """A folder, a file, nothing at all."""
+        """Another folder, a file or a missing path is refused."""
         write(self.top / "x/Makefile", "all:\n")
         for path in (self.top / "x", self.top / "x/Makefile", self.top / "absent"):
             with self.assertRaisesRegex(WrongUse, "is not a kernel tree|is not a folder"):
                 tree.prepare(self.root, self.out, path, self.say)
 
     def test_build_folder_inside_ksrc(self) -> None:
-        """It would be written to."""
+        """A build folder in KSRC is refused, because KSRC must not be written to."""
         with self.assertRaisesRegex(WrongUse, "never written to"):
             tree.prepare(self.root, self.ksrc / "build", self.ksrc, self.say)
         self.assertFalse((self.ksrc / "build").exists())
 
     def test_needs_no_download(self) -> None:
-        """KSRC asks no network and no cache."""
+        """KSRC needs neither network nor cache."""
         with mock.patch.object(source, "fetch", side_effect=AssertionError):
             self.prepare()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The verdict on a clean run that was spoiled in one place."""
+"""Test the verdict on a clean run that is spoiled in one place."""
 
 import io
 import re
@@ -15,7 +15,7 @@ from matrix.tests.consoles import BOOT, CLEAN, FULL, TESTS, expect, spoil, verdi
 from matrix.verdict.evidence import Evidence
 from matrix.verdict.judge import judge, matches
 
-# One line each that the kernel prints for a kind of trouble, as its source has it, and the label we give it.
+# Lines that the kernel prints when something is wrong, one for each kind, and our label for them.
 SPLATS = {
     "BUG: KASAN: slab-use-after-free in kvm_gmem_release+0x1c/0x40": "KASAN",
     "BUG: KASAN: invalid-access": "KASAN",
@@ -101,7 +101,7 @@ SPLATS = {
     "RIP: 0010:kvm_gmem_fault+0x1c/0x40": "trace",
 }  # fmt: skip
 
-# Where trouble can stand: a line of CLEAN in front of which it is put.
+# Places for a splat: the line of CLEAN before which it is inserted.
 PLACES = {
     "before the tests": "KTAP version 1\n1..3\n",
     "before the plan": "1..3\n    KTAP",
@@ -113,7 +113,7 @@ PLACES = {
     "as the last line": "[12:00:02] Elapsed",
 }
 
-# What no clean boot may be red for.
+# Lines of healthy boots, which must not be red.
 HARMLESS = (
     "Kernel command line: oops=panic panic_on_warn=0 nowatchdog softlockup_panic=1",
     "rcu: \tRCU CPU stall warnings timeout set to 21 (rcu_cpu_stall_timeout).",
@@ -134,7 +134,7 @@ HARMLESS = (
     "# a comment",
 )
 
-# name -> (text of CLEAN, what it becomes, code of a reason, what that reason says)
+# name -> (text of CLEAN, its replacement, code of a reason, part of its text)
 STREAMS = {
     "a test fails": ("    ok 1 one", "    not ok 1 one", "test", "alpha.one failed"),
     "a parameter fails": ("        ok 1 first row", "        not ok 1 first row", "test", "alpha.table/first row failed"),
@@ -265,7 +265,7 @@ WARNINGS = {
     "modpost description": "WARNING: modpost: missing MODULE_DESCRIPTION() in virt/kvm/tests/a_kunit.o",
     "Kconfig dependencies": "WARNING: unmet direct dependencies detected for KVM_GUEST_MEMFD",
 }  # fmt: skip
-# And with one that does not.
+# Build logs with warnings that do not concern us.
 FOREIGN = {
     "another file": "mm/guest_memfd.c:12:3: warning: unused variable 'x'",
     "a longer name": "lib/xvirt/kvm/guest_memfd.c:12:3: warning: unused variable",
@@ -284,16 +284,16 @@ FOREIGN = {
 
 
 class Clean(unittest.TestCase):
-    """What must come out green."""
+    """Evidence for which the verdict must be green."""
 
     def check_green(self, console: str | bytes = CLEAN, **change: Any) -> None:
-        """Green, with all tests seen."""
+        """Check that the verdict is green, with all tests."""
         found = verdict(console, **change)
         self.assertEqual([str(reason) for reason in found.reasons], [])
         self.assertTrue(found.green)
 
     def test_clean(self) -> None:
-        """The clean run; the skip that was used is reported."""
+        """The clean run is green, and its allowed skip is reported."""
         self.check_green()
         found = verdict()
         self.assertEqual(found.skipped, {"beta.may_skip": "no such hardware"})
@@ -301,20 +301,20 @@ class Clean(unittest.TestCase):
         self.assertTrue(found.structure)
 
     def test_leave_need_not_be_taken(self) -> None:
-        """A test that may skip and does not."""
+        """A test that may skip may also pass."""
         text = spoil("    ok 1 may_skip # SKIP no such hardware", "    ok 1 may_skip")
         text = text.replace("pass:1 fail:0 skip:1", "pass:2 fail:0 skip:0")
         self.check_green(text)
 
     def test_harmless(self) -> None:
-        """Lines of healthy boots, in every place."""
+        """Lines of healthy boots are accepted in every place."""
         for line in HARMLESS:
             for place, before in PLACES.items():
                 with self.subTest(line=line, place=place):
                     self.check_green(spoil(before, f"{line}\n{before}"))
 
     def test_dressed(self) -> None:
-        """printk's prefixes, CR/LF, escape sequences, control bytes, bad UTF-8."""
+        """printk's prefixes, CR/LF, escape sequences, control bytes and invalid UTF-8 are accepted."""
         lines = CLEAN.splitlines()
         forms = {
             "time": "\n".join(f"[    1.{at:06}] {line}" for at, line in enumerate(lines)),
@@ -333,7 +333,7 @@ class Clean(unittest.TestCase):
         self.check_green(b"\xff\xfe\x80 noise\n" + CLEAN.encode() + b"\xc3(\n")
 
     def test_chunks(self) -> None:
-        """Wherever the reader's chunks begin: CR/LF, escape sequences and long lines stay what they are."""
+        """CR/LF, escape sequences and long lines are read correctly across chunk boundaries."""
         text = "\x1bc\x1b[2J\x1b[0mSeaBIOS\r\n" + "".join(f"\x1b[1;37m{line}\r\n" for line in CLEAN.splitlines())
         line = text.count("\n") + 1
         for size in (1, 2, 3, 7, 64):
@@ -346,7 +346,7 @@ class Clean(unittest.TestCase):
                 self.assertFalse(verdict(CLEAN + "x" * at + " BUG: KASAN: y\n").green, at)
 
     def test_long_lines(self) -> None:
-        """A splat is found wherever a long line is cut, and a piece of one is no result."""
+        """A splat is found wherever a long line is split, and a piece of a line is not a result."""
         splat, size = b" BUG: KASAN: y", reader.LONG
         for cut in (size, reader.CHUNK - len(CLEAN)):
             for at in range(cut - len(splat), cut + 1):
@@ -358,7 +358,7 @@ class Clean(unittest.TestCase):
                 self.assertIn("missing", {r.code for r in verdict(head + b"x" * at + b"    ok 2 two\n" + tail).reasons}, at)
 
     def test_swallowed_letters(self) -> None:
-        """An escape sequence that was cut does not hide the first letter of a splat, an entire one does no harm."""
+        """A truncated escape sequence does not hide the first letter of a splat; a complete one is ignored."""
         for sequence in ("\x1b", "\x1b\x1b", "\x1b[", "\x1b[3", "\x1b[0;", "\x1b[0m\x1b[", "\x1b[0mtwo \x1b[1"):
             for line in SPLATS:
                 anchored = re.match(r"RIP: |BUG kmalloc|kunit: |Bail|ERROR:", line) and " " in sequence
@@ -368,41 +368,41 @@ class Clean(unittest.TestCase):
                     self.assertIn("splat", {reason.code for reason in verdict(f"{before}{sequence}{line}\n").reasons}, line)
 
     def test_expected_warning(self) -> None:
-        """A WARN that a test suppresses (lib/kunit/bug.c) prints nothing, the test may well mention it."""
+        """A WARN that a test suppresses (lib/kunit/bug.c) prints nothing; a test may mention it in its own message."""
         self.check_green(spoil("    ok 2 two", "    # two: WARNING: this one is expected\n    ok 2 two"))
 
     def test_foreign_warnings(self) -> None:
-        """Warnings of files that we do not touch."""
+        """Warnings in files that we do not touch are accepted."""
         for name, log in FOREIGN.items():
             with self.subTest(name):
                 self.check_green(build_log=log)
 
     def test_filter(self) -> None:
-        """With a filter only the tests that it selects have to run."""
+        """With a filter, only tests that it selects must run."""
         text = BOOT + "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one\nok 1 alpha\n"
         for glob in ("alpha.one", "alph?.o*", "*.one", "[a-b]lpha.[!t]*"):
             with self.subTest(glob):
                 self.check_green(text + "reboot: Restarting system\n", glob=glob)
 
     def test_matches(self) -> None:
-        """kunit_parse_glob_filter(): the first dot parts suite and case."""
+        """As in kunit_parse_glob_filter(), the first dot separates suite and case."""
         cases = {"a": True, "a*": True, "*": True, "b": False, "a.x": True, "a.y": False, "a.*": True, "?.x": True, "aa": False}
         for glob, expected in cases.items():
             self.assertEqual(matches(glob, "a.x/p 1"), expected, glob)
 
 
 class Spoiled(unittest.TestCase):
-    """What must come out red, and for the right reason."""
+    """Evidence for which the verdict must be red, and the expected reasons."""
 
     def check_red(self, code: str, text: str, console: str | bytes = CLEAN, **change: Any) -> None:
-        """Red with a reason of this code that contains text."""
+        """Check that the verdict is red, with a reason that has this code and text."""
         found = verdict(console, **change)
         self.assertFalse(found.green)
         same = [reason.text for reason in found.reasons if reason.code == code]
         self.assertTrue(any(text in line for line in same), f"want {code}: {text}, got {list(map(str, found.reasons))}")
 
     def test_splats(self) -> None:
-        """Each kind, in each place, with and without printk's prefix."""
+        """Each kind of splat is found in each place, with and without printk's prefix."""
         for line, label in SPLATS.items():
             for place, before in PLACES.items():
                 with self.subTest(line=line, place=place):
@@ -412,12 +412,12 @@ class Spoiled(unittest.TestCase):
                     self.check_red("splat", label, f"{prefix}{line}\n{CLEAN}")
 
     def test_splat_in_a_line(self) -> None:
-        """A report that another CPU's line runs into."""
+        """A splat is found in the middle of a line, as when CPUs print at once."""
         for line in ("    # two: hel[    1.234567] BUG: KASAN: x", "    ok 1 one[    1.234567] BUG: KASAN: x"):
             self.check_red("splat", "KASAN", spoil("    # two: a message", f"{line}\n    # two: a message"))
 
     def test_where(self) -> None:
-        """A reason says where in the run the trouble was."""
+        """A reason names the place of a splat in the run."""
         self.check_red("splat", "BUG in alpha.table, after first row (line 27): BUG: x",
                        spoil("        ok 2 second row", "BUG: x\n        ok 2 second row"))  # fmt: skip
         self.check_red("splat", "before the tests", "BUG: x\n" + CLEAN)
@@ -425,19 +425,19 @@ class Spoiled(unittest.TestCase):
         self.check_red("splat", "between suites, after alpha", spoil("ok 1 alpha\n", "ok 1 alpha\nBUG: x\n"))
 
     def test_streams(self) -> None:
-        """Each way in which a stream can be wrong."""
+        """Each kind of error in the KTAP stream is red."""
         for name, (old, new, code, text) in STREAMS.items():
             with self.subTest(name):
                 self.check_red(code, text, spoil(old, new))
 
     def test_fields(self) -> None:
-        """Each way in which the rest of the evidence can be wrong."""
+        """Each kind of error in the other evidence is red."""
         for name, (change, code, text) in FIELDS.items():
             with self.subTest(name):
                 self.check_red(code, text, CLEAN, **dict(change))
 
     def test_warnings(self) -> None:
-        """Each form of a warning that concerns us."""
+        """Each form of a warning that concerns us is red."""
         for name, log in WARNINGS.items():
             with self.subTest(name):
                 line = log.splitlines()[-1 if "note" not in log else 0]
@@ -453,7 +453,7 @@ class Spoiled(unittest.TestCase):
                 self.fail(f"green after {length} bytes: {data[:length][-60:]!r}")
 
     def test_a_line_less(self) -> None:
-        """Any line of the stream that is lost makes it red; only messages may go, and the plan that a case need not have."""
+        """Losing any line of the stream is red, except messages and the plan of a parameterised case."""
         lines = CLEAN.splitlines(keepends=True)
         first = lines.index("KTAP version 1\n")
         spare = ("        1..2", "    # module", "    # two", "kvm:", "reboot: machine", "[12:00:02]")
@@ -462,7 +462,7 @@ class Spoiled(unittest.TestCase):
             self.assertEqual(green, lines[at].startswith(spare), lines[at])
 
     def test_a_character_changed(self) -> None:
-        """Each character of the stream counts, but for those of the lines that may go (see above) and of a skip's reason."""
+        """Changing any character of the stream is red, except in these lines and in the reason of a skip."""
         lines = CLEAN.splitlines(keepends=True)
         spare = ("        1..2", "    # module", "    # two", "kvm:", "reboot: machine", "[12:00:02]")
         for at in range(lines.index("KTAP version 1\n"), len(lines)):
@@ -474,23 +474,23 @@ class Spoiled(unittest.TestCase):
                         self.fail(f"{line!r} is green as {changed!r}")
 
     def test_no_output(self) -> None:
-        """Nothing, or no KTAP: the last line tells what there was."""
+        """Without KTAP, a reason quotes the last line of the console."""
         self.check_red("ktap", "no KTAP output at all", b"")
         self.check_red("ktap", "the console ends with: could not load PC BIOS", "Linux\ncould not load PC BIOS\n\n")
 
     def test_never_booted(self) -> None:
-        """No console is not a green one."""
+        """A missing console is red."""
         self.assertEqual([reason.code for reason in judge(FULL).reasons], ["boot"])
 
     def test_all_skipped(self) -> None:
-        """Even where every test may skip."""
+        """A run in which no test passes is red, even if every test may skip."""
         text = (BOOT + "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: alpha\n    1..1\n    ok 1 one # SKIP no\n"
                 "ok 1 alpha # SKIP\nreboot: Restarting system\n")  # fmt: skip
         self.check_red("test", "no test passed", text, expected=expect({"alpha.one": "no"}))
         self.check_red("skip", "alpha.one", text, expected=expect({"alpha.one": None}))
 
     def test_a_suite_skips(self) -> None:
-        """A suite that never starts needs a rule of its own: that its cases may skip is not enough."""
+        """A suite that skips before its cases needs a rule for the suite; rules for its cases are not enough."""
         start, end = CLEAN.index("    KTAP version 1\n    # Subtest: beta"), CLEAN.index("ok 2 beta")
         text = CLEAN[:start] + CLEAN[end:].replace("ok 2 beta", "ok 2 beta # SKIP not today")
         none: list[tuple[str, str]] = []
@@ -500,7 +500,7 @@ class Spoiled(unittest.TestCase):
         self.assertEqual((found.reasons, found.skipped), ([], {"beta": "not today"}))
 
     def test_another_reason(self) -> None:
-        """A test may skip for the reasons in the list only."""
+        """A test may skip only for the reasons in the list."""
         for said in ("no such software", "", "hardware", "No such hardware"):
             text = spoil("# SKIP no such hardware", f"# SKIP {said}")
             self.check_red("skip", f"beta.may_skip skipped: {said or 'no reason given'}; allowed with: no such hardware", text)
@@ -508,7 +508,7 @@ class Spoiled(unittest.TestCase):
         self.assertEqual(verdict(expected=two).reasons, [])
 
     def test_a_case_without_parameters(self) -> None:
-        """A parameterised case that runs none of its parameters."""
+        """A parameterised case that runs none of its parameters is red, unless it may skip."""
         start, end = CLEAN.index("        ok 1 first row"), CLEAN.index("    ok 3 table")
         text = CLEAN[:start] + CLEAN[end:].replace("ok 3 table", "ok 3 table # SKIP")
         text = text.replace("        1..2\n    ok", "    ok").replace("pass:3 fail:0 skip:0", "pass:2 fail:0 skip:1")
@@ -521,11 +521,11 @@ class Spoiled(unittest.TestCase):
         self.check_red("unexpected", "alpha.table has no parameters", text.replace("table # SKIP no rows", "table"))
 
     def test_filter_that_runs_more(self) -> None:
-        """A filter that the kernel did not follow."""
+        """Tests that the filter does not select are red: the kernel has ignored the filter."""
         self.check_red("unexpected", "beta.may_skip is not in", glob="alpha")
 
     def test_checks_that_cannot_run(self) -> None:
-        """An error in any check is red and does not hide the others."""
+        """An exception in any check is red and does not affect the other checks."""
         for name in ("check_steps", "check_config", "check_warnings", "check_splats", "check_kernel", "check_stream", "check_tests",
                      "check_end", "Console"):  # fmt: skip
             with self.subTest(name), mock.patch.object(module, name, side_effect=ZeroDivisionError("oops")):
@@ -535,7 +535,7 @@ class Spoiled(unittest.TestCase):
         self.assertIn("check", [reason.code for reason in judge(Evidence({}, {}, Expected(), frozenset(), console=stream)).reasons])
 
     def test_many_reasons_are_cut(self) -> None:
-        """Hundreds of splats or failures stay readable, and say how many there are."""
+        """Hundreds of splats or failures are shortened, with their number."""
         found = verdict(CLEAN + "BUG: x\n" * 500)
         self.assertLess(len(found.reasons), 25)
         self.assertIn("splat: … 500 such lines in all", [str(reason) for reason in found.reasons])
@@ -543,17 +543,17 @@ class Spoiled(unittest.TestCase):
         self.assertIn("missing: … and 79 more like these", [str(reason) for reason in found.reasons])
 
     def test_endless_tests(self) -> None:
-        """A test that prints results for ever."""
+        """A test that prints results forever is red."""
         text = "KTAP version 1\n1..2000\n" + "".join(f"ok {at} t{at}\n" for at in range(1, 2001))
         with mock.patch.object(ktap, "MAX_LEAVES", 1000):
             self.check_red("ktap", "more than 1000 results", text)
             self.assertEqual(len(verdict(text).tests), 1000)
 
     def test_endless_console(self) -> None:
-        """What is read, and memory, stay bounded however long the console or one of its lines is."""
+        """The bytes read, and memory, are bounded, however long the console or a line is."""
 
         class Endless(io.RawIOBase):
-            """A console that never ends."""
+            """A console without end."""
 
             def __init__(self, text: bytes) -> None:
                 super().__init__()
@@ -561,7 +561,7 @@ class Spoiled(unittest.TestCase):
                 self.given = 0
 
             def read(self, size: int = -1) -> bytes:
-                """As much as asked for."""
+                """Return as many bytes as requested."""
                 self.given += size
                 return (self.text * (size // len(self.text) + 1))[:size]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""A warning is never lost, whatever ends a build: a compiler prints it once, but each run counts it until it is mended."""
+"""Test that a warning counts in each run until it is fixed, although the compiler prints it once, however a build ends."""
 
 import os
 import signal
@@ -23,15 +23,15 @@ HOURS = 3600 * 10**9
 
 
 def compiled(name: str, *deps: str, text: str = "", status: int = 0) -> dict[str, Any]:
-    """An object that the fake kunit.py builds."""
+    """Return an object for the fake kunit.py to build."""
     return {"name": name, "deps": deps, "text": text, "status": status}
 
 
 class Kept(Fake):
-    """Builds that end in every way, and what the next one compiles."""
+    """Builds that end in different ways, and what the next build compiles."""
 
     def build(self, *objects: dict[str, Any], **play: Any) -> tuple[set[str], list[str]]:
-        """One run: (codes of the reasons, objects that it compiled)."""
+        """Run once; return (codes of the reasons, compiled objects)."""
         self.play(build={"objects": objects, **play})
         log = self.out / "linux-7.3.4/tree/compiled"
         log.unlink(missing_ok=True)
@@ -40,17 +40,17 @@ class Kept(Fake):
 
     @property
     def folder(self) -> Path:
-        """The build directory."""
+        """Return the build directory."""
         return self.out / "linux-7.3.4/cells/one"
 
     def age(self) -> None:
-        """All that is built so far is an hour old."""
+        """Make all files of the build directory an hour older."""
         for path in self.folder.rglob("*"):
             then = path.stat().st_mtime_ns - HOURS
             os.utime(path, ns=(then, then))
 
     def test_warning(self) -> None:
-        """After a build with a warning of ours what depends on that file is compiled again, and nothing else."""
+        """After a build with a warning in a touched file, only objects that depend on that file are compiled again."""
         objects = compiled("a.o", OURS, text=WARNING), compiled("b.o", "mm/b.c")
         self.assertEqual(self.build(*objects), ({"warning"}, ["a.o", "b.o"]))
         self.assertEqual(self.build(*objects), ({"warning"}, ["a.o"]))
@@ -68,7 +68,7 @@ class Kept(Fake):
             self.assertEqual(self.build(*objects), ({"warning"}, ["one.o", "two.o"]))
 
     def test_failed(self) -> None:
-        """A compile that fails costs nothing else, but a warning of another file in the same build is counted until it is mended."""
+        """After a failed compile only that object is rebuilt; a warning of another file in that build counts until it is fixed."""
         good, bad, mended = compiled("good.o", OURS), compiled("suite.o", status=1, text=ERROR), compiled("suite.o")
         self.assertEqual(self.build(good, bad), ({"build"}, ["good.o", "suite.o"]))
         self.assertEqual(self.build(good, mended), (set(), ["suite.o"]))
@@ -79,14 +79,14 @@ class Kept(Fake):
         self.assertEqual(self.build(warns, mended), ({"warning"}, ["good.o", "suite.o"]))
 
     def test_failed_twice(self) -> None:
-        """The second failure stops before the object with the warning; the third run compiles it."""
+        """A second failure may stop before the object with the warning; the third run compiles it."""
         warns, bad = compiled("a.o", OURS, text=WARNING), compiled("suite.o", status=1, text=ERROR)
         self.assertEqual(self.build(warns, bad)[0], {"build", "warning"})
         self.assertEqual(self.build(bad, warns), ({"build"}, ["suite.o"]))
         self.assertEqual(self.build(compiled("suite.o"), warns), ({"warning"}, ["suite.o", "a.o"]))
 
     def test_lost(self) -> None:
-        """A build whose output is lost: all that is new and includes a touched file is compiled again."""
+        """After a build whose output is lost, all new objects that include a touched file are compiled again."""
         warns, old, other = compiled("a.o", OURS, text=WARNING), compiled("old.o", OURS), compiled("b.o", "mm/b.c")
         for lost in ("killed", "traceback"):
             with self.subTest(lost):
@@ -98,7 +98,7 @@ class Kept(Fake):
                 self.assertEqual(self.build(old, warns, other), ({"warning"}, ["a.o"]))
 
     def test_stopped(self) -> None:
-        """The same after Ctrl-C and after the time limit."""
+        """The same holds after Ctrl-C and after the time limit."""
         warns = compiled("a.o", OURS, text=WARNING)
         self.play(build={"objects": [warns], "lost": "hangs"})
         child = self.start("one")
@@ -114,7 +114,7 @@ class Kept(Fake):
         self.assertEqual(self.build(warns), ({"warning"}, ["a.o"]))
 
     def test_linker(self) -> None:
-        """What the linker or modpost warns about is linked again, whenever it was linked; what Kconfig warns about is asked again."""
+        """After warnings of the linker or modpost the kernel is linked again, after warnings of Kconfig it is configured again."""
         modpost = "WARNING: modpost: vmlinux: section mismatch in reference\n"
         kernel = compiled("vmlinux.o", "vmlinux.o", text=modpost)
         self.build(compiled("vmlinux.o", "vmlinux.o"))
@@ -132,7 +132,7 @@ class Named(unittest.TestCase):
     """warned()."""
 
     def test_all_names(self) -> None:
-        """Every touched file that a warning names counts, for the chain of includes may be that of another compiler."""
+        """Every touched file that a warning names counts, because the chain of includes may differ between compilers."""
         touched = frozenset({"virt/kvm/a.h", "virt/kvm/b.c", "mm/c.h", "mm/d.c"})
         log = "In file included from ../virt/kvm/b.c:1:\n../virt/kvm/a.h:3:1: warning: x\n../mm/c.h:1:1: note: in macro\n"
         found, names = warned(Evidence({}, None, Expected(), touched, build_log=log))
@@ -149,19 +149,19 @@ class Notes(Fake):
         build.begin(self.folder, TOUCHED)
 
     def object(self, name: str, cmd: str = f"deps_x := \\\n  /x/{OURS} \\\n\n$(deps_x):\n", hours: int = 0) -> None:
-        """An object, and how kbuild built it, so many hours ago."""
+        """Create an object and its .cmd file, with this age in hours."""
         for path, text in ((self.folder / name, ""), (self.folder / f".{name}.cmd", cmd)):
             path.write_text(text)
             then = path.stat().st_mtime_ns - hours * HOURS
             os.utime(path, ns=(then, then))
 
     def begin(self) -> list[str]:
-        """What is left when the next build begins."""
+        """Return the files that remain when the next build begins."""
         build.begin(self.folder, TOUCHED)
         return sorted(path.name for path in self.folder.glob("[a-z]*"))
 
     def test_ended(self) -> None:
-        """A build that ended without a warning takes nothing with it; one of which there is no note takes all of ours."""
+        """After a build without warnings nothing is removed; after one without a note, all objects of touched files."""
         self.object("a.o")
         self.object("other.o", "deps_x := \\\n  /x/mm/b.c \\\n\n$(deps_x):\n", hours=9)
         build.judged(self.folder, set())
@@ -171,7 +171,7 @@ class Notes(Fake):
         self.assertEqual(self.begin(), ["other.o"])
 
     def test_interrupted(self) -> None:
-        """A begin() that is interrupted in its removing is made up for by the next."""
+        """If begin() is interrupted, the next begin() removes the rest."""
         os.utime(self.folder / build.WARNED, ns=(HOURS, HOURS))
         for name in ("a.o", "b.o", "c.o"):
             self.object(name, hours=1)
@@ -189,7 +189,7 @@ class Notes(Fake):
         self.assertEqual(self.begin(), [])
 
     def test_half_written(self) -> None:
-        """After a kill: a list of dependencies that is cut or older than its object, and what was linked of several objects."""
+        """After a kill, objects with a truncated or outdated list of dependencies are removed, and so are linked objects."""
         self.object("cut.o", "savedcmd_x := cc\n\ndeps_x := \\\n  /x/mm/b.c \\\n")
         self.object("linked.o", "savedcmd_x := ld\n")
         self.object("stale.o", "deps_x := \\\n  /x/mm/b.c \\\n\n$(deps_x):\n", hours=9)
@@ -199,7 +199,7 @@ class Notes(Fake):
         self.assertEqual(self.begin(), ["asked.h", "old.o"])
 
     def test_clock(self) -> None:
-        """Coarse times, and a clock that was set back, hide nothing."""
+        """Coarse timestamps and a clock that is set back hide no warning."""
         self.object("a.o", hours=1)
         note = self.folder / build.WARNED
         then = (self.folder / ".a.o.cmd").stat().st_mtime_ns
@@ -210,7 +210,7 @@ class Notes(Fake):
         self.assertEqual(self.begin(), [])
 
     def test_start_is_kept(self) -> None:
-        """The note of a build that was judged has the time of its start."""
+        """The note of a judged build has the time of its start."""
         note = self.folder / build.WARNED
         os.utime(note, ns=(HOURS, HOURS))
         build.judged(self.folder, {OURS})
