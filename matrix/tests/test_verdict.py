@@ -151,8 +151,8 @@ STREAMS = {
     "a failed expectation after the last case": (
         "ok 1 alpha", "    # two: EXPECTATION FAILED at a.c:7\nok 1 alpha", "ktap", "alpha is 'ok' although it printed"),
     "not ok with SKIP": ("    ok 1 may_skip", "    not ok 1 may_skip", "test", "beta.may_skip failed"),
-    "a skip without leave": ("    ok 1 one", "    ok 1 one # SKIP why not", "skip", "alpha.one skipped: why not"),
-    "a parameter skips without leave": (
+    "a skip that no rule allows": ("    ok 1 one", "    ok 1 one # SKIP why not", "skip", "alpha.one skipped: why not"),
+    "a parameter skips, which no rule allows": (
         "        ok 1 first row", "        ok 1 first row # SKIP", "skip", "first row skipped: no reason given"),
     "an unknown test": ("    ok 2 two", "    ok 2 zwei", "unexpected", "alpha.zwei is not in the list"),
     "a test did not run": ("    ok 2 two", "    ok 2 zwei", "missing", "alpha.two did not run"),
