@@ -78,7 +78,8 @@ class Listing(unittest.TestCase):
         """Errors name file and line."""
         for line, text in (("a.one", "list.txt:18: a.one is a duplicate"), ("a.*", "list.txt:18: a.* is a duplicate"),
                            ("    skip x-4k", "list.txt:18: expected 'skip"), ("    skip x-4k:", "list.txt:18: expected 'skip"),
-                           ("    skip : why", "list.txt:18: expected"), ("    absent", "list.txt:18: expected"), ("    a.two", "list.txt:18: expected"),
+                           ("    skip : why", "list.txt:18: expected"), ("    absent", "list.txt:18: expected"),
+                           ("    a.two", "list.txt:18: expected"),
                            ("# head\n    skip x-4k: why", "list.txt:19: expected 'skip CELL…: words'")):  # fmt: skip
             with self.subTest(line), self.assertRaises(WrongUse) as caught:
                 expected.Listing(f"{TEXT}{line}\n", Path("list.txt"))

@@ -135,7 +135,7 @@ class Setup(Tools):
         self.program("python3", "[ $1 = -V ] && echo Python 3.9.2 || exit 1")
         done = self.run_tool("tools/setup")
         self.assertEqual(done.returncode, 3)
-        self.assertIn("python3 is Python 3.9.2; 3.11 or later", done.stdout)
+        self.assertIn("python3 is Python 3.9.2; the first python3 in PATH must be 3.11 or later", done.stdout)
 
     def test_our_own_list(self) -> None:
         """Four columns per line; this machine, on which the tests run, has it all."""
