@@ -12,6 +12,7 @@ import sys
 import textwrap
 import unittest
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -197,9 +198,12 @@ class Fresh(Tools):
 
     def setUp(self) -> None:
         super().setUp()
+        self.enterContext(mock.patch.dict(os.environ))
+        for name in [name for name in os.environ if name.startswith("npm_config_")]:  # tools/fresh sets them for its commands
+            del os.environ[name]
         self.program("debootstrap", f'echo "$*" >{self.top}/asked\nmkdir -p "$4/etc/apt/apt.conf.d" "$4/etc/ssl/certs" "$4/srv"\n'
                      f'echo $$ >{self.top}/pid; echo "I: at work"; eval "${{DEBOOTSTRAP-}}"')
-        self.program("chroot", 'exec bash -c \'root=$1; shift; exec "${@//\\/srv\\/clone/$root/srv/clone}"\' chroot "$@"')
+        self.program("chroot", 'exec bash -c \'root=$1; shift; exec "${@//\\/srv\\//$root/srv/}"\' chroot "$@"')
         self.program("mount", f'echo "$*" >>{self.top}/mounted')
         self.program("apt-get", "echo http://mirror/debian/")
         self.program("apt-config", """echo 'Acquire::http::Proxy "http://proxy:1";'; echo 'Acquire::Languages "none";'""")
