@@ -198,9 +198,6 @@ class Fresh(Tools):
 
     def setUp(self) -> None:
         super().setUp()
-        self.enterContext(mock.patch.dict(os.environ))
-        for name in [name for name in os.environ if name.startswith("npm_config_")]:  # tools/fresh sets them for its commands
-            del os.environ[name]
         self.program("debootstrap", f'echo "$*" >{self.top}/asked\nmkdir -p "$4/etc/apt/apt.conf.d" "$4/etc/ssl/certs" "$4/srv"\n'
                      f'echo $$ >{self.top}/pid; echo "I: at work"; eval "${{DEBOOTSTRAP-}}"')
         self.program("chroot", 'exec bash -c \'root=$1; shift; exec "${@//\\/srv\\//$root/srv/}"\' chroot "$@"')
@@ -217,6 +214,9 @@ class Fresh(Tools):
         for argv in (["init", "-q"], ["add", "-A"], ["-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qm", "x"]):
             subprocess.run(["git", "-C", str(self.root), *argv], check=True)
         self.made = self.out / "fresh/debian-13"
+        self.enterContext(mock.patch.dict(os.environ))
+        for name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("npm_config_")]:
+            del os.environ[name]
 
     def fresh(self, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Run it."""
@@ -249,15 +249,12 @@ class Fresh(Tools):
     def test_ctrl_c(self) -> None:
         """Ends debootstrap and all of its children; what it left is not taken for a system."""
         mark = f"999.{os.getpid()}"
-        child = subprocess.Popen(["tools/fresh",  # pylint: disable=consider-using-with
-                                   "--out", str(self.out)], cwd=self.root, stdout=subprocess.PIPE, text=True,
-                                 env={**os.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", "DEBOOTSTRAP": f"sleep {mark}"})
-        assert child.stdout
-        while "at work" not in child.stdout.readline():
-            pass
-        child.send_signal(signal.SIGINT)
-        self.assertEqual(child.wait(20), 130)
-        child.stdout.close()
+        env = {**os.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", "DEBOOTSTRAP": f"sleep {mark}"}
+        with subprocess.Popen(["tools/fresh", "--out", str(self.out)], cwd=self.root, stdout=subprocess.PIPE, text=True, env=env) as child:
+            while child.stdout and "at work" not in child.stdout.readline():
+                pass
+            child.send_signal(signal.SIGINT)
+            self.assertEqual(child.wait(20), 130)
         for process in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 self.assertNotIn(mark.encode(), process.read_bytes())
