@@ -33,6 +33,8 @@ class Tools(FakeKernel):
 
     def setUp(self) -> None:
         super().setUp()
+        self.enterContext(mock.patch.dict(os.environ))
+        os.environ.pop("SETUP", None)  # make test SETUP=no exports it
         for name in ("tools", "matrix", "ci", ".ci"):
             shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pycache__", "tests"))
         shutil.copytree(ROOT / "matrix/tests", self.root / "matrix/tests", ignore=shutil.ignore_patterns("__pycache__"))
