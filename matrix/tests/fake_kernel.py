@@ -72,8 +72,8 @@ class FakeKernel(unittest.TestCase):
         (self.upstream / "scripts/run.sh").chmod(0o755)
         (self.upstream / "scripts/link").symlink_to("run.sh")
         os.utime(self.upstream / "scripts/run.sh", (OLD, OLD))
-        write(self.root / "kernel/7.3/source.toml", 'version = "7.3.4"\nurl = "http://127.0.0.1:9/linux-7.3.4.tar.xz"\n'
-              'sha256 = ""\n[debian]\npackage = "linux-source-7.3"\nsuite = "trixie-backports"\nkeyring = "/nowhere"\n')
+        write(self.root / "kernel/7.3/source.toml", 'version = "7.3.4"\n[debian]\npackage = "linux-source-7.3"\n'
+              'suite = "trixie-backports"\nkeyring = "/nowhere"\n')
         write(self.root / "project.toml", 'suites = "virt/kvm/tests"\n[build]\nx86_64 = []\narm64 = []\n')
         write(self.root / "kunit/Makefile", "obj-y += gmem_kunit.o\n")
         write(self.root / "kunit/gmem_kunit.c", "test\n")

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Fetch the kernel source from the download cache, Debian's archive, or kernel.org.
-
-Only verified tarballs are unpacked. apt checks the signature of Debian's archive; kernel.org's tarball must match the
-sha256 of source.toml, and is not downloaded without one.
+"""Fetch the kernel source from the download cache or from Debian's archive, whose signature apt checks.
 
 The cache is $GMEM_CACHE, else ${XDG_CACHE_HOME:-~/.cache}/gmem-hugepages. It holds one tarball per pin, and
 NAME.json beside it, written last: a tarball without it is ignored.
@@ -14,15 +11,12 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import http.client
 import json
 import os
 import re
 import shutil
 import tempfile
 import tomllib
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,21 +26,17 @@ from matrix.common.errors import DISK_FULL, MachineError, WrongUse
 
 Say = Callable[[str], None]
 
-READ_SECONDS = 60.0  # without receiving a byte
 APT_SECONDS = 900.0
 UNPACK_SECONDS = 900.0
-KERNEL_ORG = "kernel.org linux-"  # how the origin of its tarballs starts
 TEMPLATE = Path("/usr/share/python-apt/templates/Debian.info")  # names Debian's archive on systems that are not Debian
 
 
 @dataclass(frozen=True)
 class Pin:
-    """kernel/<base>/source.toml: the version that the series is written against, and its sources."""
+    """kernel/<base>/source.toml: the version that the series is written against, and its source."""
 
     base: str      # "7.3", the name of the folder
     version: str   # "7.3.4"
-    url: str       # kernel.org's .tar.xz
-    sha256: str    # of that file; "" when unknown
     package: str   # Debian's source package
     suite: str
     keyring: Path
@@ -59,17 +49,13 @@ class Archive:
     file: str      # name inside the cache
     sha256: str
     version: str   # its actual version
-    origin: str    # "kernel.org linux-7.3.4", "Debian linux-source-7.3 7.3.4-1~bpo13+1"
+    origin: str    # "Debian linux-source-7.3 7.3.4-1~bpo13+1"
     pin: str       # the pinned version for which it was fetched
 
     @property
     def path(self) -> Path:
         """The path of the tarball."""
         return cache_dir() / self.file
-
-
-class Unreachable(Exception):
-    """This source cannot deliver the kernel; try the next."""
 
 
 def bases(root: Path) -> list[str]:
@@ -88,8 +74,7 @@ def load_pin(root: Path, base: str | None = None) -> Pin:
     try:
         data = tomllib.loads(path.read_text())
         debian = data["debian"]
-        return Pin(base, data["version"], data["url"], data["sha256"].lower(),
-                   debian["package"], debian["suite"], Path(debian["keyring"]))
+        return Pin(base, data["version"], debian["package"], debian["suite"], Path(debian["keyring"]))
     except FileNotFoundError:
         raise WrongUse(f"there is no series for Linux {base}; there is one for {', '.join(known)}") from None
     except (tomllib.TOMLDecodeError, KeyError) as error:
@@ -107,30 +92,20 @@ def cache_dir() -> Path:
 def fetch(pin: Pin, say: Say) -> Archive:
     """Return the verified tarball for the pin; download it unless it is cached.
 
-    Raise MachineError when no source can deliver it, or when a download is truncated or wrong (it is then removed).
+    Raise MachineError when apt cannot deliver it.
     """
     cache = cache_dir()
     try:
         with _locked(cache, say):
-            cached = _cached(pin, say)
-            if cached:
-                return cached
-            why = []
-            for source in (_from_apt, _from_kernel_org):
-                try:
-                    archive = source(pin, cache, say)
-                except Unreachable as reason:
-                    say(f"source: {reason}")
-                    why.append(str(reason))
-                    continue
+            archive = _cached(pin, say)
+            if not archive:
+                archive = _download(pin, cache, say)
                 _record(archive)
-                return archive
+            return archive
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise MachineError(DISK_FULL) from error
         raise MachineError(f"cannot store the kernel source in {cache}: {error.strerror or error}") from error
-    raise MachineError(f"no source for Linux {pin.version}: {'; '.join(why)}. "
-                       "Check the network and try again, or use your own tree: KSRC=dir")
 
 
 def unpack(archive: Archive, dest: Path, say: Say) -> None:
@@ -168,10 +143,9 @@ def _cached(pin: Pin, say: Say) -> Archive | None:
             continue
         if archive.pin != pin.version:
             continue
-        want = pin.sha256 if archive.origin.startswith(KERNEL_ORG) else archive.sha256
-        if archive.path.is_file() and _sha256(archive.path) == archive.sha256 == want:
+        if archive.path.is_file() and _sha256(archive.path) == archive.sha256:
             return archive
-        say(f"source: {archive.path} is not what was downloaded, or was not verified; fetching it again")
+        say(f"source: {archive.path} is not what was downloaded; fetching it again")
         note.unlink()
         archive.path.unlink(missing_ok=True)
     return None
@@ -184,53 +158,21 @@ def _record(archive: Archive) -> None:
     part.rename(note)
 
 
-def _from_kernel_org(pin: Pin, cache: Path, say: Say) -> Archive:
-    name = pin.url.rsplit("/", 1)[-1]
-    if not pin.sha256:
-        raise Unreachable(f"kernel.org: kernel/{pin.base}/source.toml has no sha256 to verify {name} with")
-    say(f"source: downloading {pin.url}")
-    part = cache / f"{name}.part"
-    try:
-        size = _download(pin.url, part)
-        got = _sha256(part)
-        if got != pin.sha256:
-            raise MachineError(f"{pin.url} is not what source.toml pins: {size} bytes with sha256 {got}, expected {pin.sha256}; "
-                               "removed it. Run again; if it fails again, check source.toml")
-        part.rename(cache / name)
-    finally:
-        part.unlink(missing_ok=True)
-    return Archive(name, pin.sha256, pin.version, KERNEL_ORG + pin.version, pin.version)
-
-
-def _download(url: str, part: Path) -> int:
-    """Download url to part and return its size in bytes. Raise MachineError when the connection ends early."""
-    try:
-        with urllib.request.urlopen(url, timeout=READ_SECONDS) as answer, part.open("wb") as out:
-            shutil.copyfileobj(answer, out, 1 << 20)
-            size, want = out.tell(), answer.headers.get("Content-Length")
-    except urllib.error.URLError as error:
-        raise Unreachable(f"kernel.org cannot be reached ({error.reason})") from error
-    except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise MachineError(f"the download of {url} was interrupted ({error}); removed it. Run again") from error
-    if want is not None and size != int(want):
-        raise MachineError(f"the download of {url} is truncated: {size} of {want} bytes; removed it. Run again")
-    return size
-
-
-def _from_apt(pin: Pin, cache: Path, say: Say) -> Archive:
+def _download(pin: Pin, cache: Path, say: Say) -> Archive:
     """Fetch the Debian package with apt, which verifies it against the archive's signature.
 
-    Use separate lists, sources and caches, to leave the machine's own apt state alone.
+    Use separate lists, sources and caches, to leave the machine's own apt state alone. Raise MachineError when apt is
+    missing or fails.
     """
     for tool in ("apt-get", "dpkg-deb"):
         if not shutil.which(tool):
-            raise Unreachable(f"apt: {tool} is not installed")
+            raise _unavailable(pin, f"{tool} is not installed")
     if not pin.keyring.is_file():
-        raise Unreachable(f"apt: {pin.keyring} is missing (package debian-archive-keyring)")
+        raise _unavailable(pin, f"{pin.keyring} is missing (package debian-archive-keyring)")
     hosts = debian_archives()
     if not hosts:
-        raise Unreachable("apt: this machine has no Debian archive in its apt sources, "
-                          f"and no {TEMPLATE} (package python-apt-common)")
+        raise _unavailable(pin, "this machine has no Debian archive in its apt sources, "
+                           f"and no {TEMPLATE} (package python-apt-common)")
     say(f"source: asking apt for {pin.package} in {pin.suite}")
     with tempfile.TemporaryDirectory(prefix="apt-", dir=cache) as folder:
         work = Path(folder)
@@ -245,10 +187,10 @@ def _from_apt(pin: Pin, cache: Path, say: Say) -> Archive:
         for step in (["update"], ["download", pin.package]):
             done = proc.run([*apt, *step], cwd=work, limit=APT_SECONDS)
             if done.returncode or done.timed_out:
-                raise Unreachable(f"apt-get {step[0]} failed: {_last_line(done)}")
+                raise _unavailable(pin, f"apt-get {step[0]} failed: {_last_line(done)}")
         debs = list(work.glob("*.deb"))
         if len(debs) != 1:
-            raise Unreachable(f"apt-get download left {len(debs)} packages, not one")
+            raise _unavailable(pin, f"apt-get download left {len(debs)} packages, not one")
         full = proc.run(["dpkg-deb", "-f", str(debs[0]), "Version"], limit=60).output.strip()
         version = re.match(r"(?:\d+:)?([\d.]+)", full)
         done = proc.run(["dpkg-deb", "-x", str(debs[0]), str(work / "x")], limit=UNPACK_SECONDS)
@@ -259,6 +201,11 @@ def _from_apt(pin: Pin, cache: Path, say: Say) -> Archive:
         digest = _sha256(tarball)
         tarball.rename(cache / name)
     return Archive(name, digest, version[1], f"Debian {pin.package} {full}", pin.version)
+
+
+def _unavailable(pin: Pin, why: str) -> MachineError:
+    return MachineError(f"cannot fetch Linux {pin.version} from Debian's archive: {why}. "
+                        "Check the network and try again, or use your own tree: KSRC=dir")
 
 
 def debian_archives() -> list[str]:
