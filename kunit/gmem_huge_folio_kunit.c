@@ -10,9 +10,11 @@
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
 
+#include <linux/delay.h>
 #include <linux/kvm_host.h>
 #include <linux/memcontrol.h>
 #include <linux/pagemap.h>
+#include <linux/rwsem.h>
 
 #include "gmem_kunit_helpers.h"
 
@@ -418,27 +420,54 @@ static void again_after_hole(struct kunit *test)
 	gmem_kunit_put_folio(folio);
 }
 
+/* How long waits_for_hole() watches its thread. */
+#define WATCH_MS	5000
+#define POLL_MS		1
+
+static int lookup_thread(void *data)
+{
+	struct gmem_kunit_file *f = data;
+	struct folio *folio = kvm_gmem_get_folio(f->inode, 3);
+
+	if (!IS_ERR(folio))
+		gmem_kunit_put_folio(folio);
+	return 0;
+}
+
 /*
- * I11: while somebody holds the invalidate lock for write, to punch a hole or to
- * populate, a lookup neither waits nor adds a hugepage.
+ * I7, I11: while somebody punches a hole, a lookup waits, without a reference to what
+ * is there.  Afterwards it gets a hugepage.
  */
-static void no_hugepage_while_invalidating(struct kunit *test)
+static void waits_for_hole(struct kunit *test)
 {
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
-	struct folio *folio;
+	struct rw_semaphore *lock = &f->inode->i_mapping->invalidate_lock;
+	struct task_struct *task = gmem_kunit_thread(test, lookup_thread, f);
+	unsigned int waited;
 
 	filemap_invalidate_lock(f->inode->i_mapping);
-	folio = kvm_gmem_get_folio(f->inode, 3);
+	wake_up_process(task);
+	for (waited = 0; waited < WATCH_MS && !rwsem_is_contended(lock); waited += POLL_MS)
+		msleep(POLL_MS);
+	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 	filemap_invalidate_unlock(f->inode->i_mapping);
 
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
-	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 1);
-	gmem_kunit_put_folio(folio);
+	gmem_kunit_stop_thread(test, task);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 
-	/* The lookup does not hold the lock either. */
-	KUNIT_EXPECT_TRUE(test, filemap_invalidate_trylock_shared(f->inode->i_mapping));
-	filemap_invalidate_unlock_shared(f->inode->i_mapping);
+	/* The same goes for memory that is present: a reference would prevent a split. */
+	task = gmem_kunit_thread(test, lookup_thread, f);
+	filemap_invalidate_lock(f->inode->i_mapping);
+	wake_up_process(task);
+	for (waited = 0; waited < WATCH_MS && !rwsem_is_contended(lock); waited += POLL_MS)
+		msleep(POLL_MS);
+	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 3), 0);
+	filemap_invalidate_unlock(f->inode->i_mapping);
+
+	gmem_kunit_stop_thread(test, task);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 }
 
 /*
@@ -481,7 +510,7 @@ static void with_thp(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 	gmem_kunit_put_folio(folio);
 #else
-	kunit_skip(test, "split_folio_to_list() is exported to KVM only");
+	kunit_skip(test, "split_folio_to_list() is not exported");
 #endif
 }
 
@@ -500,7 +529,7 @@ static struct kunit_case gmem_huge_folio_cases[] = {
 	KUNIT_CASE(above_4gib),
 	KUNIT_CASE(fallocate_uses_hugepages),
 	KUNIT_CASE(again_after_hole),
-	KUNIT_CASE(no_hugepage_while_invalidating),
+	KUNIT_CASE(waits_for_hole),
 	KUNIT_CASE(without_thp),
 	KUNIT_CASE(with_thp),
 	{}

@@ -10,9 +10,9 @@
  *	reads zeros.
  * I2	No byte outside the range of a call changes or disappears.
  * I3	A call that fails changes nothing.
- * I4	PUNCH_HOLE frees the memory of the hole before it returns if the hugepages
- *	can be split.  Otherwise it zeroes the memory in place; a later hole that
- *	covers the whole hugepage, or closing the file, frees the memory.
+ * I4	PUNCH_HOLE frees the memory of the hole before it returns, unless somebody
+ *	has pinned the hugepage.  Then the next hole after the pin is gone frees
+ *	it, or the hole that punches the last page of the hugepage.
  * I5	KVM zeroes a page before the guest or the host can access it, and does
  *	not zero it again afterwards.
  * I6	The order that KVM reports is 0 or PMD_ORDER.  It is PMD_ORDER only if

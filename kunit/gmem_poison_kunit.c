@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * KUnit tests for memory errors in hugepages: KVM reports the bad page to whoever
- * accesses it, never touches the page, and loses no other page (invariants I2, I5
- * and I6).
+ * accesses it, never touches the page, loses no other page, and whatever happens to
+ * the hugepage, nobody gets the bad page again (invariants I1 to I3, I5, I6 and I11).
  *
- * Most tests mark a page as memory_failure() does.  The mark is removed at the end of
- * the case, so that the kernel can use the memory again.  One test calls
- * memory_failure() itself.
+ * Some tests only mark a page as memory_failure() does, others call memory_failure().
+ * At the end of the case the page is good again, so that the kernel can use it.
  */
 #include <kunit/resource.h>
 #include <kunit/test.h>
+#include <linux/delay.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
+#include <linux/mman.h>
 #include <linux/pagemap.h>
+#include <linux/rwsem.h>
 #include <linux/uaccess.h>
 
 #include "gmem_kunit_helpers.h"
@@ -131,115 +133,343 @@ static void unused_memory(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(bad, 1, GMEM_POISON), 0);
 }
 
-/* I1, I2: a hole in a pinned hugepage is zeroed in place except for the bad page. */
-static void hole_in_place(struct kunit *test)
+/* Check that a host access to the bad page fails, and that the host can read all others. */
+static void check_host(struct kunit *test, unsigned long addr, pgoff_t bad)
 {
-	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
-	const pgoff_t start = 3, bad = 5, end = 13;
-	struct gmem_kunit_fault fault;
-	struct folio *pinned;
-	kvm_pfn_t head;
-
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
-	head = fault.pfn;
-	gmem_kunit_fill(head, N, GMEM_DATA);
-	KUNIT_ASSERT_EQ(test, mark_bad(test, f, bad), head + bad);
-
-	pinned = gmem_kunit_pin(test, f, 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, start, end - start), 0);
-	folio_put(pinned);
-
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(head + start, bad - start, 0), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(head + bad, 1, GMEM_DATA), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(head + bad + 1, end - bad - 1, 0), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(head + end, N - end, GMEM_DATA), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + bad, &fault), -EHWPOISON);
-}
-
-/* A host fault on the bad page fails; the host can read all other pages. */
-static void host_mapping(struct kunit *test)
-{
-	const struct bad_page *c = test->param_value;
-	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
-	struct gmem_kunit_fault fault;
-	unsigned long addr, lost = 0;
+	unsigned long lost = 0;
 	pgoff_t index;
 	u8 byte;
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
-	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
-	mark_bad(test, f, c->index);
-
-	addr = gmem_kunit_map(test, f, 0);
 	for (index = 0; index < N; index++) {
 		const void __user *p = (void __user *)(addr + (index << PAGE_SHIFT));
 
-		if (index == c->index)
+		if (index == bad)
 			KUNIT_EXPECT_EQ(test, copy_from_user(&byte, p, 1), 1);
 		else
 			lost += copy_from_user(&byte, p, 1) || byte != GMEM_DATA;
 	}
 	KUNIT_EXPECT_EQ(test, lost, 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 }
 
-/* I2: memory_failure() itself handles a page of a hugepage. */
-static void memory_failure_in_hugepage(struct kunit *test)
+/* A page goes bad that the host has not mapped. */
+static void host_mapping(struct kunit *test)
 {
-#ifdef CONFIG_MEMORY_FAILURE
 	const struct bad_page *c = test->param_value;
 	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault fault;
-	struct page *page;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
-	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
 	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
+	mark_bad(test, f, c->index);
 
-	/* Ignore the result, which depends on whether the hugepage can be split. */
-	page = pfn_to_page(fault.pfn + c->index);
-	memory_failure(page_to_pfn(page), MF_SW_SIMULATED);
-	KUNIT_ASSERT_TRUE(test, PageHWPoison(page));
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unmark, page), 0);
-
-	/* If it can be split, the other pages are single pages now. */
-	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, (c->index + 1) % N),
-			IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? 0 : PMD_ORDER);
-	check_guest(test, f, c->index, GMEM_DATA);
-#endif
+	check_host(test, gmem_kunit_map(test, f, 0), c->index);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, c->index), 0);
 }
 
-static void put(void *page)
-{
-	put_page(page);
-}
-
-/* I6: the search for poison does not include the page after the folio. */
-static void next_to_folio(struct kunit *test)
-{
 #ifdef CONFIG_MEMORY_FAILURE
-	struct page *page = alloc_pages(GFP_KERNEL, 1), *next = page + 1;
 
-	KUNIT_ASSERT_NOT_NULL(test, page);
-	split_page(page, 1);
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put, next), 0);
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put, page), 0);
+/* A hugepage in use, with a page that memory_failure() has handled. */
+struct failed {
+	struct gmem_kunit_file *f;
+	struct folio *pinned;	/* NULL, or an extra reference during memory_failure() */
+	unsigned long addr;	/* host mapping of the file */
+	kvm_pfn_t head;
+	struct page *bad;
+};
 
-	SetPageHWPoison(next);
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unmark, next), 0);
+static void unpoison(void *page)
+{
+	unpoison_memory(page_to_pfn((struct page *)page));
+}
 
-	KUNIT_EXPECT_TRUE(test, kvm_gmem_has_poison(page_folio(next)));
-	KUNIT_EXPECT_FALSE(test, kvm_gmem_has_poison(page_folio(page)));
+/* Let memory fail in a hugepage that guest and host have in use. */
+static void fail_memory(struct kunit *test, struct failed *m, pgoff_t index, bool pinned)
+{
+	struct gmem_kunit_fault fault;
+	unsigned long seq;
+	u8 byte;
+
+	m->f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m->f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	m->head = fault.pfn;
+	gmem_kunit_fill(m->head, N, GMEM_DATA);
+	m->addr = gmem_kunit_map(test, m->f, 0);
+	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, (void __user *)m->addr, 1), 0);
+	m->pinned = pinned ? gmem_kunit_pin(test, m->f, 0) : NULL;
+
+	/* The result is that of stock 7.3 for single pages. */
+	m->bad = pfn_to_page(m->head + index);
+	seq = m->f->kvm->mmu_invalidate_seq;
+	KUNIT_EXPECT_EQ(test, memory_failure(m->head + index, MF_SW_SIMULATED), -EBUSY);
+	KUNIT_ASSERT_TRUE(test, PageHWPoison(m->bad));
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m->bad), 0);
+
+	KUNIT_EXPECT_NE(test, m->f->kvm->mmu_invalidate_seq, seq);
+	KUNIT_EXPECT_EQ(test, m->f->kvm->mmu_invalidate_in_progress, 0);
+}
+
+static void put_pin(struct failed *m)
+{
+	if (m->pinned)
+		folio_put(m->pinned);
+	m->pinned = NULL;
+}
+
+/*
+ * Whether the page allocator can hand out a page: it is in the buddy allocator, or
+ * on a list of free hugepages or pages, from which allocations take it first.
+ */
+static bool is_free(struct page *bad)
+{
+	const unsigned int orders[] = { PMD_ORDER, 0 };
+	struct page *pages[8];
+	bool found = is_free_buddy_page(bad);
+	int i, j;
+
+	for (i = 0; i < ARRAY_SIZE(orders); i++) {
+		for (j = 0; j < ARRAY_SIZE(pages); j++) {
+			pages[j] = alloc_pages(GFP_HIGHUSER | __GFP_NORETRY | __GFP_NOWARN,
+					       orders[i]);
+			if (pages[j] && bad - pages[j] >= 0 && bad - pages[j] < BIT(orders[i]))
+				found = true;
+		}
+		for (j = 0; j < ARRAY_SIZE(pages); j++) {
+			if (pages[j])
+				__free_pages(pages[j], orders[i]);
+		}
+	}
+	return found;
+}
+
+/*
+ * I2: memory_failure() unmaps the bad page from guest and host and takes no other
+ * page with it, whether it can split the hugepage or not.
+ */
+static void memory_failure_in_hugepage(struct kunit *test)
+{
+	const struct bad_page *c = test->param_value;
+	struct failed m;
+
+	fail_memory(test, &m, c->index, false);
+	check_guest(test, m.f, c->index, GMEM_DATA);
+	check_host(test, m.addr, c->index);
+}
+
+static void memory_failure_in_pinned_hugepage(struct kunit *test)
+{
+	const struct bad_page *c = test->param_value;
+	struct failed m;
+
+	fail_memory(test, &m, c->index, true);
+	check_guest(test, m.f, c->index, GMEM_DATA);
+	check_host(test, m.addr, c->index);
+	put_pin(&m);
+}
+
+enum end { HOLE, PIECES, CLOSE };
+
+static const struct end_case {
+	const char *name;
+	pgoff_t bad;
+	enum end end;
+	bool pinned;		/* during memory_failure() */
+	bool still_pinned;	/* at the end */
+} end_cases[] = {
+	{ "hole", 1, HOLE, false, false },
+	{ "hole_after_pin", 0, HOLE, true, false },
+	{ "hole_while_pinned", N - 1, HOLE, true, true },
+	{ "pieces", N / 2, PIECES, false, false },
+	{ "pieces_after_pin", N / 2, PIECES, true, false },
+	{ "close", N - 1, CLOSE, false, false },
+	{ "close_after_pin", 1, CLOSE, true, false },
+	{ "close_while_pinned", 0, CLOSE, true, true },
+};
+
+KUNIT_ARRAY_PARAM_DESC(end, end_cases, name);
+
+/* Whatever ends a hugepage with a bad page, all pages become free except for that one. */
+static void poison_is_never_free(struct kunit *test)
+{
+	const struct end_case *c = test->param_value;
+	unsigned long failed = 0, in_use = 0;
+	struct failed m;
+	pgoff_t index;
+
+	fail_memory(test, &m, c->bad, c->pinned);
+	if (!c->still_pinned)
+		put_pin(&m);
+
+	switch (c->end) {
+	case HOLE:
+		KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
+		break;
+	case PIECES:
+		for (index = 0; index < N; index++)
+			failed += gmem_kunit_punch(m.f, index, 1) != 0;
+		KUNIT_EXPECT_EQ(test, failed, 0);
+		break;
+	case CLOSE:
+		KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(m.f->kvm, 0), 0);
+		KUNIT_ASSERT_EQ(test, vm_munmap(m.addr, NPAGES << PAGE_SHIFT), 0);
+		gmem_kunit_close(test, m.f);
+		break;
+	}
+	if (c->end != CLOSE)
+		KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), 0);
+	put_pin(&m);
+
+	KUNIT_EXPECT_TRUE(test, PageHWPoison(m.bad));
+	KUNIT_EXPECT_FALSE(test, is_free(m.bad));
+	for (index = 0; index < N; index++) {
+		if (index != c->bad)
+			in_use += page_count(pfn_to_page(m.head + index)) != 0;
+	}
+	KUNIT_EXPECT_EQ(test, in_use, 0);
+}
+
+/* I1, I2: a hole over the bad page replaces it, and changes no other page. */
+static void hole_over_bad_page(struct kunit *test)
+{
+	const struct bad_page *c = test->param_value;
+	struct gmem_kunit_fault fault;
+	unsigned long lost = 0;
+	struct failed m;
+	pgoff_t index;
+
+	fail_memory(test, &m, c->index, true);
+	put_pin(&m);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, c->index, 1), 0);
+	for (index = 0; index < N; index++) {
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + index, &fault), 0);
+		lost += gmem_kunit_count_not(fault.pfn, 1, index == c->index ? 0 : GMEM_DATA);
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
+}
+
+/* I3: if a pin keeps a hole from replacing the bad page, it fails and changes nothing. */
+static void hole_over_pinned_bad_page(struct kunit *test)
+{
+	const pgoff_t bad = 5;
+	struct failed m;
+
+	fail_memory(test, &m, bad, true);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 0, 2 * bad), -EBUSY);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
+	check_guest(test, m.f, bad, GMEM_DATA);
+	put_pin(&m);
+}
+
+/* Unpoisoned memory can be allocated again. */
+static void unpoison_afterwards(struct kunit *test)
+{
+	struct failed m;
+
+	fail_memory(test, &m, 7, true);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
+	put_pin(&m);
+
+	KUNIT_ASSERT_EQ(test, unpoison_memory(page_to_pfn(m.bad)), 0);
+	KUNIT_EXPECT_FALSE(test, PageHWPoison(m.bad));
+	KUNIT_EXPECT_EQ(test, page_count(m.bad), 0);
+}
+
+/* How long lock_order() waits for its thread. */
+#define WAIT_MS		5000
+#define POLL_MS		1
+
+static int memory_failure_thread(void *pfn)
+{
+	memory_failure((unsigned long)pfn, MF_SW_SIMULATED);
+	return 0;
+}
+
+/*
+ * I11: hole punching locks folios while it holds the invalidate lock.  So a memory
+ * error must not hold the folio lock while it waits for the invalidate lock.
+ */
+static void lock_order(struct kunit *test)
+{
+	static const u64 flags[] = { GMEM_SHARED, GMEM_HUGE };
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, flags[i]);
+		struct rw_semaphore *lock = &f->inode->i_mapping->invalidate_lock;
+		struct gmem_kunit_fault fault;
+		struct task_struct *task;
+		unsigned int waited;
+		bool locked = false;
+		struct folio *folio;
+
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+		folio = page_folio(pfn_to_page(fault.pfn));
+		task = gmem_kunit_thread(test, memory_failure_thread, (void *)fault.pfn);
+		KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison,
+								pfn_to_page(fault.pfn)), 0);
+
+		filemap_invalidate_lock(f->inode->i_mapping);
+		wake_up_process(task);
+		for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
+			msleep(POLL_MS);
+		KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+		for (waited = 0; waited < WAIT_MS && !locked; waited += POLL_MS) {
+			locked = folio_trylock(page_folio(pfn_to_page(fault.pfn)));
+			if (!locked)
+				msleep(POLL_MS);
+		}
+		KUNIT_EXPECT_TRUE(test, locked);
+		if (locked)
+			folio_unlock(page_folio(pfn_to_page(fault.pfn)));
+		filemap_invalidate_unlock(f->inode->i_mapping);
+
+		gmem_kunit_stop_thread(test, task);
+	}
+}
+
+/* I2: soft offlining memory fails, and does not take the page from the guest. */
+static void soft_offline(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	static const u64 flags[] = { GMEM_SHARED, GMEM_HUGE };
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, flags[i]);
+		struct gmem_kunit_fault fault;
+		kvm_pfn_t pfn;
+
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+		pfn = fault.pfn;
+		gmem_kunit_fill(pfn, 1, GMEM_DATA);
+
+		KUNIT_EXPECT_NE(test, soft_offline_page(pfn, 0), 0);
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+		KUNIT_EXPECT_EQ(test, fault.pfn, pfn);
+		KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(pfn, 1, GMEM_DATA), 0);
+	}
+#else
+	kunit_skip(test, "soft_offline_page() is not exported");
 #endif
 }
+
+#endif /* CONFIG_MEMORY_FAILURE */
 
 static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE_PARAM(used_memory, bad_gen_params),
 	KUNIT_CASE_PARAM(unused_memory, bad_gen_params),
-	KUNIT_CASE(hole_in_place),
 	KUNIT_CASE_PARAM(host_mapping, bad_gen_params),
+#ifdef CONFIG_MEMORY_FAILURE
 	KUNIT_CASE_PARAM(memory_failure_in_hugepage, bad_gen_params),
-	KUNIT_CASE(next_to_folio),
+	KUNIT_CASE_PARAM(memory_failure_in_pinned_hugepage, bad_gen_params),
+	KUNIT_CASE_PARAM(poison_is_never_free, end_gen_params),
+	KUNIT_CASE_PARAM(hole_over_bad_page, bad_gen_params),
+	KUNIT_CASE(hole_over_pinned_bad_page),
+	KUNIT_CASE(unpoison_afterwards),
+	KUNIT_CASE(lock_order),
+	KUNIT_CASE(soft_offline),
+#endif
 	{}
 };
 

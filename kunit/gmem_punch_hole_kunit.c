@@ -8,7 +8,7 @@
  * in use, into pinned memory, and into memory that was allocated but never used.
  * The hole alone determines the expected contents of each page afterwards.
  *
- * Without kvm_gmem_punch_edge(), punching ten pages of a hugepage would destroy the
+ * Without kvm_gmem_split_edge(), punching ten pages of a hugepage would destroy the
  * other 502 pages.
  */
 #include <kunit/test.h>
@@ -133,12 +133,14 @@ static void check_contents(struct kunit *test, struct gmem_kunit_file *f,
 {
 	unsigned long not_zero = 0, lost = 0;
 	struct gmem_kunit_fault fault;
-	pgoff_t index, i;
+	pgoff_t index, next, i;
 
-	for (index = 0; index < NPAGES; index += BIT(fault.order)) {
+	for (index = 0; index < NPAGES; index = next) {
 		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
 
-		for (i = index; i < index + BIT(fault.order); i++) {
+		/* The last page that fills a hole makes a hugepage of all others. */
+		next = round_down(index, BIT(fault.order)) + BIT(fault.order);
+		for (i = index; i < next; i++) {
 			kvm_pfn_t pfn = fault.pfn + i - index;
 
 			if (gmem_kunit_in_hole(h, i))
@@ -161,14 +163,11 @@ static void used_memory(struct kunit *test)
 {
 	const struct gmem_kunit_hole *h = test->param_value;
 	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
-	unsigned long freed;
 
 	write_pattern(test, f);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, h->start, h->npages), 0);
 
-	freed = IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? nr_in_hole(h, 0, NPAGES) :
-							  nr_in_whole_hugepages(h);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES - freed);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES - nr_in_hole(h, 0, NPAGES));
 	KUNIT_EXPECT_EQ(test, nr_odd_orders(f), 0);
 	KUNIT_EXPECT_EQ(test, nr_kept(f), 0);
 	check_contents(test, f, h, true);
@@ -195,8 +194,8 @@ static void punch_pinned(struct kunit *test, struct gmem_kunit_file *f,
 }
 
 /*
- * I1, I2, I4: if somebody else holds a reference to each hugepage, the hole is zeroed
- * in place in those hugepages that it covers in part.
+ * I1, I2, I4: if somebody else holds a reference to each hugepage, those that the hole
+ * covers in part stay, and the hole reads as zeros.
  */
 static void pinned_memory(struct kunit *test)
 {
@@ -259,7 +258,7 @@ static void punched_twice(struct kunit *test)
 	check_contents(test, f, h, true);
 }
 
-/* I4: a hole over the whole hugepage frees memory that was zeroed in place before. */
+/* I4: a hole over the whole hugepage frees a hugepage that was kept before. */
 static void freed_by_whole_hole(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
@@ -289,8 +288,7 @@ static void rest_keeps_pfn(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, outside, &after), 0);
 	KUNIT_EXPECT_EQ(test, after.pfn, before.pfn);
 	/* After a split, the other pages are mapped page by page. */
-	KUNIT_EXPECT_EQ(test, after.order,
-			IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? 0 : PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, after.order, 0);
 }
 
 /* I1: punching a hole zaps the guest's mappings and makes faults in flight retry. */

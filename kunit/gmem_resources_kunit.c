@@ -12,6 +12,7 @@
 #include <linux/kvm_host.h>
 #include <linux/memcontrol.h>
 #include <linux/mempolicy.h>
+#include <linux/mman.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/pagemap.h>
@@ -209,8 +210,9 @@ static int policy_refs(struct kunit *test, unsigned long addr)
 	return refs;
 }
 
-/* Map a file and set its NUMA policy as mbind() does; returns the address. */
-static unsigned long bind_to_node(struct kunit *test, struct gmem_kunit_file *f, int node)
+/* Map part of a file and set its NUMA policy as mbind() does; returns the address. */
+static unsigned long bind_to_node(struct kunit *test, struct gmem_kunit_file *f,
+				  pgoff_t first, unsigned long npages, int node)
 {
 	struct vm_area_struct *vma;
 	struct mempolicy *policy;
@@ -219,7 +221,9 @@ static unsigned long bind_to_node(struct kunit *test, struct gmem_kunit_file *f,
 
 	snprintf(name, sizeof(name), "bind:%d", node);
 	KUNIT_ASSERT_EQ(test, mpol_parse_str(name, &policy), 0);
-	addr = gmem_kunit_map(test, f, 0);
+	addr = kunit_vm_mmap(test, f->file, 0, npages << PAGE_SHIFT, PROT_READ | PROT_WRITE,
+			     MAP_SHARED, first << PAGE_SHIFT);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)addr);
 
 	mmap_write_lock(current->mm);
 	vma = vma_lookup(current->mm, addr);
@@ -251,7 +255,7 @@ static void numa_policy(struct kunit *test)
 			int refs;
 
 			f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags[i]);
-			addr = bind_to_node(test, f, node);
+			addr = bind_to_node(test, f, 0, NPAGES, node);
 			refs = policy_refs(test, addr);
 			folio = kvm_gmem_get_folio(f->inode, N + 1);
 			KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
@@ -263,7 +267,48 @@ static void numa_policy(struct kunit *test)
 	}
 }
 
+/* Check the order and the node of the memory that a lookup returns. */
+static void check_node(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index,
+		       unsigned int order, int node)
+{
+	struct folio *folio = kvm_gmem_get_folio(f->inode, index);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	KUNIT_EXPECT_EQ(test, folio_order(folio), order);
+	KUNIT_EXPECT_EQ(test, folio_nid(folio), node);
+	gmem_kunit_put_folio(folio);
+}
+
+/*
+ * I7: no hugepage extends over the boundary of a policy; its pages follow the policy
+ * of their own index.
+ */
+static void policy_boundary(struct kunit *test)
+{
+	int first = first_online_node, second = next_online_node(first);
+	struct gmem_kunit_file *f;
+
+	if (num_online_nodes() < 2)
+		kunit_skip(test, "needs two NUMA nodes");
+
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), 3 * N, GMEM_HUGE);
+	bind_to_node(test, f, 0, N / 2, first);
+	bind_to_node(test, f, N / 2, N / 2, second);
+	bind_to_node(test, f, N, N, second);
+	bind_to_node(test, f, 2 * N + 3, 1, second);
+
+	check_node(test, f, 1, 0, first);
+	check_node(test, f, N - 1, 0, second);
+	check_node(test, f, N + 1, PMD_ORDER, second);
+	check_node(test, f, 2 * N + 3, 0, second);
+}
+
 #else
+
+static void policy_boundary(struct kunit *test)
+{
+	kunit_skip(test, "needs NUMA, TMPFS (to parse a policy) and built-in tests");
+}
 
 static void numa_policy(struct kunit *test)
 {
@@ -276,6 +321,7 @@ static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(hugepage_is_charged),
 	KUNIT_CASE(limit_falls_back),
 	KUNIT_CASE(numa_policy),
+	KUNIT_CASE(policy_boundary),
 	{}
 };
 

@@ -97,6 +97,7 @@ struct model {
 	unsigned long *allocated;	/* pages that must be allocated */
 
 	struct folio *pins[NR_PINS];
+	unsigned int nr_pins;
 	struct {
 		pgoff_t pgoff;
 		unsigned long npages;
@@ -262,9 +263,12 @@ static void do_punch(struct model *m, pgoff_t start, unsigned long npages)
 	bitmap_clear(m->allocated, start, npages);
 	memset32(m->generation + start, 0, npages);
 
-	/* I4: at least the whole hugepages in the hole are freed. */
-	for (index = round_up(start, N); index + N <= start + npages; index += N) {
-		if (gmem_kunit_peek(m->f, index))
+	/* I4: whole hugepages are freed, and everything that isn't pinned. */
+	for (index = start; index < start + npages; index++) {
+		pgoff_t block = round_down(index, N);
+		bool whole = block >= start && block + N <= start + npages;
+
+		if ((whole || !m->nr_pins) && gmem_kunit_peek(m->f, index))
 			mistake(m, "hole is not freed", index);
 	}
 }
@@ -277,15 +281,20 @@ static void do_pin(struct model *m, unsigned int i, pgoff_t index)
 		return;
 
 	folio = filemap_get_folio(m->f->inode->i_mapping, index);
-	if (!IS_ERR(folio))
+	if (!IS_ERR(folio)) {
 		m->pins[i] = folio;
+		m->nr_pins++;
+	}
 }
 
 static void do_unpin(struct model *m, unsigned int i)
 {
-	if (m->pins[i])
-		folio_put(m->pins[i]);
+	if (!m->pins[i])
+		return;
+
+	folio_put(m->pins[i]);
 	m->pins[i] = NULL;
+	m->nr_pins--;
 }
 
 /* Bind a range; for at least half of the calls, gfn and offset are congruent. */
@@ -335,6 +344,9 @@ static void check_everything(struct model *m)
 				mistake(m, "page is missing", index);
 		} else if (folio_order(folio) && folio_order(folio) != PMD_ORDER) {
 			mistake(m, "order of folio is neither 0 nor PMD_ORDER", index);
+		} else if (!test_bit(index, m->allocated)) {
+			/* Not used, or a hole in a hugepage that was pinned. */
+			continue;
 		} else if (folio_test_uptodate(folio)) {
 			if (!pfn_ok(m, page_to_pfn(folio_file_page(folio, index)), index))
 				mistake(m, "page has wrong contents", index);

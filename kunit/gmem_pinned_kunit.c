@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests for holes in hugepages that cannot be split, because somebody has
+ * pinned them through a host mapping (invariants I1 to I4).
+ *
+ * KVM remembers which pages of such a hugepage have been punched.  It frees them as
+ * soon as it can, i.e. with the first hole after the pin is gone, or together with
+ * the last page of the hugepage, but never a page that is in use again.
+ */
+#include <kunit/resource.h>
+#include <kunit/test.h>
+#include <linux/kvm_host.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/uaccess.h>
+
+#include "gmem_kunit_helpers.h"
+
+#define N	GMEM_NR
+#define NPAGES	(2 * N)
+#define GFN	GMEM_GFN
+
+/* A file of two hugepages; the guest has filled the first, and the host has pinned it. */
+struct pinned {
+	struct gmem_kunit_file *f;
+	unsigned long addr;	/* host mapping of the file */
+	kvm_pfn_t pfn;		/* first page of the hugepage */
+	struct page *page;	/* the pinned page, NULL once it is unpinned */
+};
+
+static void unpin(void *data)
+{
+	struct pinned *p = data;
+
+	if (p->page)
+		unpin_user_page(p->page);
+	p->page = NULL;
+}
+
+static struct pinned *open_pinned(struct kunit *test)
+{
+	struct gmem_kunit_fault fault;
+	struct pinned *p;
+
+	p = kunit_kzalloc(test, sizeof(*p), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, p);
+	p->f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	p->addr = gmem_kunit_map(test, p->f, 0);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	p->pfn = fault.pfn;
+	gmem_kunit_fill(p->pfn, N, GMEM_DATA);
+
+	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(p->addr, 1, FOLL_WRITE, &p->page), 1);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpin, p), 0);
+	KUNIT_ASSERT_EQ(test, page_to_pfn(p->page), p->pfn);
+
+	return p;
+}
+
+static void __user *host(struct pinned *p, pgoff_t index)
+{
+	return (void __user *)(p->addr + (index << PAGE_SHIFT));
+}
+
+/* Punch [first, first + nr) page by page. */
+static void punch_pieces(struct kunit *test, struct pinned *p, pgoff_t first,
+			 unsigned long nr)
+{
+	unsigned long failed = 0, i;
+
+	for (i = 0; i < nr; i++)
+		failed += gmem_kunit_punch(p->f, first + i, 1) != 0;
+	KUNIT_EXPECT_EQ(test, failed, 0);
+}
+
+/* I4: the last of many holes frees the hugepage, even while it is pinned. */
+static void freed_by_last_hole(struct kunit *test)
+{
+	struct pinned *p = open_pinned(test);
+
+	punch_pieces(test, p, N / 2, N / 2);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 1, N / 2 - 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 0, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), 0);
+}
+
+/* I2, I4: the first hole after the pin is gone frees those before it, and no more. */
+static void freed_after_unpin(struct kunit *test)
+{
+	struct pinned *p = open_pinned(test);
+	struct gmem_kunit_fault fault;
+	unsigned long lost = 0;
+	pgoff_t index;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 3, 3), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N);
+
+	unpin(p);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 0, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 14);
+
+	for (index = 0; index < N; index++) {
+		bool hole = !index || (index >= 5 && index < 15) || index >= N - 3;
+
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + index, &fault), 0);
+		lost += gmem_kunit_count_not(fault.pfn, 1, hole ? 0 : GMEM_DATA);
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
+}
+
+enum who { GUEST, HOST, FALLOCATE };
+
+static const struct use {
+	const char *name;
+	enum who who;
+} uses[] = {
+	{ "guest", GUEST },
+	{ "host", HOST },
+	{ "fallocate", FALLOCATE },
+};
+
+KUNIT_ARRAY_PARAM_DESC(use, uses, name);
+
+/* Use the page at @index again; returns its pfn. */
+static kvm_pfn_t use_again(struct kunit *test, struct pinned *p, pgoff_t index, enum who who)
+{
+	struct gmem_kunit_fault fault;
+	u8 byte = GMEM_DATA;
+
+	switch (who) {
+	case GUEST:
+		break;
+	case HOST:
+		KUNIT_ASSERT_EQ(test, copy_to_user(host(p, index), &byte, 1), 0);
+		break;
+	case FALLOCATE:
+		KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(p->f, index, 1), 0);
+		return p->pfn + index;
+	}
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + index, &fault), 0);
+	return fault.pfn;
+}
+
+/*
+ * I1, I2: a page that was punched and is used again reads as zeros, whatever was
+ * written to it through the pin in between, and no later hole frees it.
+ */
+static void used_again(struct kunit *test)
+{
+	const enum who who = ((const struct use *)test->param_value)->who;
+	struct pinned *p = open_pinned(test);
+	const pgoff_t index = 5;
+	struct gmem_kunit_fault fault;
+	kvm_pfn_t pfn;
+	u8 byte;
+
+	/* Have it mapped in the host before, too. */
+	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, host(p, index), 1), 0);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 1, N - 2), 0);
+	gmem_kunit_fill(p->pfn + index, 1, GMEM_POISON);
+
+	pfn = use_again(test, p, index, who);
+	KUNIT_EXPECT_EQ(test, pfn, p->pfn + index);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(pfn, 1, 0), who == HOST ? 1 : 0);
+	gmem_kunit_fill(pfn, 1, GMEM_DATA);
+
+	/* All others are holes. */
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 0, 1), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 1, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N);
+
+	unpin(p);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 0, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), 1);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + index, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.pfn, pfn);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(pfn, 1, GMEM_DATA), 0);
+}
+
+/* I1: memory that was allocated but never used reads as zeros after a hole, too. */
+static void never_used(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	struct gmem_kunit_fault fault;
+	struct folio *pinned;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
+	pinned = gmem_kunit_pin(test, f, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, 5, 10), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 5, &fault), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn - 5, N, 0), 0);
+	folio_put(pinned);
+}
+
+/* I6: while a hugepage has holes, it is mapped page by page. */
+static void mapped_by_page(struct kunit *test)
+{
+	struct pinned *p = open_pinned(test);
+	struct gmem_kunit_fault fault;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 2), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + 5, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + 6, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
+}
+
+/* A new hugepage after the last hole has no holes. */
+static void new_hugepage(struct kunit *test)
+{
+	struct pinned *p = open_pinned(test);
+	struct gmem_kunit_fault fault;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 2), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 0, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + 6, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
+	gmem_kunit_fill(fault.pfn - 6, N, GMEM_DATA);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 0, 5), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 5);
+}
+
+static struct kunit_case gmem_pinned_cases[] = {
+	KUNIT_CASE(freed_by_last_hole),
+	KUNIT_CASE(freed_after_unpin),
+	KUNIT_CASE_PARAM(used_again, use_gen_params),
+	KUNIT_CASE(never_used),
+	KUNIT_CASE(mapped_by_page),
+	KUNIT_CASE(new_hugepage),
+	{}
+};
+
+static struct kunit_suite gmem_pinned_suite = {
+	.name = "kvm_gmem_pinned",
+	.init = gmem_kunit_init_huge,
+	.test_cases = gmem_pinned_cases,
+};
+
+kunit_test_suite(gmem_pinned_suite);
