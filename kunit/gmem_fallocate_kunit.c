@@ -194,42 +194,67 @@ static void interrupted_half_way(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES);
 }
 
-static int take_invalidate_lock(void *mapping)
+/* A thread that waits for the invalidate lock, as one that punches a hole does. */
+struct waiter {
+	struct address_space *mapping;
+	struct task_struct *task;
+	bool had_lock;
+};
+
+static int take_invalidate_lock(void *data)
 {
-	filemap_invalidate_lock(mapping);
-	filemap_invalidate_unlock(mapping);
+	struct waiter *w = data;
+
+	filemap_invalidate_lock(w->mapping);
+	w->had_lock = true;
+	filemap_invalidate_unlock(w->mapping);
 	return 0;
 }
 
-/* Succeed, but only after the thread waits for the lock that fallocate() holds. */
+/*
+ * Succeed, but the first time only after the thread waits for the lock that fallocate()
+ * holds.  The last time, the thread must have had its turn.  It need not be the next in
+ * turn: a reader can steal an rwsem from a writer that has waited for a few ms only.
+ */
 static struct folio *alloc_while_hole_waits(struct inode *inode, pgoff_t index)
 {
 	struct kunit *test = kunit_get_current_test();
 	struct rw_semaphore *lock = &inode->i_mapping->invalidate_lock;
+	struct waiter *w = test->priv;
 	unsigned int waited;
 
-	wake_up_process(test->priv);
-	for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
+	if (index == NPAGES - N) {
+		KUNIT_EXPECT_TRUE(test, w->had_lock);
+	} else if (index) {
 		msleep(POLL_MS);
-	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+	} else {
+		wake_up_process(w->task);
+		for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
+			msleep(POLL_MS);
+		KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+	}
 
 	return folio_alloc(GFP_HIGHUSER, PMD_ORDER);
 }
 
 /*
- * I7: fallocate() holds the invalidate lock and allocates only hugepages, even if
- * somebody waits for the lock.
+ * I7: if somebody waits for the invalidate lock to punch a hole, fallocate() lets it go
+ * first, and still allocates only hugepages.
  */
 static void hole_waits(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	struct waiter w = { .mapping = f->inode->i_mapping };
+	pgoff_t index;
 
-	test->priv = gmem_kunit_thread(test, take_invalidate_lock, f->inode->i_mapping);
+	w.task = gmem_kunit_thread(test, take_invalidate_lock, &w);
+	test->priv = &w;
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_while_hole_waits);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, 2 * N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	gmem_kunit_stop_thread(test, w.task);
 
-	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, N), PMD_ORDER);
+	for (index = 0; index < NPAGES; index += N)
+		KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, index), PMD_ORDER);
 }
 
 struct bad_range {

@@ -83,7 +83,7 @@ static void check_mapping(struct kunit *test, const struct mapped *m,
 	KUNIT_EXPECT_EQ(test, wrong, 0);
 }
 
-/* I1, I2: punch a hole while the host has mapped all pages. */
+/* I1, I2, I4: punch a hole while the host has mapped all pages. */
 static void hole_under_mapping(struct kunit *test)
 {
 	const struct gmem_kunit_hole *h = test->param_value;
@@ -91,6 +91,7 @@ static void hole_under_mapping(struct kunit *test)
 
 	write_pattern(test, &m);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h->start, h->npages), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), NPAGES - h->npages);
 	check_mapping(test, &m, h);
 }
 

@@ -10,8 +10,9 @@
  *
  *	kvm_gmem_kunit.seed=<seed> kvm_gmem_kunit.ops=<number>
  *
- * "concurrent" runs threads that fault, allocate and punch the same hugepages of one
- * file while the rest of the file is bound and unbound.  Finally, it closes the file.
+ * "concurrent" runs threads that use the same hugepages of one file in all ways: guest
+ * faults, host accesses, pins, fallocate(), holes, splits by core MM and a memory
+ * error, while the rest of the file is bound and unbound.  Finally, it closes the file.
  * A number of rounds limits it, not a time.  It is also meant for kernels with
  * lockdep, KASAN and KCSAN.
  */
@@ -472,10 +473,13 @@ static void model(struct kunit *test)
 
 /*
  * What the threads of "concurrent" share.  They punch holes only into the lower half
- * of each hugepage.  The upper halves must keep what the threads write to them.
+ * of each hugepage, where only the host writes.  The upper halves must keep what the
+ * guest writes to them.
  */
 struct shared {
 	struct gmem_kunit_file *f;
+	struct mm_struct *mm;		/* of the test */
+	unsigned long addr;		/* address of the host mapping */
 	unsigned long *written;		/* pages of the upper halves with contents */
 	atomic_t error;			/* the first unexpected error */
 	atomic_t wrong;			/* number of pages with wrong contents */
@@ -491,6 +495,9 @@ struct toucher {
 };
 
 #define NR_TOUCHERS	2
+
+/* The page in a lower half that goes bad. */
+#define BAD_PAGE	(N + 7)
 
 /* How often the main thread binds and unbinds the rest of the file, and where. */
 #define ROUNDS		5
@@ -520,7 +527,7 @@ static int touch(struct toucher *t)
 			     &pfn, &page, &order);
 	srcu_read_unlock(&kvm->srcu, idx);
 	if (r)
-		return r;
+		return r == -EHWPOISON && index == BAD_PAGE ? 0 : r;
 
 	if (upper_half(index)) {
 		p = kmap_local_pfn(pfn);
@@ -588,10 +595,119 @@ static int punch_thread(void *data)
 		pgoff_t start = prandom_u32_state(&rnd_state) % (N / 2);
 		unsigned long npages = 1 + prandom_u32_state(&rnd_state) % (N / 2 - start);
 
-		atomic_cmpxchg(&s->error, 0, gmem_kunit_punch(s->f, block + start, npages));
+		int r = gmem_kunit_punch(s->f, block + start, npages);
+
+		/* A pin can keep a hole from replacing the bad page. */
+		if (r != -EBUSY || BAD_PAGE - (block + start) >= npages)
+			atomic_cmpxchg(&s->error, 0, r);
 		cond_resched();
 	}
 	return 0;
+}
+
+/* In the lower halves, the host reads what it has written there, or zeros. */
+static int host_thread(void *data)
+{
+	struct shared *s = data;
+	struct rnd_state rnd_state;
+	int i;
+
+	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 2);
+	kthread_use_mm(s->mm);
+	while (!kthread_should_stop()) {
+		pgoff_t index = prandom_u32_state(&rnd_state) % (NPAGES / N) * N +
+				prandom_u32_state(&rnd_state) % (N / 2);
+
+		/* A hole can come between the two tags of a page. */
+		for (i = 0; i < 2; i++) {
+			struct tag tag = { index, 1 }, seen;
+			void __user *p = (void __user *)(s->addr + (index << PAGE_SHIFT) +
+							 i * (PAGE_SIZE - sizeof(tag)));
+
+			if (copy_from_user(&seen, p, sizeof(seen)) ||
+			    copy_to_user(p, &tag, sizeof(tag))) {
+				if (index != BAD_PAGE)
+					atomic_cmpxchg(&s->error, 0, -EFAULT);
+			} else if (memchr_inv(&seen, 0, sizeof(seen)) &&
+				   memcmp(&seen, &tag, sizeof(seen))) {
+				atomic_inc(&s->wrong);
+			}
+		}
+		cond_resched();
+	}
+	kthread_unuse_mm(s->mm);
+	return 0;
+}
+
+/* Pin a page for a moment, which keeps its hugepage from being split. */
+static int pin_thread(void *data)
+{
+	struct shared *s = data;
+	struct rnd_state rnd_state;
+
+	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 3);
+	kthread_use_mm(s->mm);
+	while (!kthread_should_stop()) {
+		pgoff_t index = prandom_u32_state(&rnd_state) % NPAGES;
+		struct page *page;
+
+		if (pin_user_pages_fast(s->addr + (index << PAGE_SHIFT), 1, FOLL_WRITE,
+					&page) == 1) {
+			schedule_timeout_interruptible(1);
+			unpin_user_page(page);
+		}
+		schedule_timeout_interruptible(1 + prandom_u32_state(&rnd_state) % 4);
+	}
+	kthread_unuse_mm(s->mm);
+	return 0;
+}
+
+/* Split hugepages behind the back of guest_memfd, as core MM may. */
+static int split_thread(void *data)
+{
+	struct shared *s = data;
+	struct rnd_state rnd_state;
+
+	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 4);
+	while (!kthread_should_stop()) {
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+		pgoff_t index = prandom_u32_state(&rnd_state) % NPAGES;
+		struct folio *folio = filemap_lock_folio(s->f->inode->i_mapping, index);
+
+		if (!IS_ERR(folio)) {
+			if (IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && folio_test_large(folio))
+				split_folio(folio);
+			folio_unlock(folio);
+			folio_put(folio);
+		}
+#endif
+		schedule_timeout_interruptible(1 + prandom_u32_state(&rnd_state) % 4);
+	}
+	return 0;
+}
+
+static void unpoison(void *page)
+{
+#ifdef CONFIG_MEMORY_FAILURE
+	unpoison_memory(page_to_pfn((struct page *)page));
+#endif
+}
+
+/* Let a page go bad while everything else goes on. */
+static void fail_page(struct kunit *test, struct shared *s)
+{
+#ifdef CONFIG_MEMORY_FAILURE
+	struct folio *folio = filemap_get_folio(s->f->inode->i_mapping, BAD_PAGE);
+	struct page *page;
+
+	if (IS_ERR(folio))
+		return;
+
+	/* Hand over the reference: the page may be punched in the meantime. */
+	page = folio_file_page(folio, BAD_PAGE);
+	memory_failure(page_to_pfn(page), MF_SW_SIMULATED | MF_COUNT_INCREASED);
+	KUNIT_EXPECT_EQ(test, kunit_add_action_or_reset(test, unpoison, page), 0);
+#endif
 }
 
 static struct task_struct *run_thread(struct kunit *test, int (*fn)(void *),
@@ -606,7 +722,7 @@ static struct task_struct *run_thread(struct kunit *test, int (*fn)(void *),
 /* I2, I11: concurrent operations lose no data and do not fail. */
 static void concurrent(struct kunit *test)
 {
-	struct task_struct *allocate, *punch, *fault[NR_TOUCHERS];
+	struct task_struct *others[5], *fault[NR_TOUCHERS];
 	struct toucher *touchers;
 	struct shared *s;
 	struct kvm *kvm;
@@ -626,14 +742,19 @@ static void concurrent(struct kunit *test)
 	kvm = gmem_kunit_vm(test, 0);
 	s->f = gmem_kunit_open(test, kvm, 2 * NPAGES, GMEM_HUGE);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(s->f, 0, GFN, 0, NPAGES), 0);
+	s->addr = gmem_kunit_map(test, s->f, 0);
+	s->mm = current->mm;
 
 	for (i = 0; i < NR_TOUCHERS; i++) {
 		touchers[i].s = s;
 		touchers[i].id = i;
 		fault[i] = run_thread(test, fault_thread, &touchers[i]);
 	}
-	allocate = run_thread(test, allocate_thread, s);
-	punch = run_thread(test, punch_thread, s);
+	others[0] = run_thread(test, allocate_thread, s);
+	others[1] = run_thread(test, punch_thread, s);
+	others[2] = run_thread(test, host_thread, s);
+	others[3] = run_thread(test, pin_thread, s);
+	others[4] = run_thread(test, split_thread, s);
 
 	/* Meanwhile, bind and unbind the rest of the file. */
 	for (i = 0; i < ROUNDS; i++) {
@@ -642,17 +763,20 @@ static void concurrent(struct kunit *test)
 		atomic_cmpxchg(&s->error, 0,
 			       gmem_kunit_bind(s->f, 1, OTHER_GFN, NPAGES, npages));
 		atomic_cmpxchg(&s->error, 0, gmem_kunit_unbind(kvm, 1));
+		if (i == ROUNDS / 2)
+			fail_page(test, s);
 		cond_resched();
 	}
 
-	gmem_kunit_stop_thread(test, allocate);
-	gmem_kunit_stop_thread(test, punch);
+	for (i = 0; i < ARRAY_SIZE(others); i++)
+		gmem_kunit_stop_thread(test, others[i]);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->error), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->wrong), 0);
 	/* The threads must have run, otherwise the test checks nothing. */
 	KUNIT_EXPECT_GT(test, bitmap_weight(s->written, NPAGES), 0);
 
 	/* Close the file while threads fault: the faults fail with -EFAULT. */
+	KUNIT_EXPECT_EQ(test, vm_munmap(s->addr, 2 * NPAGES << PAGE_SHIFT), 0);
 	gmem_kunit_close(test, s->f);
 	for (i = 0; i < NR_TOUCHERS; i++)
 		KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&s->done, CLOSE_TIMEOUT), 0);
