@@ -231,6 +231,43 @@ static void new_hugepage(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 5);
 }
 
+/*
+ * I1, I2, I4: holes outlive a split by core MM, e.g. for MADV_COLD: they read as zeros,
+ * and the next hole frees those that are not in use.
+ */
+static void split_from_outside(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	struct gmem_kunit_fault fault;
+	struct pinned *p;
+	struct folio *folio;
+
+	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
+		kunit_skip(test, "the kernel has no THP");
+
+	p = open_pinned(test);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
+	unpin(p);
+
+	folio = filemap_lock_folio(p->f->inode->i_mapping, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	KUNIT_EXPECT_EQ(test, split_folio(folio), 0);
+	gmem_kunit_put_folio(folio);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + 7, &fault), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0), 0);
+	gmem_kunit_fill(fault.pfn, 1, GMEM_DATA);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 1, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 10);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + 7, &fault), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA), 0);
+#else
+	kunit_skip(test, "split_folio_to_list() is not exported");
+#endif
+}
+
 static struct kunit_case gmem_pinned_cases[] = {
 	KUNIT_CASE(freed_by_last_hole),
 	KUNIT_CASE(freed_after_unpin),
@@ -238,6 +275,7 @@ static struct kunit_case gmem_pinned_cases[] = {
 	KUNIT_CASE(never_used),
 	KUNIT_CASE(mapped_by_page),
 	KUNIT_CASE(new_hugepage),
+	KUNIT_CASE(split_from_outside),
 	{}
 };
 
