@@ -12,9 +12,12 @@
 
 #include <linux/delay.h>
 #include <linux/kvm_host.h>
+#include <linux/list.h>
 #include <linux/memcontrol.h>
+#include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/rwsem.h>
+#include <linux/sizes.h>
 
 #include "gmem_kunit_helpers.h"
 
@@ -99,16 +102,38 @@ static void lookup_drops_lock(struct kunit *test)
 	check_not_locked(test, f);
 }
 
-/* I7: hugepages use the gfp mask of single pages, but neither stall nor warn. */
-static void neither_stalls_nor_warns(struct kunit *test)
-{
-	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
-	gfp_t single = mapping_gfp_mask(f->inode->i_mapping);
-	gfp_t huge = kvm_gmem_huge_gfp(f->inode->i_mapping);
+/* The most memory that memory_is_short() uses up. */
+#define ENOUGH_MEMORY	SZ_4G
 
-	KUNIT_EXPECT_EQ(test, (__force u32)(huge & single), (__force u32)single);
-	KUNIT_EXPECT_TRUE(test, huge & __GFP_NORETRY);
-	KUNIT_EXPECT_TRUE(test, huge & __GFP_NOWARN);
+static void free_hugepages(void *list)
+{
+	struct page *page, *next;
+
+	list_for_each_entry_safe(page, next, (struct list_head *)list, lru)
+		__free_pages(page, PMD_ORDER);
+}
+
+/* I7: if there is no hugepage left, KVM uses single pages, and nobody is warned. */
+static void memory_is_short(struct kunit *test)
+{
+	const gfp_t gfp = GFP_HIGHUSER | __GFP_NORETRY | __GFP_NOWARN;
+	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
+	LIST_HEAD(hugepages);
+	struct folio *folio;
+	struct page *page;
+
+	if (totalram_pages() > ENOUGH_MEMORY >> PAGE_SHIFT)
+		kunit_skip(test, "there is too much memory to use it up");
+
+	while ((page = alloc_pages(gfp, PMD_ORDER)))
+		list_add(&page->lru, &hugepages);
+
+	folio = kvm_gmem_get_folio(f->inode, 3);
+	free_hugepages(&hugepages);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
+	gmem_kunit_put_folio(folio);
 }
 
 /* I7: for each index, the hugepage is the aligned one that contains the index. */
@@ -516,7 +541,7 @@ static void with_thp(struct kunit *test)
 
 static struct kunit_case gmem_huge_folio_cases[] = {
 	KUNIT_CASE(lookup_drops_lock),
-	KUNIT_CASE(neither_stalls_nor_warns),
+	KUNIT_CASE(memory_is_short),
 	KUNIT_CASE_PARAM(naturally_aligned, index_gen_params),
 	KUNIT_CASE_PARAM(lookup_uses_hugepage, index_gen_params),
 	KUNIT_CASE(second_lookup_finds_first),
