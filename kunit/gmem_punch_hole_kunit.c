@@ -258,6 +258,22 @@ static void punched_twice(struct kunit *test)
 	check_contents(test, f, h, true);
 }
 
+/* I4: a hole per page frees a hugepage page by page, as a balloon does. */
+static void page_by_page(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	unsigned long failed = 0, kept = 0;
+	pgoff_t index;
+
+	write_pattern(test, f);
+	for (index = 0; index < N; index++) {
+		failed += gmem_kunit_punch(f, index, 1) != 0;
+		kept += gmem_kunit_nr_pages(f) != NPAGES - index - 1;
+	}
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, kept, 0);
+}
+
 /* I4: a hole over the whole hugepage frees a hugepage that was kept before. */
 static void freed_by_whole_hole(struct kunit *test)
 {
@@ -392,6 +408,7 @@ static struct kunit_case gmem_punch_hole_cases[] = {
 	KUNIT_CASE_PARAM(unused_pinned_memory, few_gen_params),
 	KUNIT_CASE_PARAM(unallocated_memory, few_gen_params),
 	KUNIT_CASE_PARAM(punched_twice, few_gen_params),
+	KUNIT_CASE(page_by_page),
 	KUNIT_CASE(freed_by_whole_hole),
 	KUNIT_CASE(rest_keeps_pfn),
 	KUNIT_CASE(guest_is_zapped),
