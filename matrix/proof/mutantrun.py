@@ -23,7 +23,7 @@ from matrix.verdict.evidence import Evidence
 from matrix.verdict.judge import matches
 
 # A mutant may hang. Limits as parts of a cell's boot_seconds: for the whole boot, and for a KUnit console without output.
-BOOT_PART, QUIET_PART = 1 / 5, 1 / 100
+BOOT_PART, QUIET_PART = 1 / 5, 1 / 30
 
 
 @dataclass
