@@ -206,6 +206,13 @@ static void flag_off(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, folio->index, c->index);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 1);
 	gmem_kunit_put_folio(folio);
+
+	/* Nor does it wait for somebody who punches a hole. */
+	filemap_invalidate_lock(f->inode->i_mapping);
+	folio = kvm_gmem_get_folio(f->inode, c->index);
+	filemap_invalidate_unlock(f->inode->i_mapping);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	gmem_kunit_put_folio(folio);
 }
 
 /* Allocate a single page of @f. */

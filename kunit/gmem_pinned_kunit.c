@@ -9,9 +9,12 @@
  */
 #include <kunit/resource.h>
 #include <kunit/test.h>
+#include <linux/completion.h>
+#include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/sched.h>
 #include <linux/uaccess.h>
 
 #include "gmem_kunit_helpers.h"
@@ -78,14 +81,25 @@ static void punch_pieces(struct kunit *test, struct pinned *p, pgoff_t first,
 /* I4: the last of many holes frees the hugepage, even while it is pinned. */
 static void freed_by_last_hole(struct kunit *test)
 {
-	struct pinned *p = open_pinned(test);
+	static const pgoff_t last[] = { 0, N / 4, N - 1 };
+	int i;
 
-	punch_pieces(test, p, N / 2, N / 2);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 1, N / 2 - 1), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N);
+	for (i = 0; i < ARRAY_SIZE(last); i++) {
+		struct pinned *p = open_pinned(test);
+		pgoff_t index = last[i];
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 0, 1), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), 0);
+		if (index)
+			KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 0, index), 0);
+		if (index < N / 2) {
+			punch_pieces(test, p, N / 2, N / 2);
+			KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, index + 1,
+							       N / 2 - index - 1), 0);
+		}
+		KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N);
+
+		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, index, 1), 0);
+		KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), 0);
+	}
 }
 
 /* I2, I4: the first hole after the pin is gone frees those before it, and no more. */
@@ -184,6 +198,33 @@ static void used_again(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(pfn, 1, GMEM_DATA), 0);
 }
 
+/*
+ * I1, I2: fallocate() over the whole hugepage fills all of its holes and keeps the
+ * rest, and no later hole frees what it filled.
+ */
+static void allocated_again(struct kunit *test)
+{
+	struct pinned *p = open_pinned(test);
+	struct gmem_kunit_fault fault;
+	unsigned long lost = 0;
+	pgoff_t index;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 3, 3), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(p->f, 0, N), 0);
+
+	unpin(p);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 0, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 1);
+	for (index = 1; index < N; index++) {
+		bool hole = (index >= 5 && index < 15) || index >= N - 3;
+
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + index, &fault), 0);
+		lost += gmem_kunit_count_not(fault.pfn, 1, hole ? 0 : GMEM_DATA);
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
+}
+
 /* I1: memory that was allocated but never used reads as zeros after a hole, too. */
 static void never_used(struct kunit *test)
 {
@@ -268,14 +309,103 @@ static void split_from_outside(struct kunit *test)
 #endif
 }
 
+/* A reference that put_thread() drops while @puncher waits for it. */
+struct brief {
+	struct kvm *kvm;
+	struct task_struct *puncher;
+	struct folio *folio;		/* NULL once the reference is dropped */
+	struct completion ready;
+};
+
+static int put_thread(void *data)
+{
+	struct brief *b = data;
+
+	complete(&b->ready);
+	while (!READ_ONCE(b->kvm->mmu_invalidate_in_progress) || task_is_running(b->puncher)) {
+		if (kthread_should_stop())
+			return 0;
+		cond_resched();
+	}
+	folio_put(b->folio);
+	b->folio = NULL;
+	return 0;
+}
+
+/* How often brief_reference() tries, as put_thread() can be late on a busy host. */
+#define ATTEMPTS	50
+
+/* I4: a hole waits a moment for a reference that is no pin, and then frees its memory. */
+static void brief_reference(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	struct brief b = { .kvm = f->kvm, .puncher = current };
+	bool freed = false;
+	int i;
+
+	for (i = 0; i < ATTEMPTS && !freed; i++) {
+		struct task_struct *task;
+
+		KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
+		init_completion(&b.ready);
+		task = gmem_kunit_thread(test, put_thread, &b);
+		b.folio = gmem_kunit_pin(test, f, 0);
+		wake_up_process(task);
+		wait_for_completion(&b.ready);
+
+		KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, 5, 10), 0);
+		freed = gmem_kunit_nr_pages(f) == N - 10;
+		gmem_kunit_stop_thread(test, task);
+		if (b.folio)
+			folio_put(b.folio);
+		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 0, N), 0);
+	}
+	KUNIT_EXPECT_TRUE(test, freed);
+}
+
+/* A split that fails changes nothing, and says why it failed. */
+static void split_fails(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	unsigned long addr = gmem_kunit_map(test, f, 0);
+	struct folio *folio;
+	u8 byte;
+
+	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, (void __user *)addr, 1), 0);
+	folio = kvm_gmem_get_folio(f->inode, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	KUNIT_EXPECT_EQ(test, split_unmapped_file_folio(folio), -EBUSY);
+
+	unmap_mapping_pages(f->inode->i_mapping, 0, N, false);
+	folio_get(folio);
+	KUNIT_EXPECT_EQ(test, split_unmapped_file_folio(folio), -EAGAIN);
+	folio_put(folio);
+	KUNIT_EXPECT_EQ(test, folio_order(folio), PMD_ORDER);
+	KUNIT_EXPECT_PTR_EQ(test, gmem_kunit_peek(f, N - 1), folio);
+	folio_unlock(folio);
+
+	/* The folio has been truncated. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, 0, N), 0);
+	folio_lock(folio);
+	KUNIT_EXPECT_EQ(test, split_unmapped_file_folio(folio), -EBUSY);
+	gmem_kunit_put_folio(folio);
+#else
+	kunit_skip(test, "split_unmapped_file_folio() is not exported to this module");
+#endif
+}
+
 static struct kunit_case gmem_pinned_cases[] = {
 	KUNIT_CASE(freed_by_last_hole),
 	KUNIT_CASE(freed_after_unpin),
 	KUNIT_CASE_PARAM(used_again, use_gen_params),
+	KUNIT_CASE(allocated_again),
 	KUNIT_CASE(never_used),
 	KUNIT_CASE(mapped_by_page),
 	KUNIT_CASE(new_hugepage),
 	KUNIT_CASE(split_from_outside),
+	KUNIT_CASE(brief_reference),
+	KUNIT_CASE(split_fails),
 	{}
 };
 

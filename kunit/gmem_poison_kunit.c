@@ -13,9 +13,11 @@
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
+#include <linux/mmzone.h>
 #include <linux/pagemap.h>
 #include <linux/rwsem.h>
 #include <linux/uaccess.h>
+#include <linux/vmstat.h>
 
 #include "gmem_kunit_helpers.h"
 
@@ -182,11 +184,10 @@ static void unpoison(void *page)
 	unpoison_memory(page_to_pfn((struct page *)page));
 }
 
-/* Let memory fail in a hugepage that guest and host have in use. */
-static void fail_memory(struct kunit *test, struct failed *m, pgoff_t index, bool pinned)
+/* Let guest and host use a hugepage. */
+static void use_memory(struct kunit *test, struct failed *m, bool pinned)
 {
 	struct gmem_kunit_fault fault;
-	unsigned long seq;
 	u8 byte;
 
 	m->f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
@@ -197,6 +198,13 @@ static void fail_memory(struct kunit *test, struct failed *m, pgoff_t index, boo
 	m->addr = gmem_kunit_map(test, m->f, 0);
 	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, (void __user *)m->addr, 1), 0);
 	m->pinned = pinned ? gmem_kunit_pin(test, m->f, 0) : NULL;
+}
+
+/* Let a page of that hugepage fail. */
+static void fail_page(struct kunit *test, struct failed *m, pgoff_t index)
+{
+	struct folio *folio;
+	unsigned long seq;
 
 	/* The result is that of stock 7.3 for single pages. */
 	m->bad = pfn_to_page(m->head + index);
@@ -207,6 +215,19 @@ static void fail_memory(struct kunit *test, struct failed *m, pgoff_t index, boo
 
 	KUNIT_EXPECT_NE(test, m->f->kvm->mmu_invalidate_seq, seq);
 	KUNIT_EXPECT_EQ(test, m->f->kvm->mmu_invalidate_in_progress, 0);
+
+	/* If the hugepage could not be split, no part of it stays mapped. */
+	folio = page_folio(m->bad);
+	KUNIT_EXPECT_EQ(test, m->f->kvm->mmu_invalidate_range_start, GFN + folio->index);
+	KUNIT_EXPECT_EQ(test, m->f->kvm->mmu_invalidate_range_end,
+			GFN + folio_next_index(folio));
+}
+
+/* Let memory fail in a hugepage that guest and host have in use. */
+static void fail_memory(struct kunit *test, struct failed *m, pgoff_t index, bool pinned)
+{
+	use_memory(test, m, pinned);
+	fail_page(test, m, index);
 }
 
 static void put_pin(struct failed *m)
@@ -240,6 +261,17 @@ static bool is_free(struct page *bad)
 		}
 	}
 	return found;
+}
+
+/* Count the free pages of a zone, including those on the lists of the CPUs. */
+static unsigned long nr_free(struct zone *zone)
+{
+	unsigned long nr = zone_page_state_snapshot(zone, NR_FREE_PAGES);
+	int cpu;
+
+	for_each_online_cpu(cpu)
+		nr += per_cpu_ptr(zone->per_cpu_pageset, cpu)->count;
+	return nr;
 }
 
 /*
@@ -292,13 +324,14 @@ KUNIT_ARRAY_PARAM_DESC(end, end_cases, name);
 static void poison_is_never_free(struct kunit *test)
 {
 	const struct end_case *c = test->param_value;
-	unsigned long failed = 0, in_use = 0;
+	unsigned long failed = 0, in_use = 0, free;
 	struct failed m;
 	pgoff_t index;
 
 	fail_memory(test, &m, c->bad, c->pinned);
 	if (!c->still_pinned)
 		put_pin(&m);
+	free = nr_free(page_zone(m.bad));
 
 	switch (c->end) {
 	case HOLE:
@@ -326,6 +359,8 @@ static void poison_is_never_free(struct kunit *test)
 			in_use += page_count(pfn_to_page(m.head + index)) != 0;
 	}
 	KUNIT_EXPECT_EQ(test, in_use, 0);
+	/* Others can have allocated some of them. */
+	KUNIT_EXPECT_GE(test, nr_free(page_zone(m.bad)), free + N / 2);
 }
 
 /* I1, I2: a hole over the bad page replaces it, and changes no other page. */
@@ -355,10 +390,64 @@ static void hole_over_pinned_bad_page(struct kunit *test)
 	struct failed m;
 
 	fail_memory(test, &m, bad, true);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, bad, 1), -EBUSY);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 0, 2 * bad), -EBUSY);
+	/* The hole ends in another hugepage. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 1, N), -EBUSY);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
 	check_guest(test, m.f, bad, GMEM_DATA);
 	put_pin(&m);
+}
+
+/* I1, I2: holes next to the bad page of a pinned hugepage are holes like any other. */
+static void holes_next_to_pinned_bad_page(struct kunit *test)
+{
+	const pgoff_t bad = 5;
+	struct gmem_kunit_fault fault;
+	unsigned long lost = 0;
+	struct failed m;
+	pgoff_t index;
+
+	fail_memory(test, &m, bad, true);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 0, bad), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, bad + 1, bad), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
+
+	for (index = 0; index < N; index++) {
+		int r = gmem_kunit_fault(m.f->kvm, 0, GFN + index, &fault);
+
+		if (index == bad) {
+			KUNIT_EXPECT_EQ(test, r, -EHWPOISON);
+			continue;
+		}
+		KUNIT_ASSERT_EQ(test, r, 0);
+		lost += gmem_kunit_count_not(fault.pfn, 1, index <= 2 * bad ? 0 : GMEM_DATA);
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
+	put_pin(&m);
+}
+
+/*
+ * I1, I4: if a page goes bad while it is in a hole, nothing makes it memory again, and
+ * the first hole after the pin is gone replaces it.
+ */
+static void bad_page_in_hole(struct kunit *test)
+{
+	const pgoff_t bad = 7;
+	struct gmem_kunit_fault fault;
+	struct failed m;
+
+	use_memory(test, &m, true);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 5, 10), 0);
+	fail_page(test, &m, bad);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + bad, &fault), -EHWPOISON);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(m.f, 0, N), 0);
+	put_pin(&m);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 0, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N - 2);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + bad, &fault), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0), 0);
 }
 
 /* Unpoisoned memory can be allocated again. */
@@ -373,6 +462,7 @@ static void unpoison_afterwards(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, unpoison_memory(page_to_pfn(m.bad)), 0);
 	KUNIT_EXPECT_FALSE(test, PageHWPoison(m.bad));
 	KUNIT_EXPECT_EQ(test, page_count(m.bad), 0);
+	KUNIT_EXPECT_TRUE(test, is_free(m.bad));
 }
 
 /* How long lock_order() waits for its thread. */
@@ -466,6 +556,8 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE_PARAM(poison_is_never_free, end_gen_params),
 	KUNIT_CASE_PARAM(hole_over_bad_page, bad_gen_params),
 	KUNIT_CASE(hole_over_pinned_bad_page),
+	KUNIT_CASE(holes_next_to_pinned_bad_page),
+	KUNIT_CASE(bad_page_in_hole),
 	KUNIT_CASE(unpoison_afterwards),
 	KUNIT_CASE(lock_order),
 	KUNIT_CASE(soft_offline),

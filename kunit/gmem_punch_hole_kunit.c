@@ -124,6 +124,24 @@ static unsigned long nr_kept(struct gmem_kunit_file *f)
 	return kept;
 }
 
+/* I2, I6: count the hugepages next to the hole that are not mapped as hugepages. */
+static unsigned long nr_small_neighbours(struct kunit *test, struct gmem_kunit_file *f,
+					 const struct gmem_kunit_hole *h)
+{
+	struct gmem_kunit_fault fault;
+	unsigned long small = 0;
+	pgoff_t block;
+
+	for (block = 0; block < NPAGES; block += N) {
+		if (nr_in_hole(h, block, block + N))
+			continue;
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + block, &fault), 0);
+		small += fault.order != PMD_ORDER;
+	}
+
+	return small;
+}
+
 /*
  * I1, I2: read the whole file from the guest.  The hole must contain zeros.  All
  * other pages must contain the pattern if the file was @used, and zeros otherwise.
@@ -169,6 +187,7 @@ static void used_memory(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES - nr_in_hole(h, 0, NPAGES));
 	KUNIT_EXPECT_EQ(test, nr_odd_orders(f), 0);
+	KUNIT_EXPECT_EQ(test, nr_small_neighbours(test, f, h), 0);
 	KUNIT_EXPECT_EQ(test, nr_kept(f), 0);
 	check_contents(test, f, h, true);
 }
@@ -205,6 +224,7 @@ static void pinned_memory(struct kunit *test)
 	write_pattern(test, f);
 	punch_pinned(test, f, h);
 	KUNIT_EXPECT_EQ(test, nr_odd_orders(f), 0);
+	KUNIT_EXPECT_EQ(test, nr_small_neighbours(test, f, h), 0);
 	KUNIT_EXPECT_EQ(test, nr_kept(f), 0);
 	check_contents(test, f, h, true);
 }
@@ -305,6 +325,26 @@ static void rest_keeps_pfn(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, after.pfn, before.pfn);
 	/* After a split, the other pages are mapped page by page. */
 	KUNIT_EXPECT_EQ(test, after.order, 0);
+}
+
+/* I2: pages outside the hole stay on the list of unevictable memory. */
+static void rest_stays_on_lru(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	unsigned long lost = 0;
+	pgoff_t index;
+
+	write_pattern(test, f);
+	KUNIT_ASSERT_TRUE(test, folio_test_lru(gmem_kunit_folio(test, f, 0)));
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, ten_pages.start, ten_pages.npages), 0);
+
+	for (index = 0; index < N; index++) {
+		struct folio *folio = gmem_kunit_peek(f, index);
+
+		if (folio)
+			lost += !folio_test_lru(folio) || !folio_test_unevictable(folio);
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
 }
 
 /* I1: punching a hole zaps the guest's mappings and makes faults in flight retry. */
@@ -411,6 +451,7 @@ static struct kunit_case gmem_punch_hole_cases[] = {
 	KUNIT_CASE(page_by_page),
 	KUNIT_CASE(freed_by_whole_hole),
 	KUNIT_CASE(rest_keeps_pfn),
+	KUNIT_CASE(rest_stays_on_lru),
 	KUNIT_CASE(guest_is_zapped),
 	KUNIT_CASE_PARAM(holds_off_faults, hole_gen_params),
 	KUNIT_CASE_PARAM(failure_changes_nothing, bad_call_gen_params),
