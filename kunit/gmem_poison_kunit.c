@@ -320,6 +320,9 @@ static const struct end_case {
 
 KUNIT_ARRAY_PARAM_DESC(end, end_cases, name);
 
+/* How many pages of a hugepage others may have allocated since it was freed. */
+#define NR_USED_AGAIN	(N / 4)
+
 /* Whatever ends a hugepage with a bad page, all pages become free except for that one. */
 static void poison_is_never_free(struct kunit *test)
 {
@@ -358,9 +361,8 @@ static void poison_is_never_free(struct kunit *test)
 		if (index != c->bad)
 			in_use += page_count(pfn_to_page(m.head + index)) != 0;
 	}
-	KUNIT_EXPECT_EQ(test, in_use, 0);
-	/* Others can have allocated some of them. */
-	KUNIT_EXPECT_GE(test, nr_free(page_zone(m.bad)), free + N / 2);
+	KUNIT_EXPECT_LE(test, in_use, NR_USED_AGAIN);
+	KUNIT_EXPECT_GE(test, nr_free(page_zone(m.bad)), free + N - NR_USED_AGAIN);
 }
 
 /* I1, I2: a hole over the bad page replaces it, and changes no other page. */
