@@ -102,15 +102,19 @@ static void lookup_drops_lock(struct kunit *test)
 	check_not_locked(test, f);
 }
 
-/* The most memory that memory_is_short() uses up. */
+/*
+ * memory_is_short() uses up to so much memory, and leaves so much of it for everybody
+ * else, in single pages.
+ */
 #define ENOUGH_MEMORY	SZ_4G
+#define LEFT_MEMORY	SZ_32M
 
-static void free_hugepages(void *list)
+static void free_pages_of(struct list_head *list, unsigned int order)
 {
 	struct page *page, *next;
 
-	list_for_each_entry_safe(page, next, (struct list_head *)list, lru)
-		__free_pages(page, PMD_ORDER);
+	list_for_each_entry_safe(page, next, list, lru)
+		__free_pages(page, order);
 }
 
 /* I7: if there is no hugepage left, KVM uses single pages, and nobody is warned. */
@@ -118,18 +122,33 @@ static void memory_is_short(struct kunit *test)
 {
 	const gfp_t gfp = GFP_HIGHUSER | __GFP_NORETRY | __GFP_NOWARN;
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
+	unsigned long i, left = 0;
 	LIST_HEAD(hugepages);
+	LIST_HEAD(pages);
 	struct folio *folio;
 	struct page *page;
 
 	if (totalram_pages() > ENOUGH_MEMORY >> PAGE_SHIFT)
 		kunit_skip(test, "there is too much memory to use it up");
 
-	while ((page = alloc_pages(gfp, PMD_ORDER)))
-		list_add(&page->lru, &hugepages);
+	/* Take every other page of some hugepages, and all others as a whole. */
+	while ((page = alloc_pages(gfp, PMD_ORDER))) {
+		if (left >= LEFT_MEMORY >> PAGE_SHIFT) {
+			list_add(&page->lru, &hugepages);
+			continue;
+		}
+
+		split_page(page, PMD_ORDER);
+		for (i = 0; i < N; i += 2) {
+			list_add(&page[i].lru, &pages);
+			__free_page(&page[i + 1]);
+		}
+		left += N / 2;
+	}
 
 	folio = kvm_gmem_get_folio(f->inode, 3);
-	free_hugepages(&hugepages);
+	free_pages_of(&hugepages, PMD_ORDER);
+	free_pages_of(&pages, 0);
 
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_order(folio), 0);
