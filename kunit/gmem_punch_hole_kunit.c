@@ -12,11 +12,13 @@
  * other 502 pages.
  */
 #include <kunit/test.h>
+#include <linux/delay.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/kvm_host.h>
 #include <linux/pagemap.h>
 
+#include "../kvm_mm.h"
 #include "gmem_kunit_helpers.h"
 
 #define N	GMEM_NR
@@ -347,7 +349,22 @@ static void rest_stays_on_lru(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, lost, 0);
 }
 
-/* I1: punching a hole zaps the guest's mappings and makes faults in flight retry. */
+/*
+ * Whether a fault has to start anew that began when the sequence number was @seq, and
+ * now wants to map @gfn.
+ */
+static bool must_retry(struct kvm *kvm, unsigned long seq, gfn_t gfn)
+{
+	bool retry;
+
+	KVM_MMU_LOCK(kvm);
+	retry = mmu_invalidate_retry_gfn(kvm, seq, gfn);
+	KVM_MMU_UNLOCK(kvm);
+
+	return retry;
+}
+
+/* I1: punching a hole makes faults in flight retry. */
 static void guest_is_zapped(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
@@ -356,39 +373,79 @@ static void guest_is_zapped(struct kunit *test)
 
 	write_pattern(test, f);
 	seq = f->kvm->mmu_invalidate_seq;
+	KUNIT_EXPECT_FALSE(test, must_retry(f->kvm, seq, GFN + h->start));
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, h->start, h->npages), 0);
-	KUNIT_EXPECT_NE(test, f->kvm->mmu_invalidate_seq, seq);
-	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_in_progress, 0);
+	KUNIT_EXPECT_TRUE(test, must_retry(f->kvm, seq, GFN + h->start));
+	seq = f->kvm->mmu_invalidate_seq;
+	KUNIT_EXPECT_FALSE(test, must_retry(f->kvm, seq, GFN + h->start));
 
 	/* Without a binding, there is nothing to zap. */
 	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->kvm, 0), 0);
 	seq = f->kvm->mmu_invalidate_seq;
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, N + h->start, h->npages), 0);
-	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_seq, seq);
+	KUNIT_EXPECT_FALSE(test, must_retry(f->kvm, seq, GFN + h->start));
+}
+
+struct punching {
+	struct gmem_kunit_file *f;
+	const struct gmem_kunit_hole *hole;
+};
+
+static int punch_thread(void *data)
+{
+	struct punching *p = data;
+
+	return gmem_kunit_punch(p->f, p->hole->start, p->hole->npages);
+}
+
+/* How long the thread may take to begin. */
+#define WAIT_MS		60000
+#define POLL_MS		1
+
+/* Stop in the middle of the hole, and check which faults have to retry. */
+static void check_held_off(struct kunit *test, u64 flags, unsigned int align)
+{
+	const struct gmem_kunit_hole *h = test->param_value;
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, flags);
+	const pgoff_t start = round_down(h->start, align);
+	const pgoff_t end = round_up(min(h->start + h->npages, NPAGES), align);
+	struct punching p = { .f = f, .hole = h };
+	unsigned long seq, wrong = 0;
+	struct task_struct *task;
+	struct folio *folio;
+	unsigned int waited;
+	pgoff_t index;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	task = gmem_kunit_thread(test, punch_thread, &p);
+	seq = f->kvm->mmu_invalidate_seq;
+
+	/* The hole waits for the lock.  Its reference keeps the folio in the file. */
+	folio = gmem_kunit_folio(test, f, h->start);
+	folio_lock(folio);
+	wake_up_process(task);
+	for (waited = 0; waited < WAIT_MS; waited += POLL_MS) {
+		if (must_retry(f->kvm, seq, GFN + h->start))
+			break;
+		msleep(POLL_MS);
+	}
+	for (index = 0; index < NPAGES; index++)
+		wrong += must_retry(f->kvm, seq, GFN + index) != (index >= start && index < end);
+	folio_unlock(folio);
+
+	gmem_kunit_stop_thread(test, task);
+	KUNIT_EXPECT_EQ(test, wrong, 0);
 }
 
 /*
- * I1: x86 compares only the gfn of a fault with the range under invalidation.  The
- * range must include the whole hugepage, otherwise a fault next to the hole could map
- * memory that is about to be freed.  It must not include single pages next to the
- * hole.
+ * I1: while a hole is punched, faults in all of a hugepage have to retry.  x86 looks
+ * only at the gfn of a fault, and one next to the hole could map memory that is about
+ * to be freed.  Faults in other hugepages, or in single pages next to the hole, go on.
  */
 static void holds_off_faults(struct kunit *test)
 {
-	const struct gmem_kunit_hole *h = test->param_value;
-	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
-	pgoff_t end = min(h->start + h->npages, NPAGES);
-
-	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, h->start, h->npages), 0);
-	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_start, GFN + h->start / N * N);
-	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_end, GFN + DIV_ROUND_UP(end, N) * N);
-
-	f = gmem_kunit_open_bound(test, NPAGES, GMEM_SHARED);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, h->start, h->npages), 0);
-	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_start, GFN + h->start);
-	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_end, GFN + end);
+	check_held_off(test, GMEM_HUGE, N);
+	check_held_off(test, GMEM_SHARED, 1);
 }
 
 struct bad_call {
