@@ -14,6 +14,7 @@ from matrix.verdict.expected import Expected
 from matrix.tests.consoles import BOOT, CLEAN, FULL, TESTS, expect, spoil, verdict
 from matrix.verdict.evidence import Evidence
 from matrix.verdict.judge import judge, matches
+from matrix.verdict.splat import DETECTORS
 
 # Lines that the kernel prints when something is wrong, one for each kind, and our label for them.
 SPLATS = {
@@ -225,6 +226,12 @@ FIELDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "nothing is expected": ({"expected": Expected()}, "expected", "--update-expected"),
 }  # fmt: skip
 
+
+def with_option(option: str) -> dict[str, Any]:
+    """Return the fields of FULL for a cell that also asks for this option, and whose kernel has it."""
+    return {"asked": {**FULL.asked, option: "y"}, "got": {**(FULL.got or {}), option: "y"}}
+
+
 TREE = "/build/tree"
 # Build logs with a warning that concerns us.
 WARNINGS = {
@@ -312,6 +319,12 @@ class Clean(unittest.TestCase):
             for place, before in PLACES.items():
                 with self.subTest(line=line, place=place):
                     self.check_green(spoil(before, f"{line}\n{before}"))
+
+    def test_detectors(self) -> None:
+        """A detector that the fragments ask for is up once the kernel says so."""
+        for option, words in DETECTORS:
+            text = spoil("KTAP version 1\n1..3", f"[    0.010000] {words} (generic)\nKTAP version 1\n1..3")
+            self.check_green(text, **with_option(option))
 
     def test_dressed(self) -> None:
         """printk's prefixes, CR/LF, escape sequences, control bytes and invalid UTF-8 are accepted."""
@@ -435,6 +448,14 @@ class Spoiled(unittest.TestCase):
         for name, (change, code, text) in FIELDS.items():
             with self.subTest(name):
                 self.check_red(code, text, CLEAN, **dict(change))
+
+    def test_detectors(self) -> None:
+        """A detector that did not come up is red, whatever the .config says; what a test prints does not count."""
+        for option, words in DETECTORS:
+            for line in ("", f"    # one: {words}\n"):
+                with self.subTest(option=option, line=line):
+                    text = re.sub(f"{words}.*\n", "", spoil("    ok 1 one\n", "@    ok 1 one\n")).replace("@", line)
+                    self.check_red("config", f"CONFIG_{option}=y, but the kernel did not print", text, **with_option(option))
 
     def test_warnings(self) -> None:
         """Each form of a warning that concerns us is red."""

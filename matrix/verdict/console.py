@@ -40,6 +40,7 @@ class Console:
         self.timeout = False
         self.banners: list[str] = []  # the first two; a second one is an error
         self.arguments: set[str] = set()  # of the kernel
+        self.detectors: set[str] = set()  # options of those that came up
         self.last = ""
         self.whole = True
         for number, (raw, ended) in enumerate(lines(stream, LARGEST), 1):
@@ -72,6 +73,8 @@ class Console:
             self.banners.append(match[0])
         elif (match := ARGUMENTS.match(text)) and not self.ktap.started and len(self.arguments) < LONG:
             self.arguments.update(match[1].split())
+        elif up := {option for option, words in splat.DETECTORS if text.startswith(words)}:
+            self.detectors |= up
         elif RESTART.match(text):
             self.restarted = self.ktap.ended
         elif KUNIT_TIMEOUT.match(text):

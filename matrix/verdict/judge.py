@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from matrix.verdict import ktap
 from matrix.verdict.console import LARGEST, LINES, Console
 from matrix.verdict.evidence import MOST, WIDTH, Evidence, Reason
+from matrix.verdict.splat import DETECTORS
 from matrix.verdict.warnings import check_warnings
 
 
@@ -64,6 +65,7 @@ def judge(evidence: Evidence) -> Verdict:
     guarded(read, "console")
     if console:
         seen = console
+        guarded(lambda: check_detectors(evidence, seen), "detectors")
         guarded(lambda: check_splats(seen), "splats")
         guarded(lambda: check_kernel(evidence, seen), "kernel")
         guarded(lambda: check_stream(seen), "ktap")
@@ -110,6 +112,14 @@ def check_config(evidence: Evidence) -> list[Reason]:
         if got != value:
             found.append(Reason("config", f"CONFIG_{name} is {got}, asked for {value}"))
     return found
+
+
+def check_detectors(evidence: Evidence, console: Console) -> list[Reason]:
+    """Check that each detector that the fragments ask for came up; one that did not reports no splat."""
+    if not console.ktap.started:
+        return []
+    return [Reason("config", f"CONFIG_{option}={evidence.asked[option]}, but the kernel did not print '{words}'")
+            for option, words in DETECTORS if evidence.asked.get(option, "n") != "n" and option not in console.detectors]  # fmt: skip
 
 
 def check_splats(console: Console) -> list[Reason]:

@@ -54,6 +54,13 @@ SPLATS = (
     ("trace", r"Call [Tt]race:|\[ cut here \]|---\[ end trace|^RIP: \d{4}:|^ *Modules linked in:"
               r"|^CPU: \d+ (?:UID: \d+ )?PID: \d+ Comm: |^Tainted: \["),
 )  # fmt: skip
+# option, what the kernel prints once its detector is up (mm/kasan/generic.c, kernel/kcsan/core.c, kernel/locking/lockdep.c, mm/kmemleak.c)
+DETECTORS = (
+    ("KASAN", "kasan: KernelAddressSanitizer initialized"),
+    ("KCSAN", "kcsan: enabled early"),
+    ("PROVE_LOCKING", "Lock dependency validator: "),
+    ("DEBUG_KMEMLEAK", "kmemleak: Kernel memory leak detector initialized"),
+)
 ANY = re.compile("|".join(f"(?:{pattern})" for _, pattern in SPLATS))
 EACH = tuple((label, re.compile(pattern)) for label, pattern in SPLATS)
 
