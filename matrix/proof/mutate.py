@@ -38,6 +38,8 @@ STATEMENT = re.compile(r"^\s+(?!return\b|break;|continue;|lockdep_)[\w>.*-]+(?:\
 CONTROL = re.compile(r"^\s+(return|goto|break|continue)\b.*;$")
 COMMENT = re.compile(r"^\s*(/\*|\*|//)|^\s*$|^\s*#|^EXPORT_|^\s*KUNIT_|\bBUILD_BUG_ON")
 
+MOVED = 3  # so many lines in a row that were in another file
+
 
 @dataclass(frozen=True)
 class Change:
@@ -61,14 +63,32 @@ class Change:
 
 
 def added(prepared: tree.PreparedTree, suites: str) -> Iterator[tuple[str, list[str], list[int]]]:
-    """Yield (file, its lines, indices of the lines that the series adds) for each C file except suites and tools/."""
+    """Yield (file, its lines, indices of the lines that the series adds) for each C file except suites and tools/.
+
+    Lines that a new file has taken over from another file are not added.
+    """
+    new_files, lost = [], []
     for name in sorted(prepared.touched):
         path = prepared.path / name
         if not name.endswith((".c", ".h")) or name.startswith((f"{suites}/", "tools/")) or not path.is_file():
             continue
         old, new = tree.pristine_text(prepared, name).splitlines(), path.read_text("utf-8").splitlines()
+        if not old:
+            new_files.append((name, new))
+            continue
         blocks = difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+        lost.append([old[at] for tag, start, end, _, _ in blocks if tag in ("delete", "replace") for at in range(start, end)])
         yield name, new, [at for tag, _, _, start, end in blocks if tag in ("insert", "replace") for at in range(start, end)]
+    for name, new in new_files:
+        moved = {at for old in lost for at in taken_over(old, new)}
+        yield name, new, [at for at in range(len(new)) if at not in moved]
+
+
+def taken_over(old: list[str], new: list[str]) -> Iterator[int]:
+    """Yield the indices of the lines of new that are those of old, in the same order; a few alike mean nothing."""
+    for block in difflib.SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
+        if block.size >= MOVED:
+            yield from range(block.b, block.b + block.size)
 
 
 def changes(prepared: tree.PreparedTree, tested: Project) -> list[Change]:

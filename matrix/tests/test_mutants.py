@@ -303,6 +303,19 @@ class Mutate(unittest.TestCase):
             found = mutate.changes(PreparedTree(Path(folder), "7.3.4", "", frozenset(names), ""), tested)
         self.assertEqual([change.name.partition("-")[0] + change.file for change in found], ["flib/f.c"])
 
+    def test_moved(self) -> None:
+        """Lines that a new file takes over from another file are not added, unless they are few."""
+        old = [f"\tx = {number};" for number in range(9)]
+        new = ["\ta();", *old[2:5], "\tb();", *old[6:8], "\tc();"]
+        base = {"mm/old.c": "\n".join(old), "mm/new.c": ""}
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(tree, "pristine_text", side_effect=lambda _, name: base[name]):
+            (Path(folder) / "mm").mkdir()
+            (Path(folder) / "mm/old.c").write_text("\n".join(old[:1]))
+            (Path(folder) / "mm/new.c").write_text("\n".join(new))
+            found = {name: [lines[at] for at in numbers] for name, lines, numbers in
+                     mutate.added(PreparedTree(Path(folder), "7.3.4", "", frozenset(base), ""), "t")}
+        self.assertEqual(found, {"mm/old.c": [], "mm/new.c": ["\ta();", "\tb();", *old[6:8], "\tc();"]})
+
     def test_patch(self) -> None:
         """A generated patch is a valid mutant whose name contains place and kind of the change."""
         change = mutate.Change("virt/kvm/x.c", 2, "relation", "\tif (a < b)", "\tif (a <= b)")
