@@ -102,6 +102,40 @@ static void freed_by_last_hole(struct kunit *test)
 	}
 }
 
+/*
+ * I1, I2, I4: the same if the last hole begins or ends in a neighbour, which is freed
+ * as far as the hole goes.
+ */
+static void freed_by_longer_hole(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	struct pinned *p = open_pinned(test);
+	struct gmem_kunit_fault fault;
+	struct folio *pinned;
+	const pgoff_t kept = 3;
+
+	/* The hole begins in the pinned hugepage. */
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + N, &fault), 0);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 0, N - 5), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 5, 5 + N - kept), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), kept);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + NPAGES - 1, &fault), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA), 0);
+
+	/* It ends there. */
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, N, N), 0);
+	pinned = gmem_kunit_pin(test, f, N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, N + 5, N - 5), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, kept, N - kept + 5), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), kept);
+	folio_put(pinned);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + kept - 1, &fault), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA), 0);
+}
+
 /* I2, I4: the first hole after the pin is gone frees those before it, and no more. */
 static void freed_after_unpin(struct kunit *test)
 {
@@ -397,6 +431,7 @@ static void split_fails(struct kunit *test)
 
 static struct kunit_case gmem_pinned_cases[] = {
 	KUNIT_CASE(freed_by_last_hole),
+	KUNIT_CASE(freed_by_longer_hole),
 	KUNIT_CASE(freed_after_unpin),
 	KUNIT_CASE_PARAM(used_again, use_gen_params),
 	KUNIT_CASE(allocated_again),

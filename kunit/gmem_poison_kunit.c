@@ -10,12 +10,14 @@
 #include <kunit/resource.h>
 #include <kunit/test.h>
 #include <linux/delay.h>
+#include <linux/fs.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/mmzone.h>
 #include <linux/pagemap.h>
 #include <linux/rwsem.h>
+#include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 #include <linux/vmstat.h>
 
@@ -373,6 +375,7 @@ static void hole_over_bad_page(struct kunit *test)
 	unsigned long lost = 0;
 	struct failed m;
 	pgoff_t index;
+	u8 byte = 1;
 
 	fail_memory(test, &m, c->index, true);
 	put_pin(&m);
@@ -383,6 +386,11 @@ static void hole_over_bad_page(struct kunit *test)
 		lost += gmem_kunit_count_not(fault.pfn, 1, index == c->index ? 0 : GMEM_DATA);
 	}
 	KUNIT_EXPECT_EQ(test, lost, 0);
+
+	/* memory_failure() has unmapped all of the hugepage from the host. */
+	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)(m.addr +
+			(c->index << PAGE_SHIFT)), 1), 0);
+	KUNIT_EXPECT_EQ(test, byte, 0);
 }
 
 /* I3: if a pin keeps a hole from replacing the bad page, it fails and changes nothing. */
@@ -399,6 +407,36 @@ static void hole_over_pinned_bad_page(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
 	check_guest(test, m.f, bad, GMEM_DATA);
 	put_pin(&m);
+}
+
+/* I3: the same if the hole begins in a hugepage without a bad page. */
+static void hole_up_to_pinned_bad_page(struct kunit *test)
+{
+	const pgoff_t bad = 5;
+	struct gmem_kunit_fault fault;
+	unsigned long lost = 0;
+	struct folio *pinned;
+	struct failed m;
+	pgoff_t index;
+
+	use_memory(test, &m, false);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + N, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
+	m.head = fault.pfn;
+	pinned = gmem_kunit_pin(test, m.f, N);
+	fail_page(test, &m, bad);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, N - 3, 3 + bad + 1), -EBUSY);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), NPAGES);
+	for (index = 0; index < NPAGES; index++) {
+		if (index == N + bad)
+			continue;
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + index, &fault), 0);
+		lost += gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA);
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
+	folio_put(pinned);
 }
 
 /* I1, I2: holes next to the bad page of a pinned hugepage are holes like any other. */
@@ -450,6 +488,71 @@ static void bad_page_in_hole(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N - 2);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + bad, &fault), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0), 0);
+}
+
+/* I2: a bad page in a hugepage that has left the file while pinned is never free either. */
+static void bad_page_left_file(struct kunit *test)
+{
+	const pgoff_t bad = 3;
+	struct gmem_kunit_fault fault;
+	struct failed m;
+
+	use_memory(test, &m, true);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
+
+	m.bad = pfn_to_page(m.head + bad);
+	KUNIT_EXPECT_EQ(test, memory_failure(m.head + bad, MF_SW_SIMULATED), -EHWPOISON);
+	KUNIT_ASSERT_TRUE(test, PageHWPoison(m.bad));
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
+	KUNIT_EXPECT_FALSE(test, folio_test_locked(m.pinned));
+	KUNIT_EXPECT_EQ(test, folio_ref_count(m.pinned), 1);
+
+	/* The file gets a new hugepage, which isn't affected. */
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + bad, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
+
+	put_pin(&m);
+	KUNIT_EXPECT_TRUE(test, PageHWPoison(m.bad));
+	KUNIT_EXPECT_FALSE(test, is_free(m.bad));
+	KUNIT_EXPECT_EQ(test, page_count(m.bad), 1);
+}
+
+static const struct told {
+	const char *name;
+	int flags;
+	bool dirty;
+	int signal;
+} told_cases[] = {
+	{ "clean", 0, false, 0 },
+	{ "dirty", 0, true, SIGBUS },
+	{ "must_kill", MF_MUST_KILL, false, SIGBUS },
+};
+
+KUNIT_ARRAY_PARAM_DESC(told, told_cases, name);
+
+/*
+ * As for any other memory, a task that has mapped the bad page learns about the error
+ * if the page was modified, or if the architecture says that it can't go on.
+ */
+static void task_is_told(struct kunit *test)
+{
+	const struct told *c = test->param_value;
+	const pgoff_t bad = 3;
+	struct failed m;
+	int r, signal;
+
+	use_memory(test, &m, true);
+	if (c->dirty)
+		folio_mark_dirty(m.pinned);
+
+	r = memory_failure(m.head + bad, MF_SW_SIMULATED | MF_ACTION_REQUIRED | c->flags);
+	signal = kernel_dequeue_signal();
+	m.bad = pfn_to_page(m.head + bad);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
+	KUNIT_EXPECT_EQ(test, r, -EBUSY);
+	KUNIT_EXPECT_EQ(test, signal, c->signal);
+	check_guest(test, m.f, bad, GMEM_DATA);
+	put_pin(&m);
 }
 
 /* Unpoisoned memory can be allocated again. */
@@ -520,6 +623,54 @@ static void lock_order(struct kunit *test)
 	}
 }
 
+struct closing {
+	struct kunit *test;
+	struct gmem_kunit_file *f;
+};
+
+static int close_thread(void *data)
+{
+	struct closing *c = data;
+
+	gmem_kunit_close(c->test, c->f);
+	return 0;
+}
+
+/*
+ * I11: a memory error in a file that is going away neither waits nor lets go of the
+ * folio, which the eviction of the inode is waiting for.
+ */
+static void file_goes_away(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), N, GMEM_HUGE);
+	struct address_space *mapping = f->inode->i_mapping;
+	struct closing c = { .test = test, .f = f };
+	struct task_struct *task;
+	unsigned int waited;
+	struct folio *folio;
+
+	task = gmem_kunit_thread(test, close_thread, &c);
+	folio = kvm_gmem_get_folio(f->inode, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+
+	wake_up_process(task);
+	for (waited = 0; waited < WAIT_MS; waited += POLL_MS) {
+		if (inode_state_read_once(f->inode) & I_FREEING)
+			break;
+		msleep(POLL_MS);
+	}
+	KUNIT_EXPECT_TRUE(test, inode_state_read_once(f->inode) & I_FREEING);
+	KUNIT_EXPECT_EQ(test, mapping->a_ops->error_remove_folio(mapping, folio), MF_DELAYED);
+	KUNIT_EXPECT_TRUE(test, folio_test_locked(folio));
+	KUNIT_EXPECT_PTR_EQ(test, folio->mapping, mapping);
+	folio_unlock(folio);
+
+	gmem_kunit_stop_thread(test, task);
+	KUNIT_EXPECT_NULL(test, folio->mapping);
+	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
+	folio_put(folio);
+}
+
 /* I2: soft offlining memory fails, and does not take the page from the guest. */
 static void soft_offline(struct kunit *test)
 {
@@ -558,10 +709,14 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE_PARAM(poison_is_never_free, end_gen_params),
 	KUNIT_CASE_PARAM(hole_over_bad_page, bad_gen_params),
 	KUNIT_CASE(hole_over_pinned_bad_page),
+	KUNIT_CASE(hole_up_to_pinned_bad_page),
 	KUNIT_CASE(holes_next_to_pinned_bad_page),
 	KUNIT_CASE(bad_page_in_hole),
+	KUNIT_CASE(bad_page_left_file),
+	KUNIT_CASE_PARAM(task_is_told, told_gen_params),
 	KUNIT_CASE(unpoison_afterwards),
 	KUNIT_CASE(lock_order),
+	KUNIT_CASE(file_goes_away),
 	KUNIT_CASE(soft_offline),
 #endif
 	{}

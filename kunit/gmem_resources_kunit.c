@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * KUnit tests for the resources of a hugepage: the cgroup that is charged for it and
- * the NUMA node from which it is allocated (invariant I7).
+ * KUnit tests for the resources of a hugepage: the cgroup that is charged for it, the
+ * NUMA node from which it is allocated, and what happens when there is no memory
+ * (invariants I1, I2, I4 and I7).
  *
  * The tests create a real cgroup with a limit, through a private mount of cgroup2.
  */
@@ -16,6 +17,7 @@
 #include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/pagemap.h>
+#include <linux/rwsem.h>
 #include <linux/sched/mm.h>
 #include <linux/uaccess.h>
 
@@ -174,7 +176,118 @@ static void limit_falls_back(struct kunit *test)
 	gmem_kunit_put_folio(folio);
 }
 
+/*
+ * If no memory is left for single pages either, fallocate() and faults fail.  What has
+ * been allocated stays, and fallocate() continues once there is memory.
+ */
+static void no_memory_to_allocate(struct kunit *test)
+{
+	struct group *g = make_group(test, N / 2);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	struct address_space *mapping = f->inode->i_mapping;
+	gfp_t gfp = mapping_gfp_mask(mapping);
+	struct gmem_kunit_fault fault;
+	struct mem_cgroup *old;
+	unsigned long nr_pages;
+	int allocated, faulted;
+
+	/* Without direct reclaim, there is no OOM killer either. */
+	mapping_set_gfp_mask(mapping, gfp & ~__GFP_DIRECT_RECLAIM);
+	old = set_active_memcg(g->memcg);
+	allocated = gmem_kunit_allocate(f, 0, N);
+	nr_pages = gmem_kunit_nr_pages(f);
+	faulted = gmem_kunit_fault(f->kvm, 0, GMEM_GFN + N - 1, &fault);
+	set_active_memcg(old);
+	mapping_set_gfp_mask(mapping, gfp);
+
+	KUNIT_EXPECT_EQ(test, allocated, -ENOMEM);
+	KUNIT_EXPECT_EQ(test, faulted, -ENOMEM);
+	KUNIT_EXPECT_GT(test, nr_pages, 0);
+	KUNIT_EXPECT_LE(test, nr_pages, N / 2);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), nr_pages);
+	KUNIT_EXPECT_FALSE(test, rwsem_is_locked(&mapping->invalidate_lock));
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
+}
+
+/* Allocate all memory that is left to the cgroup. */
+static void use_up(struct group *g, struct list_head *pages)
+{
+	struct mem_cgroup *old = set_active_memcg(g->memcg);
+	struct page *page;
+
+	while ((page = alloc_page(GFP_NOWAIT | __GFP_ACCOUNT)))
+		list_add(&page->lru, pages);
+	set_active_memcg(old);
+}
+
+/*
+ * I1, I2, I4: if there is no memory to split a hugepage, the pages in a hole stay and
+ * read as zeros, as in a pinned hugepage, and the next hole frees them.
+ */
+static void no_memory_to_split(struct kunit *test)
+{
+	const struct gmem_kunit_hole hole = { "ten_pages", 5, 10 };
+	struct group *g = make_group(test, N + N / 2);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	struct address_space *mapping = f->inode->i_mapping;
+	gfp_t gfp = mapping_gfp_mask(mapping);
+	unsigned long nr_pages = 0, lost = 0;
+	struct gmem_kunit_fault fault;
+	struct page *page, *next;
+	unsigned int order = 0;
+	struct folio *folio;
+	LIST_HEAD(pages);
+	pgoff_t index;
+	int r = 0;
+
+	/* Each CPU keeps some memory of the cgroup in reserve: use only one. */
+	migrate_disable();
+	folio = lookup_in_group(g, f, 0);
+	if (!IS_ERR(folio)) {
+		order = folio_order(folio);
+		gmem_kunit_put_folio(folio);
+		use_up(g, &pages);
+		mapping_set_gfp_mask(mapping, gfp & ~__GFP_DIRECT_RECLAIM);
+		r = gmem_kunit_fault(f->kvm, 0, GMEM_GFN, &fault);
+		if (!r)
+			gmem_kunit_fill(fault.pfn, BIT(order), GMEM_DATA);
+		r = r ?: gmem_kunit_punch(f, hole.start, hole.npages);
+		nr_pages = gmem_kunit_nr_pages(f);
+		mapping_set_gfp_mask(mapping, gfp);
+		list_for_each_entry_safe(page, next, &pages, lru)
+			__free_page(page);
+	}
+	migrate_enable();
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	KUNIT_ASSERT_EQ(test, order, PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, r, 0);
+	KUNIT_EXPECT_EQ(test, nr_pages, N);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, N - 1, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - hole.npages - 1);
+	for (index = 0; index < N; index++) {
+		bool empty = gmem_kunit_in_hole(&hole, index) || index == N - 1;
+
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GMEM_GFN + index, &fault), 0);
+		lost += gmem_kunit_count_not(fault.pfn, 1, empty ? 0 : GMEM_DATA);
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
+}
+
 #else /* CONFIG_MEMCG */
+
+static void no_memory_to_allocate(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
+
+static void no_memory_to_split(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
 
 static void hugepage_is_charged(struct kunit *test)
 {
@@ -326,6 +439,8 @@ static void numa_policy(struct kunit *test)
 static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(hugepage_is_charged),
 	KUNIT_CASE(limit_falls_back),
+	KUNIT_CASE(no_memory_to_allocate),
+	KUNIT_CASE(no_memory_to_split),
 	KUNIT_CASE(numa_policy),
 	KUNIT_CASE(policy_boundary),
 	{}
