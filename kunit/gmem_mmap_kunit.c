@@ -24,14 +24,19 @@ struct mapped {
 	unsigned long addr;
 };
 
-static struct mapped open_mapped(struct kunit *test, u64 flags)
+static struct mapped open_mapped_at(struct kunit *test, u64 flags, unsigned long offset)
 {
 	struct mapped m;
 
 	gmem_kunit_poison_hugepages(test);
 	m.f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags);
-	m.addr = gmem_kunit_map(test, m.f, 0);
+	m.addr = gmem_kunit_map(test, m.f, offset);
 	return m;
+}
+
+static struct mapped open_mapped(struct kunit *test, u64 flags)
+{
+	return open_mapped_at(test, flags, 0);
 }
 
 /* Get the last byte of a page: code that clears too little misses this byte. */
@@ -83,16 +88,24 @@ static void check_mapping(struct kunit *test, const struct mapped *m,
 	KUNIT_EXPECT_EQ(test, wrong, 0);
 }
 
-/* I1, I2, I4: punch a hole while the host has mapped all pages. */
+/*
+ * I1, I2, I4: punch a hole while the host has mapped all pages, as hugepages if it can,
+ * and as single pages.
+ */
 static void hole_under_mapping(struct kunit *test)
 {
+	static const unsigned long offsets[] = { 0, PAGE_SIZE };
 	const struct gmem_kunit_hole *h = test->param_value;
-	struct mapped m = open_mapped(test, GMEM_HUGE);
+	int i;
 
-	write_pattern(test, &m);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h->start, h->npages), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), NPAGES - h->npages);
-	check_mapping(test, &m, h);
+	for (i = 0; i < ARRAY_SIZE(offsets); i++) {
+		struct mapped m = open_mapped_at(test, GMEM_HUGE, offsets[i]);
+
+		write_pattern(test, &m);
+		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h->start, h->npages), 0);
+		KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), NPAGES - h->npages);
+		check_mapping(test, &m, h);
+	}
 }
 
 /* I1, I2, I4: punch a hole while one page of each hugepage is pinned, as for DMA. */

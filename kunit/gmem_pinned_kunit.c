@@ -343,6 +343,90 @@ static void split_from_outside(struct kunit *test)
 #endif
 }
 
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && defined(CONFIG_TRANSPARENT_HUGEPAGE)
+
+/* The size of the folios into which debugfs, e.g., can split a hugepage. */
+#define PART_ORDER	5
+#define PART		BIT(PART_ORDER)
+
+/* Use a hugepage and split it into smaller large folios, after a hole if there is one. */
+static struct gmem_kunit_file *open_parts(struct kunit *test, pgoff_t hole)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	struct gmem_kunit_fault fault;
+	struct folio *folio;
+	int r;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
+	if (hole) {
+		folio = gmem_kunit_pin(test, f, 0);
+		KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, hole, 1), 0);
+		folio_put(folio);
+	}
+
+	folio = kvm_gmem_get_folio(f->inode, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	r = split_folio_to_order(folio, PART_ORDER);
+	gmem_kunit_put_folio(folio);
+	KUNIT_ASSERT_EQ(test, r, 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, PART), PART_ORDER);
+	return f;
+}
+
+/* Count the pages outside of [start, end) whose data is gone. */
+static unsigned long count_lost(struct kunit *test, struct gmem_kunit_file *f,
+				pgoff_t start, pgoff_t end)
+{
+	struct gmem_kunit_fault fault;
+	unsigned long lost = 0;
+	pgoff_t index;
+
+	for (index = 0; index < N; index++) {
+		if (index >= start && index < end)
+			continue;
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
+		lost += gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA);
+	}
+	return lost;
+}
+
+#endif
+
+/* I1, I2, I4: the same holds for a part of a hugepage that is a large folio itself. */
+static void split_into_large(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && defined(CONFIG_TRANSPARENT_HUGEPAGE)
+	const pgoff_t index = PART + 8;
+	struct gmem_kunit_file *f;
+	struct folio *pinned;
+
+	/* The hole is in a part that is pinned. */
+	f = open_parts(test, 0);
+	pinned = gmem_kunit_pin(test, f, index);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, index, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
+	KUNIT_EXPECT_EQ(test, count_lost(test, f, index, index + 1), 0);
+	folio_put(pinned);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, index + 1, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - 2);
+	KUNIT_EXPECT_EQ(test, count_lost(test, f, index, index + 2), 0);
+
+	/* The parts came after the hole, and one of them is pinned. */
+	f = open_parts(test, index);
+	pinned = gmem_kunit_pin(test, f, index);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, index + 1, PART), 0);
+	KUNIT_EXPECT_EQ(test, count_lost(test, f, index, index + 1 + PART), 0);
+	folio_put(pinned);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, PART, PART), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - PART - 9);
+	KUNIT_EXPECT_EQ(test, count_lost(test, f, PART, index + 1 + PART), 0);
+#else
+	kunit_skip(test, "needs THP, and functions that are not exported");
+#endif
+}
+
 /* A reference that put_thread() drops while @puncher waits for it. */
 struct brief {
 	struct kvm *kvm;
@@ -439,6 +523,7 @@ static struct kunit_case gmem_pinned_cases[] = {
 	KUNIT_CASE(mapped_by_page),
 	KUNIT_CASE(new_hugepage),
 	KUNIT_CASE(split_from_outside),
+	KUNIT_CASE(split_into_large),
 	KUNIT_CASE(brief_reference),
 	KUNIT_CASE(split_fails),
 	{}

@@ -12,6 +12,7 @@
 #include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/kvm_host.h>
+#include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/mmzone.h>
@@ -521,11 +522,13 @@ static const struct told {
 	const char *name;
 	int flags;
 	bool dirty;
+	bool unmapped;
 	int signal;
 } told_cases[] = {
-	{ "clean", 0, false, 0 },
-	{ "dirty", 0, true, SIGBUS },
-	{ "must_kill", MF_MUST_KILL, false, SIGBUS },
+	{ "clean", 0, false, false, 0 },
+	{ "dirty", 0, true, false, SIGBUS },
+	{ "must_kill", MF_MUST_KILL, false, false, SIGBUS },
+	{ "unmapped", MF_MUST_KILL, true, true, 0 },
 };
 
 KUNIT_ARRAY_PARAM_DESC(told, told_cases, name);
@@ -544,6 +547,8 @@ static void task_is_told(struct kunit *test)
 	use_memory(test, &m, true);
 	if (c->dirty)
 		folio_mark_dirty(m.pinned);
+	if (c->unmapped)
+		unmap_mapping_range(m.f->inode->i_mapping, 0, 0, 0);
 
 	r = memory_failure(m.head + bad, MF_SW_SIMULATED | MF_ACTION_REQUIRED | c->flags);
 	signal = kernel_dequeue_signal();
@@ -671,7 +676,127 @@ static void file_goes_away(struct kunit *test)
 	folio_put(folio);
 }
 
-/* I2: soft offlining memory fails, and does not take the page from the guest. */
+struct punching {
+	struct gmem_kunit_file *f;
+	pgoff_t index;
+	int result;
+};
+
+static int punch_thread(void *data)
+{
+	struct punching *p = data;
+
+	p->result = gmem_kunit_punch(p->f, p->index, 1);
+	return 0;
+}
+
+/*
+ * I11: a hole can replace the bad page although memory_failure(), which has told
+ * userspace already, waits for the hole and has a reference to the hugepage.
+ */
+static void hole_meets_memory_failure(struct kunit *test)
+{
+	struct punching p = { .index = 7, .result = -ESRCH };
+	struct task_struct *punch, *failure;
+	struct gmem_kunit_fault fault;
+	struct rw_semaphore *lock;
+	unsigned int waited;
+	struct folio *folio;
+	struct failed m;
+
+	use_memory(test, &m, true);
+	p.f = m.f;
+	m.bad = pfn_to_page(m.head + p.index);
+	folio = m.pinned;
+	lock = &m.f->inode->i_mapping->invalidate_lock;
+	punch = gmem_kunit_thread(test, punch_thread, &p);
+	failure = gmem_kunit_thread(test, memory_failure_thread, (void *)(m.head + p.index));
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
+
+	/* Let the hole be the first to get the lock, and memory_failure() the second. */
+	filemap_invalidate_lock(m.f->inode->i_mapping);
+	wake_up_process(punch);
+	for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
+		msleep(POLL_MS);
+	wake_up_process(failure);
+	for (waited = 0; waited < WAIT_MS; waited += POLL_MS) {
+		if (PageHWPoison(m.bad) && !folio_mapped(folio) &&
+		    !folio_test_locked(folio) && !task_is_running(failure))
+			break;
+		msleep(POLL_MS);
+	}
+	KUNIT_EXPECT_TRUE(test, PageHWPoison(m.bad));
+	put_pin(&m);
+	filemap_invalidate_unlock(m.f->inode->i_mapping);
+
+	gmem_kunit_stop_thread(test, punch);
+	gmem_kunit_stop_thread(test, failure);
+	KUNIT_EXPECT_EQ(test, p.result, 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + p.index, &fault), 0);
+	KUNIT_EXPECT_NE(test, fault.pfn, m.head + p.index);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0), 0);
+}
+
+/*
+ * I2, I6: memory_failure() can't get hold of a hugepage that somebody took off the LRU
+ * for a moment.  Nevertheless the bad page is neither mapped nor freed.
+ */
+static void bad_page_off_lru(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_MIGRATION)
+	const pgoff_t bad = 5;
+	LIST_HEAD(isolated);
+	struct failed m;
+
+	use_memory(test, &m, false);
+	m.bad = pfn_to_page(m.head + bad);
+	KUNIT_ASSERT_TRUE(test, isolate_folio_to_list(page_folio(m.bad), &isolated));
+	KUNIT_EXPECT_NE(test, memory_failure(m.head + bad, MF_SW_SIMULATED), 0);
+	putback_movable_pages(&isolated);
+	KUNIT_ASSERT_TRUE(test, PageHWPoison(m.bad));
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
+
+	check_guest(test, m.f, bad, GMEM_DATA);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
+	KUNIT_EXPECT_FALSE(test, is_free(m.bad));
+#else
+	kunit_skip(test, "needs functions that are not exported");
+#endif
+}
+
+/*
+ * A thread that was about to map a page may find all of its hugepage mapped, and a page
+ * that went bad in the meantime.
+ */
+static void fault_under_huge_mapping(struct kunit *test)
+{
+	struct vm_area_struct *vma;
+	struct failed m;
+	vm_fault_t r;
+	pmd_t *pmd;
+
+	use_memory(test, &m, false);
+	pmd = pmd_off(current->mm, m.addr);
+	if (!pmd_trans_huge(pmdp_get(pmd)))
+		kunit_skip(test, "the host maps hugepages page by page");
+	mark_bad(test, m.f, 7);
+
+	mmap_read_lock(current->mm);
+	vma = vma_lookup(current->mm, m.addr);
+	r = vma->vm_ops->fault(&(struct vm_fault) {
+		.vma = vma,
+		.address = m.addr + PAGE_SIZE,
+		.real_address = m.addr + PAGE_SIZE,
+		.pgoff = 1,
+		.pmd = pmd,
+		.flags = FAULT_FLAG_DEFAULT,
+	});
+	mmap_read_unlock(current->mm);
+	KUNIT_EXPECT_EQ(test, r, VM_FAULT_NOPAGE);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(m.f, 1), 0);
+}
+
+/* I2: soft offlining memory fails, and takes neither page nor hugepage from the guest. */
 static void soft_offline(struct kunit *test)
 {
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
@@ -682,14 +807,17 @@ static void soft_offline(struct kunit *test)
 		struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, flags[i]);
 		struct gmem_kunit_fault fault;
 		kvm_pfn_t pfn;
+		int order;
 
 		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
 		pfn = fault.pfn;
+		order = fault.order;
 		gmem_kunit_fill(pfn, 1, GMEM_DATA);
 
 		KUNIT_EXPECT_NE(test, soft_offline_page(pfn, 0), 0);
 		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
 		KUNIT_EXPECT_EQ(test, fault.pfn, pfn);
+		KUNIT_EXPECT_EQ(test, fault.order, order);
 		KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(pfn, 1, GMEM_DATA), 0);
 	}
 #else
@@ -717,6 +845,9 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(unpoison_afterwards),
 	KUNIT_CASE(lock_order),
 	KUNIT_CASE(file_goes_away),
+	KUNIT_CASE(hole_meets_memory_failure),
+	KUNIT_CASE(bad_page_off_lru),
+	KUNIT_CASE(fault_under_huge_mapping),
 	KUNIT_CASE(soft_offline),
 #endif
 	{}

@@ -177,6 +177,27 @@ static void limit_falls_back(struct kunit *test)
 }
 
 /*
+ * I4: pages that are punched one by one are free, and not only gone from the file.  The
+ * CPUs keep some of the charge in reserve.
+ */
+static void holes_are_uncharged(struct kunit *test)
+{
+	struct group *g = make_group(test, 4 * N);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	struct folio *folio = lookup_in_group(g, f, 0);
+	unsigned long failed = 0;
+	pgoff_t index;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	gmem_kunit_put_folio(folio);
+	KUNIT_EXPECT_GE(test, charged(g), N);
+	for (index = 0; index < N; index++)
+		failed += gmem_kunit_punch(f, index, 1) != 0;
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_LT(test, charged(g), N / 2);
+}
+
+/*
  * If no memory is left for single pages either, fallocate() and faults fail.  What has
  * been allocated stays, and fallocate() continues once there is memory.
  */
@@ -278,6 +299,11 @@ static void no_memory_to_split(struct kunit *test)
 }
 
 #else /* CONFIG_MEMCG */
+
+static void holes_are_uncharged(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
 
 static void no_memory_to_allocate(struct kunit *test)
 {
@@ -439,6 +465,7 @@ static void numa_policy(struct kunit *test)
 static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(hugepage_is_charged),
 	KUNIT_CASE(limit_falls_back),
+	KUNIT_CASE(holes_are_uncharged),
 	KUNIT_CASE(no_memory_to_allocate),
 	KUNIT_CASE(no_memory_to_split),
 	KUNIT_CASE(numa_policy),
