@@ -60,10 +60,10 @@ QEMU_ARCH = replace(QEMU_ARCH,
 """
 
 
-def kernel_arguments(cell: Cell, glob: str, initramfs: bool) -> list[str]:
+def kernel_arguments(cell: Cell, glob: str, suites: bool, initramfs: bool) -> list[str]:
     """Return the kernel arguments, except those of the qemu_config."""
     words = [*cell.kernel_args, "kunit.enable=1", *([f"kunit.filter_glob={glob}"] if glob else [])]
-    return words + ([WITHOUT_KUNIT, "kunit_shutdown=none"] if initramfs else ["kunit_shutdown=reboot"])
+    return words + ([] if suites else [WITHOUT_KUNIT]) + [f"kunit_shutdown={'none' if initramfs else 'reboot'}"]
 
 
 def initramfs_config(cell: Cell, initrd: Path, arguments: str = "") -> str:

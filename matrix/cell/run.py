@@ -95,6 +95,7 @@ class Job:
     update: bool = False  # update the list of expected tests, and judge by the new list
     image: Path | None = None  # boot the kernel in this folder instead of the build directory
     until: Callable[[Path], bool] | None = None  # end the boot once this returns true for the console
+    initramfs: bool = False  # the cell's qemu_config has an initramfs, which reboots when the suites have run
 
 
 @dataclass
@@ -245,7 +246,7 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
         config.write_text(boot.initramfs_config(cell, folder / "e2e.cpio", boot.WITHOUT_KUNIT), "utf-8")
         limit = BOOT_SECONDS + sum(test.seconds for test in chosen(site, job))
         cell, glob = replace(cell, qemu_config=config, boot_seconds=limit), ""
-    evidence = replace(evidence, arguments=boot.kernel_arguments(cell, glob, job.kind == E2E))
+    evidence = replace(evidence, arguments=boot.kernel_arguments(cell, glob, job.kind != E2E, job.initramfs or job.kind == E2E))
     argv = boot.exec_command(site.tree.path, cell, job.image or folder, glob)
     steps.commands["boot"] = build.shell(argv, {"PATH": f'{shlex.quote(str(boot.SHIM))}:"$PATH"'})
     enough = job.until or (lambda console: False)

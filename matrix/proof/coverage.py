@@ -3,7 +3,7 @@
 
 A kernel with gcov prints its counters at the end of each boot (matrix/cell/init.c). gcovr reads them one cell at a time,
 because the branches of a line depend on the configuration. A line is covered if any cell covers it; for its branches,
-the cell that misses the fewest counts.
+the cell that misses the fewest counts. The branches of an assertion do not count.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ FILE = re.compile(rb"gcov: (/\S+\.gcda) (\d+)\s*$")
 DATA = re.compile(rb"gcov\+ ([A-Za-z0-9+/=]+)\s*$")
 GCOVR_SECONDS = 600.0
 BRANCHES = 95.0  # percent of the branches that must be taken
+ASSERTION = re.compile(r"\b(VM_)?(WARN|BUG)_ON(_[A-Z_]+)?\(")  # its branches lead to a splat
 
 
 @dataclass
@@ -82,7 +83,7 @@ def measure(site: Site, cell: Cell, into: Path) -> list[Result]:
     initramfs.pack(initrd, selftests.FOLDERS, {"init": (site.selftests_dir(cell) / "init").read_bytes(), "tests": b""})
     config = folder / "gcov.py"
     config.write_text(boot.initramfs_config(cell, initrd), "utf-8")
-    suites = Job(replace(cell, qemu_config=config))
+    suites = Job(replace(cell, qemu_config=config), initramfs=True)
     results += run(site, [suites])
     if results[1]["verdict"] == "green":
         parts = [_gcovr(site, job, into.with_name(f"{site.results(job).name}.json")) for job in (selftest, suites)]
@@ -152,7 +153,7 @@ def added(prepared: tree.PreparedTree, suites: str, documents: Sequence[Mapping[
                 line = found.setdefault((name, number), Line(name, number, lines[number - 1]))
                 line.count += entry["count"]
                 taken = [branch["count"] > 0 for branch in entry["branches"]]
-                if taken and (not line.branches or taken.count(False) < line.left):
+                if taken and not ASSERTION.search(line.text) and (not line.branches or taken.count(False) < line.left):
                     line.branches = taken
     return [found[key] for key in sorted(found)]
 

@@ -55,11 +55,11 @@ class Counters(unittest.TestCase):
 class Covered(unittest.TestCase):
     """Lines and branches."""
 
-    def added(self, *documents: dict[str, Any]) -> list[Line]:
+    def added(self, *documents: dict[str, Any], condition: str = "if (x)") -> list[Line]:
         """Return the lines of f.c; the base lacks its condition and its first return."""
         with tempfile.TemporaryDirectory() as folder, mock.patch.object(tree, "pristine_text") as base:
             base.return_value = SOURCE.replace("\tif (x)\n\t\treturn 1;\n", "")
-            (Path(folder) / "f.c").write_text(SOURCE)
+            (Path(folder) / "f.c").write_text(SOURCE.replace("if (x)", condition))
             return coverage.added(tree.PreparedTree(Path(folder), "7.3.4", "", frozenset({"f.c"}), ""), "t", documents)
 
     def test_added(self) -> None:
@@ -70,6 +70,12 @@ class Covered(unittest.TestCase):
             self.assertEqual([(line.number, line.count, line.left) for line in lines], [(3, 3, 1), (4, 0, 0)])
             self.assertEqual(len(lines[0].branches), 2)
         self.assertEqual(self.added(one, document((3, 1, [1, 1]), (4, 1, [])))[0].left, 0)
+
+    def test_assertion(self) -> None:
+        """The branches of an assertion do not count, but its line does."""
+        for condition, branches in {"VM_WARN_ON(x);": 0, "if (WARN_ON_ONCE(x))": 0, "if (BUG_ON(x))": 0, "if (WARN_ONLY(x))": 2}.items():
+            line = self.added(document((3, 1, [1, 0])), condition=condition)[0]
+            self.assertEqual((line.count, len(line.branches)), (1, branches), condition)
 
     def test_good(self) -> None:
         """Each line and almost each branch must be executed or have a reason; a needless reason is an error."""

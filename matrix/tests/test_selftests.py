@@ -178,6 +178,16 @@ class Built(Project):
         self.assertEqual(getattr(arch, "extra_qemu_params")[-2:], ["-initrd", "/some/e2e.cpio"])
         self.assertIn("-smp", getattr(arch, "extra_qemu_params"))
 
+    def test_arguments(self) -> None:
+        """The arguments that the console must show are those with which kunit.py and the qemu_config boot."""
+        cell = cells.load(ROOT)[0]
+        for (suites, initramfs), wanted in {
+            (True, False): ["kunit.enable=1", "kunit_shutdown=reboot"],
+            (True, True): ["kunit.enable=1", "kunit_shutdown=none"],
+            (False, True): ["kunit.enable=1", "kunit.enable=0", "kunit_shutdown=none"],
+        }.items():
+            self.assertEqual(boot.kernel_arguments(cell, "", suites, initramfs), [*cell.kernel_args, *wanted])
+
 
 if __name__ == "__main__":
     unittest.main()
