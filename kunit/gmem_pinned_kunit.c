@@ -243,6 +243,12 @@ static void allocated_again(struct kunit *test)
 	unsigned long lost = 0;
 	pgoff_t index;
 
+	/* It does not end at the last hole. */
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(p->f, 0, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
+
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 3, 3), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(p->f, 0, N), 0);

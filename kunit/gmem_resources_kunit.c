@@ -252,6 +252,24 @@ static void use_up(struct group *g, struct list_head *pages)
 	set_active_memcg(old);
 }
 
+static int split_locked(struct gmem_kunit_file *f)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	struct folio *folio = filemap_lock_folio(f->inode->i_mapping, 0);
+	int r;
+
+	if (IS_ERR(folio))
+		return PTR_ERR(folio);
+
+	r = split_unmapped_file_folio(folio);
+	gmem_kunit_put_folio(folio);
+	return r;
+#else
+	/* split_unmapped_file_folio() is not exported to this module. */
+	return -ENOMEM;
+#endif
+}
+
 /*
  * I1, I2, I4: if there is no memory to split a hugepage, the pages in a hole stay and
  * read as zeros, as in a pinned hugepage, and the next hole frees them.
@@ -269,8 +287,8 @@ static void no_memory_to_split(struct kunit *test)
 	unsigned int order = 0;
 	struct folio *folio;
 	LIST_HEAD(pages);
+	int split = 0, r = 0;
 	pgoff_t index;
-	int r = 0;
 
 	/* Each CPU keeps some memory of the cgroup in reserve: use only one. */
 	migrate_disable();
@@ -283,6 +301,7 @@ static void no_memory_to_split(struct kunit *test)
 		r = gmem_kunit_fault(f->kvm, 0, GMEM_GFN, &fault);
 		if (!r)
 			gmem_kunit_fill(fault.pfn, BIT(order), GMEM_DATA);
+		split = split_locked(f);
 		r = r ?: gmem_kunit_punch(f, hole.start, hole.npages);
 		nr_pages = gmem_kunit_nr_pages(f);
 		mapping_set_gfp_mask(mapping, gfp);
@@ -293,6 +312,7 @@ static void no_memory_to_split(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	KUNIT_ASSERT_EQ(test, order, PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, split, -ENOMEM);
 	KUNIT_EXPECT_EQ(test, r, 0);
 	KUNIT_EXPECT_EQ(test, nr_pages, N);
 
