@@ -181,12 +181,12 @@ class Built(Project):
     def test_arguments(self) -> None:
         """The arguments that the console must show are those with which kunit.py and the qemu_config boot."""
         cell = cells.load(ROOT)[0]
-        for (suites, initramfs), wanted in {
+        for (suites, own_init), wanted in {
             (True, False): ["kunit.enable=1", "kunit_shutdown=reboot"],
             (True, True): ["kunit.enable=1", "kunit_shutdown=none"],
             (False, True): ["kunit.enable=1", "kunit.enable=0", "kunit_shutdown=none"],
         }.items():
-            self.assertEqual(boot.kernel_arguments(cell, "", suites, initramfs), [*cell.kernel_args, *wanted])
+            self.assertEqual(boot.kernel_arguments(cell, "", suites, own_init), [*cell.kernel_args, *wanted])
 
 
 if __name__ == "__main__":
