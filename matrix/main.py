@@ -38,6 +38,7 @@ EXAMPLES = """examples:
   ./matrix/run arm64-nothp x86_64-thp          these two
   ./matrix/run --ksrc ~/src/linux x86_64-thp   with your own tree, which stays as it is
   ./matrix/run --filter 'kvm_gmem_*.huge*'     some tests only, as kunit.py's filter
+  ./matrix/run --seed 7 x86_64-thp             boot so that the same seed repeats the same run, races included
   ./matrix/run --update-expected x86_64-thp    update matrix/expected.txt with the tests that run
   ./matrix/run --canaries                      kernels with known defects; exit status 0 if all are red
   ./matrix/run --e2e arm64-thp                 boot for the selftests, not for KUnit
@@ -61,6 +62,7 @@ def parser(root: Path) -> argparse.ArgumentParser:
     add = options.add_argument
     add("cells", nargs="*", metavar="CELL", help="cells to run (default: those of the gate)")
     add("--filter", default="", metavar="GLOB", help="run only tests that match SUITE_GLOB[.CASE_GLOB]")
+    add("--seed", type=int, metavar="N", help="seed the tests, and let QEMU count instructions: the run repeats itself")
     add("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
         help="compile N files at once, in all cells together (default: %(default)s)")  # fmt: skip
     add("--parallel", type=int, default=2, metavar="N", help="run N cells in parallel (default: %(default)s)")
@@ -102,13 +104,15 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
     both = [KUNIT, E2E] if tested.selftests else [KUNIT]
     kinds = both if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
     if options.merge:
-        if options.filter or options.base:
-            raise WrongUse("--merge cannot be combined with --filter or --base")
+        if options.filter or options.base or options.seed is not None:
+            raise WrongUse("--merge cannot be combined with --filter, --base or --seed")
         _clear(out, SUMMARY)
         return _end(out, merge.merge(root, options.merge, {result_name(cell, kind): (cell, kind) for cell in chosen for kind in kinds}))
     names = {cell.name: [result_name(cell, kind, options.base) for kind in kinds] for cell in chosen}
     if options.base:
         chosen = [cells.on_base(cell) for cell in chosen]
+    if options.seed is not None:
+        chosen = [cells.seeded(cell, tested.need_seed(), options.seed) for cell in chosen]
     _check(options, out, root, chosen, kinds)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
@@ -140,8 +144,8 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
 
 def _canaries(options: argparse.Namespace, root: Path, out: Path, chosen: Sequence[canary.Canary], prepare: Prepare) -> int:
     """Run the canaries; return 0 when each is red for the expected reasons."""
-    if options.filter or options.update_expected:
-        raise WrongUse("--canaries cannot be combined with --filter or --update-expected")
+    if options.filter or options.update_expected or options.seed is not None:
+        raise WrongUse("--canaries cannot be combined with --filter, --update-expected or --seed")
     _check(options, out, root, [one.cell for one in chosen], [KUNIT])
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
@@ -160,6 +164,8 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
     for path in (out, root):
         if re.search(r"[\s:]", str(path)):
             raise WrongUse(f"{path}: the kernel cannot be built in a path with a space or a colon")
+    if options.seed is not None and (options.update_expected or not 0 <= options.seed < 1 << 32):
+        raise WrongUse("--seed must be a number of 32 bits, and cannot be combined with --update-expected")
     if options.filter:
         if options.update_expected:
             raise WrongUse("--update-expected needs all tests: omit --filter")

@@ -24,6 +24,7 @@ def exec_command(tree: Path, cell: Cell, build: Path, glob: str) -> list[str]:
     """Return the kunit.py exec command line that prints the whole console to stdout."""
     argv = [*kunit(tree, "exec"), *common(cell, build), "--raw_output=all", f"--timeout={cell.boot_seconds}"]
     argv += [f"--kernel_args={argument}" for argument in cell.kernel_args]
+    argv += [f"--qemu_args={cell.qemu_args}"] if cell.qemu_args else []
     return argv + ([glob] if glob else [])
 
 

@@ -20,6 +20,10 @@ SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
 OPTION = re.compile(r'CONFIG_(\w+)=(\S+|".*")')
 NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
+# QEMU then emulates all CPUs in one thread, counts their instructions, and derives every clock from the count. So the same kernel with
+# the same arguments runs the same instructions in the same order, however busy the host is.
+REPLAY = "-icount shift={shift},sleep=off -rtc base=2026-01-01,clock=vm -seed {seed}"
+SHIFT = 5  # an instruction takes 1 << SHIFT ns: the larger, the more often QEMU and the scheduler switch
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ class Cell:
     kernel_args: tuple[str, ...]
     boot_seconds: int
     build_seconds: int
+    seed: int | None = None  # see seeded()
+
+    @property
+    def qemu_args(self) -> str:
+        """QEMU's arguments in addition to those of the qemu_config."""
+        return "" if self.seed is None else REPLAY.format(shift=SHIFT, seed=self.seed)
 
 
 def load(root: Path) -> list[Cell]:
@@ -96,6 +106,11 @@ def select(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
 def on_base(cell: Cell) -> Cell:
     """Return the cell for a kernel without the series, which lacks the options of configs/series.config."""
     return replace(cell, fragments=tuple(path for path in cell.fragments if path.stem != SERIES))
+
+
+def seeded(cell: Cell, parameter: str, seed: int) -> Cell:
+    """Return the cell for a boot that repeats itself: the seed decides about random operations and random numbers, and time is virtual."""
+    return replace(cell, kernel_args=(*cell.kernel_args, f"{parameter}={seed}"), seed=seed)
 
 
 def options(text: str) -> dict[str, str]:

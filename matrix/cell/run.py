@@ -301,7 +301,7 @@ def _write(site: Site, job: Job, evidence: Evidence, verdict: Verdict, steps: St
         cell=folder.name, arch=job.cell.arch, proves=job.cell.proves, verdict="green" if verdict.green else "red",
         reasons=report.reasons(verdict.reasons),
         kernel={"version": tree.version, "origin": tree.origin, "series": tree.series},
-        filter=job.glob, tests=counts, skips=verdict.skipped, suites=suites,
+        filter=job.glob, repeat=_repeat(site, job), tests=counts, skips=verdict.skipped, suites=suites,
         judged=report.judged(evidence), digests=report.digests(folder, site.root / LIST), inputs=site.inputs,
         figures=report.figures(folder / "console.log") if job.kind == E2E else [],
         seconds=steps.seconds, commands=steps.commands, files=str(folder),
@@ -309,6 +309,14 @@ def _write(site: Site, job: Job, evidence: Evidence, verdict: Verdict, steps: St
     report.write_json(folder / "result.json", result)
     site.say(f"{folder.name}: {result['verdict']}, {counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped")
     return result
+
+
+def _repeat(site: Site, job: Job) -> str:
+    """Return the command line that repeats a seeded boot, "" if it has no seed."""
+    if job.cell.seed is None:
+        return ""
+    words = ["./matrix/run", "--seed", str(job.cell.seed), *(["--filter", job.glob] if job.glob else [])]
+    return shlex.join([*words, *(["--e2e"] if job.kind == E2E else []), *(["--base"] if site.base else []), job.cell.name])
 
 
 def failed_check(out: Path, name: str, err: Exception) -> Result:

@@ -11,9 +11,10 @@ from typing import Any
 from matrix.common import data
 from matrix.common.errors import WrongUse
 
-KEYS = {"suites": str, "build": dict, "selftests": dict, "mutants": dict}
+KEYS = {"suites": str, "seed": str, "build": dict, "selftests": dict, "mutants": dict}
 SELFTESTS_KEYS = {"folder": str, "suite": str, "make": list, "mkdir": list, "hold": str}
 FOLDER = re.compile(r"(?!/)(?!.*(^|/)\.\.?(/|$))[\w./-]+(?<!/)")  # in the kernel tree
+PARAMETER = re.compile(r"[\w.-]*")
 HOLD = re.compile(r"/\S+( 0x[0-9a-f]+)?")
 
 
@@ -36,12 +37,19 @@ class Project:
     build: Mapping[str, tuple[str, ...]]  # architecture -> folders that check-series builds
     selftests: Selftests | None
     mutants: Mapping[str, str]  # C identifier -> what a generated mutant replaces it with
+    seed: str = ""  # the kernel parameter that seeds the tests
 
     def need_selftests(self) -> Selftests:
         """Return the selftests. Raise WrongUse when the project has none."""
         if not self.selftests:
             raise WrongUse("project.toml has no [selftests]: this project has nothing to boot with --e2e")
         return self.selftests
+
+    def need_seed(self) -> str:
+        """Return the kernel parameter that seeds the tests. Raise WrongUse when the project has none."""
+        if not self.seed:
+            raise WrongUse("project.toml has no seed: no test of this project depends on a seed")
+        return self.seed
 
 
 def load(root: Path) -> Project:
@@ -68,7 +76,9 @@ def load(root: Path) -> Project:
     for folder in folders:
         if not FOLDER.fullmatch(folder):
             raise WrongUse(f"{path}: {folder!r} must be a folder of the kernel tree, without / at either end")
-    return Project(found["suites"], build, kit, mutants)
+    if not PARAMETER.fullmatch(found.get("seed", "")):
+        raise WrongUse(f"{path}: seed must be the name of a kernel parameter")
+    return Project(found["suites"], build, kit, mutants, found.get("seed", ""))
 
 
 def _strings(where: str, entry: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from matrix.tree import source, tree
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = """\
 suites = "lib/tests/x"
+seed = "x.seed"
 [build]
 arm64 = ["lib/"]
 [selftests]
@@ -41,7 +42,7 @@ class Read(unittest.TestCase):
     def test_whole(self) -> None:
         """Every value is read."""
         kit = project.Selftests("tools/testing/selftests/x", "x_selftests", ("a=b",), (), "/dev/x 0x1f")
-        self.assertEqual(self.load(PROJECT), project.Project("lib/tests/x", {"arm64": ("lib/",)}, kit, {"A": "B"}))
+        self.assertEqual(self.load(PROJECT), project.Project("lib/tests/x", {"arm64": ("lib/",)}, kit, {"A": "B"}, "x.seed"))
 
     def test_without_selftests(self) -> None:
         """The selftests are optional, unless a boot needs them."""
@@ -49,6 +50,12 @@ class Read(unittest.TestCase):
         self.assertEqual((found.selftests, found.mutants), (None, {}))
         with self.assertRaisesRegex(WrongUse, r"no \[selftests\]"):
             found.need_selftests()
+
+    def test_without_seed(self) -> None:
+        """The parameter for seeds is optional, unless a boot needs it."""
+        self.assertEqual(self.load(PROJECT).need_seed(), "x.seed")
+        with self.assertRaisesRegex(WrongUse, "has no seed"):
+            self.load(PROJECT.replace('seed = "x.seed"', "")).need_seed()
 
     def test_malformed(self) -> None:
         """Each mistake is reported."""
@@ -62,6 +69,7 @@ class Read(unittest.TestCase):
             ('"lib/tests/x"', '"lib/tests/x/"', "'lib/tests/x/' must be a folder of the kernel tree"),
             ('"lib/tests/x"', '"/lib"', "'/lib' must be a folder"),
             ('"lib/tests/x"', '"lib/../x"', "'lib/../x' must be a folder"),
+            ('"x.seed"', '"x seed=1"', "seed must be the name of a kernel parameter"),
             ('["lib/"]', '"lib/"', "arm64 must be a list of strings"),
             ('["a=b"]', "[1]", "make must be a list of strings"),
             ('"/dev/x 0x1f"', '"/dev/x 31"', "hold must be a device and an optional ioctl"),

@@ -128,6 +128,12 @@ class Fake(unittest.TestCase):
         text = (self.out / "linux-7.3.4/tree/calls").read_text()
         return [json.loads(line) for line in text.splitlines()]
 
+    def run_and_calls(self, *argv: str) -> list[str]:
+        """Return the words of all calls of the fake kunit.py in a run."""
+        before = len(self.calls())
+        self.run_main(*argv)
+        return sum(self.calls()[before:], [])
+
     def start(self, *argv: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
         """Start it as a process, to send it signals."""
         child = subprocess.Popen(  # pylint: disable=consider-using-with
@@ -273,6 +279,33 @@ class Run(Fake):
         status, text = self.run_main("one", "--filter", "alhpa")
         self.assertEqual(status, 2)
         self.assertIn("selects no test of one; suites: alpha", text)
+
+    def test_seed(self) -> None:
+        """The seed is passed to kernel and QEMU, which counts instructions; a red cell names the command that repeats it."""
+        (self.root / "project.toml").write_text('suites = "virt/kvm/tests"\nseed = "alpha.seed"\n[build]\n')
+        status, text = self.run_main("one", "--seed", "7")
+        self.assertEqual(status, 0, text)
+        call = next(call for call in self.calls() if call[0] == "exec")
+        self.assertIn("--kernel_args=alpha.seed=7", call)
+        self.assertRegex(" ".join(call), r"--qemu_args=-icount shift=\d+,sleep=off .*-seed 7")
+        self.assertIn("seeded: not the gate", text)
+        self.assertNotIn("to repeat", text)
+        self.assertEqual(self.result()["repeat"], "./matrix/run --seed 7 one")
+        self.assertEqual(self.run_main("--merge", str(self.out / "results"))[0], 1)
+        self.assertIn("run the cell without --seed", (self.out / "results/summary.md").read_text())
+        self.play(exec={"text": spoil("    ok 1 one", "    not ok 1 one")})
+        self.assertIn("to repeat: ./matrix/run --seed 7 --filter 'alpha*' one\n", self.run_main("one", "--seed", "7", "--filter", "alpha*")[1])
+        self.assertFalse(any(word.startswith("--qemu_args") for word in self.run_and_calls("one")))
+
+    def test_seed_refused(self) -> None:
+        """Options that a seed contradicts, numbers that are no seeds, and projects without seeds."""
+        self.assertIn("has no seed", self.run_main("one", "--seed", "7")[1])
+        (self.root / "project.toml").write_text('suites = "virt/kvm/tests"\nseed = "alpha.seed"\n[build]\n')
+        for more in (["--update-expected"], ["--merge", str(self.root)]):
+            status, text = self.run_main("--seed", "7", *more)
+            self.assertEqual((status, "cannot be combined with" in text), (2, True), text)
+        for number in ("-1", str(1 << 32)):
+            self.assertIn("a number of 32 bits", self.run_main("one", "--seed", number)[1])
 
     def test_update_expected(self) -> None:
         """New tests are inserted, vanished ones removed, rules kept, and the diff is printed."""

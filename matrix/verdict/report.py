@@ -39,6 +39,7 @@ class Result(TypedDict, total=False):
     proves: str
     kernel: dict[str, str]  # version, origin, series (a digest)
     filter: str
+    repeat: str  # the command line that repeats the boot with its seed
     judged: dict[str, Any]  # JUDGED
     digests: dict[str, str]  # of LOGS and of expected.txt
     inputs: str  # digest of the checkout, taken before the run
@@ -110,7 +111,8 @@ def figures(console: Path) -> list[str]:
 
 
 def _partial(results: Sequence[Result]) -> list[str]:
-    return [f"filtered: not the gate (--filter {glob})" for glob in dict.fromkeys(result.get("filter") for result in results) if glob]
+    said = [f"filtered: not the gate (--filter {glob})" for glob in dict.fromkeys(result.get("filter") for result in results) if glob]
+    return said + (["seeded: not the gate (--seed)"] if any(result.get("repeat") for result in results) else [])
 
 
 def _row(result: Result) -> list[str]:
@@ -145,6 +147,8 @@ def table(results: Sequence[Result]) -> str:
             text.append(f"  … and {len(found) - SHOWN} more in result.json")
         if result.get("files"):
             text.append(f"  logs: {result['files']}")
+        if result.get("repeat"):
+            text.append(f"  to repeat: {result['repeat']}")
     return "\n".join(text)
 
 
