@@ -428,6 +428,16 @@ static void split_into_large(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, PART, PART), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - PART - 9);
 	KUNIT_EXPECT_EQ(test, count_lost(test, f, PART, index + 1 + PART), 0);
+
+	/* All of a part is punched in pieces while it is pinned. */
+	f = open_parts(test, 0);
+	pinned = gmem_kunit_pin(test, f, PART);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, PART, 8), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, index, PART - 8), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - PART);
+	KUNIT_EXPECT_EQ(test, count_lost(test, f, PART, 2 * PART), 0);
+	folio_put(pinned);
 #else
 	kunit_skip(test, "needs THP, and functions that are not exported");
 #endif
