@@ -294,7 +294,8 @@ class Run(Fake):
         self.assertEqual(self.run_main("--merge", str(self.out / "results"))[0], 1)
         self.assertIn("run the cell without --seed", (self.out / "results/summary.md").read_text())
         self.play(exec={"text": spoil("    ok 1 one", "    not ok 1 one")})
-        self.assertIn("to repeat: ./matrix/run --seed 7 --filter 'alpha*' one\n", self.run_main("one", "--seed", "7", "--filter", "alpha*")[1])
+        argv = ("one", "--seed", "7", "--filter", "alpha*")
+        self.assertIn("to repeat: ./matrix/run --seed 7 --filter 'alpha*' one\n", self.run_main(*argv)[1])
         self.assertFalse(any(word.startswith("--qemu_args") for word in self.run_and_calls("one")))
 
     def test_seed_refused(self) -> None:
