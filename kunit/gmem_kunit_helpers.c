@@ -18,9 +18,11 @@
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/mman.h>
+#include <linux/mmzone.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/string.h>
+#include <linux/vmstat.h>
 
 #include "gmem_kunit_helpers.h"
 
@@ -465,6 +467,39 @@ struct folio *gmem_kunit_pin(struct kunit *test, struct gmem_kunit_file *f,
 unsigned long gmem_kunit_nr_pages(struct gmem_kunit_file *f)
 {
 	return f->inode->i_mapping->nrpages;
+}
+
+static unsigned long nr_free(struct zone *zone)
+{
+	unsigned long nr = zone_page_state_snapshot(zone, NR_FREE_PAGES);
+	int cpu;
+
+	for_each_online_cpu(cpu)
+		nr += per_cpu_ptr(zone->per_cpu_pageset, cpu)->count;
+	return nr;
+}
+
+/**
+ * gmem_kunit_nr_free() - count the free pages of the machine
+ *
+ * Everybody else allocates and frees memory, too, so compare with a tolerance.
+ *
+ * Return: the number of free pages, including those on the lists of the CPUs.
+ */
+unsigned long gmem_kunit_nr_free(void)
+{
+	unsigned long nr = 0;
+	int nid, i;
+
+	for_each_online_node(nid) {
+		for (i = 0; i < MAX_NR_ZONES; i++) {
+			struct zone *zone = &NODE_DATA(nid)->node_zones[i];
+
+			if (populated_zone(zone))
+				nr += nr_free(zone);
+		}
+	}
+	return nr;
 }
 
 /**

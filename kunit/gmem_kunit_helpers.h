@@ -110,6 +110,7 @@ struct folio *gmem_kunit_pin(struct kunit *test, struct gmem_kunit_file *f,
 			     pgoff_t index);
 int gmem_kunit_extra_refs(struct gmem_kunit_file *f, pgoff_t index);
 unsigned long gmem_kunit_nr_pages(struct gmem_kunit_file *f);
+unsigned long gmem_kunit_nr_free(void);
 
 void gmem_kunit_no_hugepages(struct kunit *test);
 void gmem_kunit_poison_hugepages(struct kunit *test);

@@ -10,10 +10,12 @@
 #include <kunit/resource.h>
 #include <kunit/test.h>
 #include <linux/completion.h>
+#include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/uaccess.h>
 
@@ -497,6 +499,78 @@ static void brief_reference(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, freed);
 }
 
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+
+/* How long used_while_hole_waits() waits for its threads. */
+#define WAIT_MS		5000
+#define POLL_MS		1
+
+/* A page in a hole, and another page that is punched while the first is used again. */
+#define USED		7
+#define PUNCHED		(N - 1)
+
+static int use_thread(void *data)
+{
+	struct gmem_kunit_file *f = data;
+	struct gmem_kunit_fault fault;
+
+	return gmem_kunit_fault(f->kvm, 0, GFN + USED, &fault);
+}
+
+static int punch_thread(void *data)
+{
+	return gmem_kunit_punch(data, PUNCHED, 1);
+}
+
+/*
+ * I2: a page in a hole that is used again is not freed by a hole that waits for this
+ * lookup.  The thread that punches has the higher priority, so it runs, on the same CPU,
+ * at the very moment when the lookup drops the lock for which it waits.
+ */
+static void used_while_hole_waits(struct kunit *test)
+{
+	struct pinned *p = open_pinned(test);
+	struct rw_semaphore *lock = &p->f->inode->i_mapping->invalidate_lock;
+	struct task_struct *user, *puncher;
+	unsigned int waited;
+	struct folio *folio;
+
+	/* Holes in single pages: each of them has a lock of its own. */
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
+	unpin(p);
+	folio = filemap_lock_folio(p->f->inode->i_mapping, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	unmap_mapping_pages(p->f->inode->i_mapping, 0, N, false);
+	KUNIT_EXPECT_EQ(test, split_unmapped_file_folio(folio), 0);
+	gmem_kunit_put_folio(folio);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_nr_pages(p->f), N);
+
+	user = gmem_kunit_thread(test, use_thread, p->f);
+	puncher = gmem_kunit_thread(test, punch_thread, p->f);
+	kthread_bind(user, cpumask_first(cpu_online_mask));
+	kthread_bind(puncher, cpumask_first(cpu_online_mask));
+	sched_set_fifo(puncher);
+
+	folio = filemap_lock_folio(p->f->inode->i_mapping, USED);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	wake_up_process(user);
+	for (waited = 0; waited < WAIT_MS && !(rwsem_is_locked(lock) && !task_is_running(user));
+	     waited += POLL_MS)
+		msleep(POLL_MS);
+	wake_up_process(puncher);
+	for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
+		msleep(POLL_MS);
+	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+	gmem_kunit_put_folio(folio);
+
+	gmem_kunit_stop_thread(test, user);
+	gmem_kunit_stop_thread(test, puncher);
+	KUNIT_EXPECT_NOT_NULL(test, gmem_kunit_peek(p->f, USED));
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 10);
+}
+
+#endif /* KVM_GMEM_KUNIT_TEST=y */
+
 /* A split that fails changes nothing, and says why it failed. */
 static void split_fails(struct kunit *test)
 {
@@ -541,6 +615,9 @@ static struct kunit_case gmem_pinned_cases[] = {
 	KUNIT_CASE(split_from_outside),
 	KUNIT_CASE(split_into_large),
 	KUNIT_CASE(brief_reference),
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	KUNIT_CASE(used_while_hole_waits),
+#endif
 	KUNIT_CASE(split_fails),
 	{}
 };

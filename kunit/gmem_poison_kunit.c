@@ -11,16 +11,16 @@
 #include <kunit/test.h>
 #include <linux/delay.h>
 #include <linux/fs.h>
+#include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
-#include <linux/mmzone.h>
 #include <linux/pagemap.h>
 #include <linux/rwsem.h>
+#include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
-#include <linux/vmstat.h>
 
 #include "gmem_kunit_helpers.h"
 
@@ -266,17 +266,6 @@ static bool is_free(struct page *bad)
 	return found;
 }
 
-/* Count the free pages of a zone, including those on the lists of the CPUs. */
-static unsigned long nr_free(struct zone *zone)
-{
-	unsigned long nr = zone_page_state_snapshot(zone, NR_FREE_PAGES);
-	int cpu;
-
-	for_each_online_cpu(cpu)
-		nr += per_cpu_ptr(zone->per_cpu_pageset, cpu)->count;
-	return nr;
-}
-
 /*
  * I2: memory_failure() unmaps the bad page from guest and host and takes no other
  * page with it, whether it can split the hugepage or not.
@@ -337,7 +326,7 @@ static void poison_is_never_free(struct kunit *test)
 	fail_memory(test, &m, c->bad, c->pinned);
 	if (!c->still_pinned)
 		put_pin(&m);
-	free = nr_free(page_zone(m.bad));
+	free = gmem_kunit_nr_free();
 
 	switch (c->end) {
 	case HOLE:
@@ -365,7 +354,7 @@ static void poison_is_never_free(struct kunit *test)
 			in_use += page_count(pfn_to_page(m.head + index)) != 0;
 	}
 	KUNIT_EXPECT_LE(test, in_use, NR_USED_AGAIN);
-	KUNIT_EXPECT_GE(test, nr_free(page_zone(m.bad)), free + N - NR_USED_AGAIN);
+	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free(), free + N - NR_USED_AGAIN);
 }
 
 /* I1, I2: a hole over the bad page replaces it, and changes no other page. */
@@ -628,16 +617,42 @@ static void lock_order(struct kunit *test)
 	}
 }
 
+/* A memory error in a file that somebody closes. */
 struct closing {
 	struct kunit *test;
 	struct gmem_kunit_file *f;
+	struct address_space *mapping;
+	struct folio *folio;		/* in which the error is, set once it is locked */
+	bool kept;			/* the file had its memory right after close() */
 };
+
+/* Handle an error as memory_failure() does, with the folio locked and referenced. */
+static int error_thread(void *data)
+{
+	struct closing *c = data;
+	struct folio *folio = filemap_lock_folio(c->mapping, 0);
+
+	if (IS_ERR(folio))
+		return 0;
+	WRITE_ONCE(c->folio, folio);
+	c->mapping->a_ops->error_remove_folio(c->mapping, folio);
+	gmem_kunit_put_folio(folio);
+	return 0;
+}
+
+static bool waits_for_lock(struct closing *c, struct task_struct *task)
+{
+	struct folio *folio = READ_ONCE(c->folio);
+
+	return folio && !folio_test_locked(folio) && !task_is_running(task);
+}
 
 static int close_thread(void *data)
 {
 	struct closing *c = data;
 
 	gmem_kunit_close(c->test, c->f);
+	c->kept = c->folio && folio_mapping(c->folio) == c->mapping;
 	return 0;
 }
 
@@ -796,6 +811,47 @@ static void fault_under_huge_mapping(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(m.f, 1), 0);
 }
 
+/*
+ * I11: a file that is closed while a memory error waits for the invalidate lock exists
+ * until the error has been handled.  The closing thread gets the lock first, and has the
+ * higher priority, so that on the same CPU, it is done before the error goes on.
+ */
+static void closed_meanwhile(struct kunit *test)
+{
+	struct closing c = { .test = test };
+	struct task_struct *closer, *handler;
+	struct gmem_kunit_fault fault;
+	struct rw_semaphore *lock;
+	unsigned int waited;
+	unsigned long free;
+
+	c.f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	c.mapping = c.f->inode->i_mapping;
+	lock = &c.mapping->invalidate_lock;
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(c.f->kvm, 0, GFN, &fault), 0);
+	free = gmem_kunit_nr_free();
+	closer = gmem_kunit_thread(test, close_thread, &c);
+	handler = gmem_kunit_thread(test, error_thread, &c);
+	kthread_bind(closer, cpumask_first(cpu_online_mask));
+	kthread_bind(handler, cpumask_first(cpu_online_mask));
+	sched_set_fifo(closer);
+
+	filemap_invalidate_lock(c.mapping);
+	wake_up_process(closer);
+	for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
+		msleep(POLL_MS);
+	wake_up_process(handler);
+	for (waited = 0; waited < WAIT_MS && !waits_for_lock(&c, handler); waited += POLL_MS)
+		msleep(POLL_MS);
+	KUNIT_EXPECT_TRUE(test, waits_for_lock(&c, handler));
+	filemap_invalidate_unlock(c.mapping);
+
+	gmem_kunit_stop_thread(test, closer);
+	gmem_kunit_stop_thread(test, handler);
+	KUNIT_EXPECT_TRUE(test, c.kept);
+	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free(), free + N - NR_USED_AGAIN);
+}
+
 /* I2: soft offlining memory fails, and takes neither page nor hugepage from the guest. */
 static void soft_offline(struct kunit *test)
 {
@@ -848,6 +904,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(hole_meets_memory_failure),
 	KUNIT_CASE(bad_page_off_lru),
 	KUNIT_CASE(fault_under_huge_mapping),
+	KUNIT_CASE(closed_meanwhile),
 	KUNIT_CASE(soft_offline),
 #endif
 	{}
