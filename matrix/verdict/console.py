@@ -73,7 +73,7 @@ class Console:
             self.banners.append(match[0])
         elif (match := ARGUMENTS.match(text)) and not self.ktap.started and len(self.arguments) < LONG:
             self.arguments.update(match[1].split())
-        elif up := {option for option, words in splat.DETECTORS if text.startswith(words)}:
+        elif up := {option for option, words in splat.DETECTORS if words in text}:
             self.detectors |= up
         elif RESTART.match(text):
             self.restarted = self.ktap.ended

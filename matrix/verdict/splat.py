@@ -56,10 +56,10 @@ SPLATS = (
 )  # fmt: skip
 # option, what the kernel prints once its detector is up (mm/kasan/generic.c, kernel/kcsan/core.c, kernel/locking/lockdep.c, mm/kmemleak.c)
 DETECTORS = (
-    ("KASAN", "kasan: KernelAddressSanitizer initialized"),
+    ("KASAN", "KernelAddressSanitizer initialized"),
     ("KCSAN", "kcsan: enabled early"),
     ("PROVE_LOCKING", "Lock dependency validator: "),
-    ("DEBUG_KMEMLEAK", "kmemleak: Kernel memory leak detector initialized"),
+    ("DEBUG_KMEMLEAK", "Kernel memory leak detector initialized"),
 )
 ANY = re.compile("|".join(f"(?:{pattern})" for _, pattern in SPLATS))
 EACH = tuple((label, re.compile(pattern)) for label, pattern in SPLATS)
