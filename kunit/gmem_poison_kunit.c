@@ -240,30 +240,37 @@ static void put_pin(struct failed *m)
 	m->pinned = NULL;
 }
 
+/* Whether one of the next few allocations of this kind contains a page. */
+static bool is_allocated_next(struct page *bad, gfp_t gfp, unsigned int order)
+{
+	struct page *pages[8];
+	bool found = false;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(pages); i++) {
+		pages[i] = alloc_pages_node(page_to_nid(bad), gfp | __GFP_THISNODE |
+					    __GFP_NORETRY | __GFP_NOWARN, order);
+		if (pages[i] && bad - pages[i] >= 0 && bad - pages[i] < BIT(order))
+			found = true;
+	}
+	for (i = 0; i < ARRAY_SIZE(pages); i++) {
+		if (pages[i])
+			__free_pages(pages[i], order);
+	}
+	return found;
+}
+
 /*
  * Whether the page allocator can hand out a page: it is in the buddy allocator, or
  * on a list of free hugepages or pages, from which allocations take it first.
  */
 static bool is_free(struct page *bad)
 {
-	const unsigned int orders[] = { PMD_ORDER, 0 };
-	struct page *pages[8];
-	bool found = is_free_buddy_page(bad);
-	int i, j;
-
-	for (i = 0; i < ARRAY_SIZE(orders); i++) {
-		for (j = 0; j < ARRAY_SIZE(pages); j++) {
-			pages[j] = alloc_pages(GFP_HIGHUSER | __GFP_NORETRY | __GFP_NOWARN,
-					       orders[i]);
-			if (pages[j] && bad - pages[j] >= 0 && bad - pages[j] < BIT(orders[i]))
-				found = true;
-		}
-		for (j = 0; j < ARRAY_SIZE(pages); j++) {
-			if (pages[j])
-				__free_pages(pages[j], orders[i]);
-		}
-	}
-	return found;
+	return is_free_buddy_page(bad) ||
+	       is_allocated_next(bad, GFP_HIGHUSER, PMD_ORDER) ||
+	       is_allocated_next(bad, GFP_HIGHUSER, 0) ||
+	       is_allocated_next(bad, GFP_HIGHUSER_MOVABLE, PMD_ORDER) ||
+	       is_allocated_next(bad, GFP_HIGHUSER_MOVABLE, 0);
 }
 
 /*

@@ -20,10 +20,10 @@ SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
 OPTION = re.compile(r'CONFIG_(\w+)=(\S+|".*")')
 NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
-# QEMU then emulates all CPUs in one thread, counts their instructions, and derives every clock from the count. So the same kernel with
-# the same arguments runs the same instructions in the same order, however busy the host is.
-REPLAY = "-icount shift={shift},sleep=off -rtc base=2026-01-01,clock=vm -seed {seed}"
-SHIFT = 5  # an instruction takes 1 << SHIFT ns: the larger, the more often QEMU and the scheduler switch
+# QEMU then counts instructions and derives every clock from the count. So the same kernel with the same arguments runs the same
+# instructions in the same order, however busy the host is. One CPU: before 8.1, QEMU lets a busy CPU starve the others.
+REPLAY = "-smp 1 -icount shift={shift},sleep=off -rtc base=2026-01-01,clock=vm -seed {seed}"
+SHIFT = 5  # an instruction takes 1 << SHIFT ns: the larger, the more often the scheduler preempts
 
 
 @dataclass(frozen=True)

@@ -287,7 +287,7 @@ class Run(Fake):
         self.assertEqual(status, 0, text)
         call = next(call for call in self.calls() if call[0] == "exec")
         self.assertIn("--kernel_args=alpha.seed=7", call)
-        self.assertRegex(" ".join(call), r"--qemu_args=-icount shift=\d+,sleep=off .*-seed 7")
+        self.assertRegex(" ".join(call), r"--qemu_args=-smp 1 -icount shift=\d+,sleep=off .*-seed 7")
         self.assertIn("seeded: not the gate", text)
         self.assertNotIn("to repeat", text)
         self.assertEqual(self.result()["repeat"], "./matrix/run --seed 7 one")
