@@ -315,8 +315,9 @@ def _repeat(site: Site, job: Job) -> str:
     """Return the command line that repeats a seeded boot, "" if it has no seed."""
     if job.cell.seed is None:
         return ""
-    words = ["./matrix/run", "--seed", str(job.cell.seed), *(["--filter", job.glob] if job.glob else [])]
-    return shlex.join([*words, *(["--e2e"] if job.kind == E2E else []), *(["--base"] if site.base else []), job.cell.name])
+    words = ["--seed", str(job.cell.seed), *(["--filter", job.glob] if job.glob else [])]
+    words += [*(["--e2e"] if job.kind == E2E else []), *(["--base"] if site.base else []), job.cell.name]
+    return f"./matrix/run {shlex.join(words)}"
 
 
 def failed_check(out: Path, name: str, err: Exception) -> Result:
