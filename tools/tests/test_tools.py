@@ -384,8 +384,9 @@ class CiTest(Tools):
 
     def cells(self, *results: tuple[str, str, int, int, int], status: int = 0, canary: str = "ok canary x\\n", end: int = 0) -> None:
         """matrix/run leaves this summary and ends with this status; with --canaries it prints canary and ends with end."""
-        summary = {"cells": [{"cell": name, "verdict": verdict, "tests": {"passed": good, "failed": bad, "skipped": skip}}
-                             for name, verdict, good, bad, skip in results]}
+        summary = {"cells": [{"cell": name, "verdict": verdict, "tests": {"passed": good, "failed": bad, "skipped": skip},
+                              "reasons": [{"code": "test", "text": f"s.t{n} failed"} for n in range(bad)]}
+                             for name, verdict, good, bad, skip in results]}  # fmt: skip
         write(self.top / "summary.json", json.dumps(summary))
         copy = f"mkdir -p {self.out}/results; cp {self.top}/summary.json {self.out}/results/;" if results else ""
         write(self.root / "matrix/run", f"#!/bin/sh\nif [ \"$1\" = --canaries ]; then printf '{canary}'; exit {end}; fi\n"
@@ -420,6 +421,16 @@ class CiTest(Tools):
         for canary, end in (("", 0), ("ok canary x\\n", 3)):
             self.cells(canary=canary, end=end)
             self.assertEqual(self.last("canaries")[0], 1)
+
+    def test_failures_at_the_end(self) -> None:
+        """The end of the output, which may be all that a CI keeps, names what failed in each part and why."""
+        self.unit("self.fail()", "pass")
+        self.stand_in("tools/lint", "ok one\\nnot ok two: x\\n", 1)
+        self.stand_in("tools/mutants", "", 3)
+        self.cells(("a", "red", 5, 2, 0), ("b", "green", 7, 0, 0), status=1)
+        said = self.run_tool("ci/test", "--out", str(self.out)).stdout.partition("\n== failed\n")[2].splitlines()
+        self.assertEqual(said[:-1], ["test_x.T.test_0", "not ok two: x", "a: test: s.t0 failed", "a: test: s.t1 failed",
+                                     f"{self.root}/tools/mutants ended with status 3"])  # fmt: skip
 
     def test_nothing_is_lost(self) -> None:
         """A tool that crashes, says nothing or disagrees with its status; a test file that does not load; no test at all;
