@@ -2,9 +2,10 @@
 /*
  * Helpers shared by the KUnit suites for guest_memfd.
  *
- * KUnit runs tests in kernel threads, where fput() is delayed.  Therefore closing
- * a file always flushes the delayed work.  Otherwise, a test could count memory
- * that the previous test has not freed yet.
+ * KUnit runs tests in kernel threads, where fput() leaves the last reference to a
+ * worker.  Therefore closing a file drops that reference itself.  Otherwise, a test
+ * could count memory that the previous test has not freed yet, and the worker would
+ * close the file beside the thread that a test meant to do so.
  */
 #include <kunit/resource.h>
 #include <kunit/static_stub.h>
@@ -98,8 +99,9 @@ static void close_file(void *data)
 {
 	struct gmem_kunit_file *f = data;
 
+	get_file(f->file);
 	close_fd(f->fd);
-	flush_delayed_fput();
+	__fput_sync(f->file);
 }
 
 /**
