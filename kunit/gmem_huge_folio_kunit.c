@@ -102,12 +102,8 @@ static void lookup_drops_lock(struct kunit *test)
 	check_not_locked(test, f);
 }
 
-/*
- * memory_is_short() uses up to so much memory, and leaves so much of it for everybody
- * else, in single pages.
- */
+/* memory_is_short() uses up to so much memory. */
 #define ENOUGH_MEMORY	SZ_4G
-#define LEFT_MEMORY	SZ_32M
 
 static void free_pages_of(struct list_head *list, unsigned int order)
 {
@@ -131,9 +127,13 @@ static void memory_is_short(struct kunit *test)
 	if (totalram_pages() > ENOUGH_MEMORY >> PAGE_SHIFT)
 		kunit_skip(test, "there is too much memory to use it up");
 
-	/* Take every other page of some hugepages, and all others as a whole. */
+	/*
+	 * Take every other page of some hugepages, and all others as a whole.  Leave a
+	 * quarter of the memory: the CPUs keep up to an eighth on their lists, where it
+	 * doesn't count as free.
+	 */
 	while ((page = alloc_pages(gfp, PMD_ORDER))) {
-		if (left >= LEFT_MEMORY >> PAGE_SHIFT) {
+		if (left >= totalram_pages() / 4) {
 			list_add(&page->lru, &hugepages);
 			continue;
 		}
