@@ -262,15 +262,22 @@ static bool is_allocated_next(struct page *bad, gfp_t gfp, unsigned int order)
 
 /*
  * Whether the page allocator can hand out a page: it is in the buddy allocator, or
- * on a list of free hugepages or pages, from which allocations take it first.
+ * on a list of free pages or hugepages, from which allocations take it first.  Looking
+ * through the lists may return what is on them to the buddy allocator.
  */
 static bool is_free(struct page *bad)
 {
-	return is_free_buddy_page(bad) ||
-	       is_allocated_next(bad, GFP_HIGHUSER, PMD_ORDER) ||
-	       is_allocated_next(bad, GFP_HIGHUSER, 0) ||
-	       is_allocated_next(bad, GFP_HIGHUSER_MOVABLE, PMD_ORDER) ||
-	       is_allocated_next(bad, GFP_HIGHUSER_MOVABLE, 0);
+	static const gfp_t lists[] = {
+		GFP_HIGHUSER, GFP_HIGHUSER_MOVABLE, GFP_HIGHUSER | __GFP_RECLAIMABLE,
+	};
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(lists); i++) {
+		if (is_free_buddy_page(bad) || is_allocated_next(bad, lists[i], 0) ||
+		    is_allocated_next(bad, lists[i], PMD_ORDER))
+			return true;
+	}
+	return is_free_buddy_page(bad);
 }
 
 /*
