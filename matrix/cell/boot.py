@@ -57,7 +57,7 @@ from dataclasses import replace
 QEMU_ARCH = replace(QEMU_ARCH,
 		    kernel_command_line=QEMU_ARCH.kernel_command_line +
 					' {arguments} kunit_shutdown=none panic=-1',
-		    extra_qemu_params=[*QEMU_ARCH.extra_qemu_params, '-initrd', {initrd!r}])
+		    extra_qemu_params=[*QEMU_ARCH.extra_qemu_params, '-accel', {accel!r}, '-initrd', {initrd!r}])
 """
 
 
@@ -67,10 +67,10 @@ def kernel_arguments(cell: Cell, glob: str, suites: bool, initramfs: bool) -> li
     return words + ([] if suites else [WITHOUT_KUNIT]) + [f"kunit_shutdown={'none' if initramfs else 'reboot'}"]
 
 
-def initramfs_config(cell: Cell, initrd: Path, arguments: str = "") -> str:
-    """Return the cell's qemu_config with an initramfs and more kernel arguments.
+def initramfs_config(cell: Cell, initrd: Path, arguments: str = "", accel: str = "tcg") -> str:
+    """Return the cell's qemu_config with an initramfs, more kernel arguments and QEMU's -accel.
 
     kunit.py appends kunit.enable=1 to its kernel arguments, and kunit_shutdown=reboot unless they have
     kunit_shutdown. Only the qemu_config's kernel_command_line comes after these.
     """
-    return cell.qemu_config.read_text("utf-8") + INITRAMFS.format(initrd=str(initrd), arguments=arguments)
+    return cell.qemu_config.read_text("utf-8") + INITRAMFS.format(initrd=str(initrd), arguments=arguments, accel=accel)

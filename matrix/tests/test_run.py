@@ -523,16 +523,16 @@ class Shim(unittest.TestCase):
     """matrix/cell/shim/qemu-system."""
 
     def test_arguments(self) -> None:
-        """Only -accel kvm and hvf are dropped; all other arguments are passed on unchanged."""
+        """The last -accel counts, which is never hardware; all other arguments are passed on unchanged."""
         with tempfile.TemporaryDirectory() as name:
             shown = Path(name) / "qemu-system-x86_64"
             shown.write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
             shown.chmod(0o755)
-            argv = ["-append", "a 'b' $c", "-accel", "kvm", "-accel", "hvf,x=y", "-accel", "tcg", "", "*", "-accel"]
+            argv = ["-append", "a 'b' -accel $c", "-accel", "kvm", "-accel", "hvf", "-accel", "tcg", "", "-accel", "tcg,x=y", "*", "-accel"]
             shim = ROOT / "matrix/cell/shim"
             done = subprocess.run([shim / "qemu-system-x86_64", *argv], env={"PATH": f"{shim}:{name}:/usr/bin:/bin"},
                                   check=True, capture_output=True, text=True, timeout=9)  # fmt: skip
-            self.assertEqual(done.stdout, "<-append><a 'b' $c><-accel><tcg><><*><-accel>")
+            self.assertEqual(done.stdout, "<-accel><tcg,x=y><-append><a 'b' -accel $c><><*><-accel>")
 
     def test_no_qemu(self) -> None:
         """Without a QEMU the wrapper fails, instead of calling itself forever."""

@@ -175,7 +175,7 @@ class Built(Project):
         arch = names["QEMU_ARCH"]
         line = getattr(arch, "kernel_command_line").split()
         self.assertEqual(line[-3:], ["kunit.enable=0", "kunit_shutdown=none", "panic=-1"])
-        self.assertEqual(getattr(arch, "extra_qemu_params")[-2:], ["-initrd", "/some/e2e.cpio"])
+        self.assertEqual(getattr(arch, "extra_qemu_params")[-4:], ["-accel", "tcg", "-initrd", "/some/e2e.cpio"])
         self.assertIn("-smp", getattr(arch, "extra_qemu_params"))
 
     def test_arguments(self) -> None:
