@@ -20,6 +20,8 @@
 #include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/shmem_fs.h>
+#include <linux/swap.h>
 #include <linux/uaccess.h>
 
 #include "gmem_kunit_helpers.h"
@@ -898,6 +900,78 @@ static void soft_offline(struct kunit *test)
 #endif
 }
 
+/* I11: a clean page of another file can still be evicted. */
+static void other_file(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	struct file *file = shmem_kernel_file_setup("other", PAGE_SIZE, EMPTY_VMA_FLAGS);
+	struct page *page;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, file);
+	page = shmem_read_mapping_page(file->f_mapping, 0);
+	if (!IS_ERR(page)) {
+		put_page(page);
+		lru_add_drain_all();
+		KUNIT_EXPECT_EQ(test, invalidate_mapping_pages(file->f_mapping, 0, 0), 1);
+	}
+	__fput_sync(file);
+	KUNIT_EXPECT_FALSE(test, IS_ERR(page));
+#else
+	kunit_skip(test, "lru_add_drain_all() is not exported");
+#endif
+}
+
+/*
+ * I2, I11: a hugepage of a process is still split and moved when one of its pages is
+ * taken offline.  If a page fails and the hugepage can't be split, the process learns
+ * about it, and the bad page never becomes free, either.
+ */
+static void other_hugepage(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	const pgoff_t bad = 3;
+	unsigned long area, addr;
+	struct page *page;
+	u8 byte = GMEM_DATA;
+	int i, r, signal;
+
+	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
+		kunit_skip(test, "the kernel has no THP");
+
+	for (i = 0; i < 2; i++) {
+		area = kunit_vm_mmap(test, NULL, 0, 2 * PMD_SIZE, PROT_READ | PROT_WRITE,
+				     MAP_PRIVATE | MAP_ANONYMOUS, 0);
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)area);
+		addr = ALIGN(area, PMD_SIZE) + (bad << PAGE_SHIFT);
+		KUNIT_ASSERT_EQ(test, copy_to_user((void __user *)addr, &byte, 1), 0);
+		KUNIT_ASSERT_EQ(test, get_user_pages_unlocked(addr, 1, &page, FOLL_WRITE), 1);
+		KUNIT_ASSERT_EQ(test, folio_order(page_folio(page)), PMD_ORDER);
+
+		if (!i) {
+			put_page(page);
+			r = soft_offline_page(page_to_pfn(page), 0);
+			KUNIT_EXPECT_EQ(test, r, 0);
+			byte = 0;
+			KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)addr, 1), 0);
+			KUNIT_EXPECT_EQ(test, byte, GMEM_DATA);
+		} else {
+			r = memory_failure(page_to_pfn(page),
+					   MF_SW_SIMULATED | MF_ACTION_REQUIRED);
+			signal = kernel_dequeue_signal();
+			put_page(page);
+			KUNIT_EXPECT_EQ(test, r, -EHWPOISON);
+			KUNIT_EXPECT_EQ(test, signal, SIGBUS);
+		}
+		KUNIT_EXPECT_EQ(test, vm_munmap(area, 2 * PMD_SIZE), 0);
+		KUNIT_EXPECT_TRUE(test, PageHWPoison(page));
+		KUNIT_EXPECT_FALSE(test, is_free(page));
+		KUNIT_EXPECT_EQ(test, unpoison_memory(page_to_pfn(page)), 0);
+	}
+#else
+	kunit_skip(test, "soft_offline_page() is not exported");
+#endif
+}
+
 #endif /* CONFIG_MEMORY_FAILURE */
 
 static struct kunit_case gmem_poison_cases[] = {
@@ -923,6 +997,8 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(fault_under_huge_mapping),
 	KUNIT_CASE(closed_meanwhile),
 	KUNIT_CASE(soft_offline),
+	KUNIT_CASE(other_file),
+	KUNIT_CASE(other_hugepage),
 #endif
 	{}
 };
