@@ -36,7 +36,6 @@ class Cell:
     qemu_config: Path
     qemu: str
     cross_compile: str  # "" when the host has this architecture
-    guest_accel: str  # QEMU's -accel for boots with selftests, which run guests
     expected: str  # the name under which matrix/expected.txt has its tests
     gate: bool
     coverage: bool  # measured by tools/coverage
@@ -81,7 +80,6 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         qemu_config=root / "configs" / entry["qemu_config"],
         qemu=arch["qemu"],
         cross_compile="" if native else arch["cross_compile"],
-        guest_accel=arch.get("guest_accel", "tcg"),
         expected=entry["name"],
         gate=entry.get("gate", False),
         coverage=entry.get("coverage", entry.get("gate", False)),
