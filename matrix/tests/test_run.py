@@ -523,12 +523,13 @@ class Shim(unittest.TestCase):
     """matrix/cell/shim/qemu-system."""
 
     def test_arguments(self) -> None:
-        """The last -accel counts, which is never hardware; all other arguments are passed on unchanged."""
+        """The last -accel counts that is not hardware; all other arguments are passed on unchanged."""
         with tempfile.TemporaryDirectory() as name:
             shown = Path(name) / "qemu-system-x86_64"
             shown.write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
             shown.chmod(0o755)
-            argv = ["-append", "a 'b' -accel $c", "-accel", "kvm", "-accel", "hvf", "-accel", "tcg", "", "-accel", "tcg,x=y", "*", "-accel"]
+            argv = ["-append", "a 'b' -accel $c", "-accel", "kvm", "-accel", "hvf", "-accel", "tcg", "",
+                    "-accel", "tcg,x=y", "-accel", "kvm,x=y", "*", "-accel"]  # fmt: skip
             shim = ROOT / "matrix/cell/shim"
             done = subprocess.run([shim / "qemu-system-x86_64", *argv], env={"PATH": f"{shim}:{name}:/usr/bin:/bin"},
                                   check=True, capture_output=True, text=True, timeout=9)  # fmt: skip
