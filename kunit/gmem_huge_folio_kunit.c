@@ -225,10 +225,16 @@ static void flag_off(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, folio->index, c->index);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 1);
 	gmem_kunit_put_folio(folio);
+}
 
-	/* Nor does it wait for somebody who punches a hole. */
+/* I8: without the flag, a lookup doesn't wait for somebody who punches a hole. Hangs if it does. */
+static void no_lock_without_flag(struct kunit *test)
+{
+	struct gmem_kunit_file *f = open_file(test, GMEM_SHARED);
+	struct folio *folio;
+
 	filemap_invalidate_lock(f->inode->i_mapping);
-	folio = kvm_gmem_get_folio(f->inode, c->index);
+	folio = kvm_gmem_get_folio(f->inode, 0);
 	filemap_invalidate_unlock(f->inode->i_mapping);
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	gmem_kunit_put_folio(folio);
@@ -572,6 +578,7 @@ static struct kunit_case gmem_huge_folio_cases[] = {
 	KUNIT_CASE_PARAM(lookup_uses_hugepage, index_gen_params),
 	KUNIT_CASE(second_lookup_finds_first),
 	KUNIT_CASE_PARAM(flag_off, index_gen_params),
+	KUNIT_CASE(no_lock_without_flag),
 	KUNIT_CASE_PARAM(base_page_present, present_gen_params),
 	KUNIT_CASE_PARAM(allocation_fails, index_gen_params),
 	KUNIT_CASE_PARAM(insertion_fails, present_gen_params),
