@@ -34,7 +34,7 @@ SWAPS: tuple[Swap, ...] = (
         "round_down": ("round_up",), "round_up": ("round_down",), "ALIGN_DOWN": ("ALIGN",), "min": ("max",), "max": ("min",)}),
 )  # fmt: skip
 CONDITION = re.compile(r"^(\s*(?:\} else )?if )\((.*)\)( \{)?$")
-STATEMENT = re.compile(r"^\s+(?!return\b|break;|continue;|lockdep_)[\w>.*-]+(?:\(.*\)| [-+|&]?= .*)?;$")
+STATEMENT = re.compile(r"^\s+(?!return\b|break;|continue;|lockdep_|VM_WARN_)[\w>.*-]+(?:\(.*\)| [-+|&]?= .*)?;$")
 CONTROL = re.compile(r"^\s+(return|goto|break|continue)\b.*;$")
 COMMENT = re.compile(r"^\s*(/\*|\*|//)|^\s*$|^\s*#|^EXPORT_|^\s*KUNIT_|\bBUILD_BUG_ON")
 

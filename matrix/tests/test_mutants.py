@@ -291,6 +291,8 @@ class Mutate(unittest.TestCase):
         for line in ("\t/* a < b */", "\tu64 y = z;", "\tgfn_t gfn;", "\tstruct folio *folio;", "EXPORT_SYMBOL_IF_KUNIT(x);", "#define X 1",
                      "\tsecond, line);", '\tpr_info("a < b");'.replace("pr_info", "return pr_info")):
             self.assertEqual(self.mutate(line, "\tcall(first,"), {}, line)
+        for line in ("\tlockdep_assert_held(&lock);", "\tVM_WARN_ON_ONCE_FOLIO(x, folio);"):  # no test can miss an assertion that holds
+            self.assertEqual(self.mutate(line), {}, line)
 
     def test_files(self) -> None:
         """Only lines that the series adds to the kernel are changed, not the suites or tools/."""
