@@ -530,17 +530,19 @@ static const struct told {
 	bool unmapped;
 	int signal;
 } told_cases[] = {
-	{ "clean", 0, false, false, 0 },
-	{ "dirty", 0, true, false, SIGBUS },
-	{ "must_kill", MF_MUST_KILL, false, false, SIGBUS },
-	{ "unmapped", MF_MUST_KILL, true, true, 0 },
+	{ "clean", MF_ACTION_REQUIRED, false, false, 0 },
+	{ "dirty", MF_ACTION_REQUIRED, true, false, SIGBUS },
+	{ "must_kill", MF_ACTION_REQUIRED | MF_MUST_KILL, false, false, SIGBUS },
+	{ "unmapped", MF_ACTION_REQUIRED | MF_MUST_KILL, true, true, 0 },
+	{ "not_accessed", MF_MUST_KILL, true, false, 0 },
 };
 
 KUNIT_ARRAY_PARAM_DESC(told, told_cases, name);
 
 /*
  * As for any other memory, a task that has mapped the bad page learns about the error
- * if the page was modified, or if the architecture says that it can't go on.
+ * if the page was modified, or if the architecture says that it can't go on.  If nobody
+ * has accessed the page, that goes only for tasks that have asked to be told early.
  */
 static void task_is_told(struct kunit *test)
 {
@@ -555,8 +557,11 @@ static void task_is_told(struct kunit *test)
 	if (c->unmapped)
 		unmap_mapping_range(m.f->inode->i_mapping, 0, 0, 0);
 
-	r = memory_failure(m.head + bad, MF_SW_SIMULATED | MF_ACTION_REQUIRED | c->flags);
+	/* Kernel threads ignore signals that aren't forced on them. */
+	allow_signal(SIGBUS);
+	r = memory_failure(m.head + bad, MF_SW_SIMULATED | c->flags);
 	signal = kernel_dequeue_signal();
+	disallow_signal(SIGBUS);
 	m.bad = pfn_to_page(m.head + bad);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
 	KUNIT_EXPECT_EQ(test, r, -EBUSY);
