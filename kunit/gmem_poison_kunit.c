@@ -331,11 +331,26 @@ KUNIT_ARRAY_PARAM_DESC(end, end_cases, name);
 /* How many pages of a hugepage others may have allocated since it was freed. */
 #define NR_USED_AGAIN	(N / 4)
 
+/* Check that all pages of what was a hugepage are free, except for the bad one. */
+static void check_freed(struct kunit *test, struct failed *m)
+{
+	unsigned long in_use = 0;
+	kvm_pfn_t pfn;
+
+	KUNIT_EXPECT_TRUE(test, PageHWPoison(m->bad));
+	KUNIT_EXPECT_FALSE(test, is_free(m->bad));
+	for (pfn = m->head; pfn < m->head + N; pfn++) {
+		if (pfn_to_page(pfn) != m->bad)
+			in_use += page_count(pfn_to_page(pfn)) != 0;
+	}
+	KUNIT_EXPECT_LE(test, in_use, NR_USED_AGAIN);
+}
+
 /* Whatever ends a hugepage with a bad page, all pages become free except for that one. */
 static void poison_is_never_free(struct kunit *test)
 {
 	const struct end_case *c = test->param_value;
-	unsigned long failed = 0, in_use = 0, free;
+	unsigned long failed = 0, free;
 	struct failed m;
 	pgoff_t index;
 
@@ -363,13 +378,7 @@ static void poison_is_never_free(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), 0);
 	put_pin(&m);
 
-	KUNIT_EXPECT_TRUE(test, PageHWPoison(m.bad));
-	KUNIT_EXPECT_FALSE(test, is_free(m.bad));
-	for (index = 0; index < N; index++) {
-		if (index != c->bad)
-			in_use += page_count(pfn_to_page(m.head + index)) != 0;
-	}
-	KUNIT_EXPECT_LE(test, in_use, NR_USED_AGAIN);
+	check_freed(test, &m);
 	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free(), free + N - NR_USED_AGAIN);
 }
 
@@ -776,18 +785,35 @@ static void hole_meets_memory_failure(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0), 0);
 }
 
+static const struct off_lru {
+	const char *name;
+	bool split;
+} off_lru_cases[] = {
+	{ "hugepage", false },
+	{ "single_page", true },
+};
+
+KUNIT_ARRAY_PARAM_DESC(off_lru, off_lru_cases, name);
+
 /*
- * I2, I6: memory_failure() can't get hold of a hugepage that somebody took off the LRU
+ * I2, I6: memory_failure() can't get hold of a folio that somebody took off the LRU
  * for a moment.  Nevertheless the bad page is neither mapped nor freed.
  */
 static void bad_page_off_lru(struct kunit *test)
 {
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_MIGRATION)
+	const struct off_lru *c = test->param_value;
+	struct gmem_kunit_fault fault;
 	const pgoff_t bad = 5;
 	LIST_HEAD(isolated);
 	struct failed m;
 
 	use_memory(test, &m, false);
+	if (c->split) {
+		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 0, 1), 0);
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN, &fault), 0);
+		gmem_kunit_fill(fault.pfn, 1, GMEM_DATA);
+	}
 	m.bad = pfn_to_page(m.head + bad);
 	KUNIT_ASSERT_TRUE(test, isolate_folio_to_list(page_folio(m.bad), &isolated));
 	KUNIT_EXPECT_NE(test, memory_failure(m.head + bad, MF_SW_SIMULATED), 0);
@@ -797,7 +823,7 @@ static void bad_page_off_lru(struct kunit *test)
 
 	check_guest(test, m.f, bad, GMEM_DATA);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
-	KUNIT_EXPECT_FALSE(test, is_free(m.bad));
+	check_freed(test, &m);
 #else
 	kunit_skip(test, "needs functions that are not exported");
 #endif
@@ -998,7 +1024,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(lock_order),
 	KUNIT_CASE(file_goes_away),
 	KUNIT_CASE(hole_meets_memory_failure),
-	KUNIT_CASE(bad_page_off_lru),
+	KUNIT_CASE_PARAM(bad_page_off_lru, off_lru_gen_params),
 	KUNIT_CASE(fault_under_huge_mapping),
 	KUNIT_CASE(closed_meanwhile),
 	KUNIT_CASE(soft_offline),
