@@ -23,6 +23,7 @@
 #include <linux/shmem_fs.h>
 #include <linux/swap.h>
 #include <linux/uaccess.h>
+#include <linux/workqueue.h>
 
 #include "gmem_kunit_helpers.h"
 
@@ -262,6 +263,11 @@ static bool is_allocated_next(struct page *bad, gfp_t gfp, unsigned int order)
 	return found;
 }
 
+static __maybe_unused void drain_lists(struct work_struct *work)
+{
+	drain_local_pages(NULL);
+}
+
 /*
  * Whether the page allocator can hand out a page: it is in the buddy allocator, or
  * on a list of free pages or hugepages, from which allocations take it first.  Looking
@@ -274,6 +280,10 @@ static bool is_free(struct page *bad)
 	};
 	int i;
 
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	/* Not exported.  Modules don't see what is on the lists of other CPUs. */
+	schedule_on_each_cpu(drain_lists);
+#endif
 	for (i = 0; i < ARRAY_SIZE(lists); i++) {
 		if (is_free_buddy_page(bad) || is_allocated_next(bad, lists[i], 0) ||
 		    is_allocated_next(bad, lists[i], PMD_ORDER))
@@ -331,12 +341,18 @@ KUNIT_ARRAY_PARAM_DESC(end, end_cases, name);
 /* How many pages of a hugepage others may have allocated since it was freed. */
 #define NR_USED_AGAIN	(N / 4)
 
-/* Check that all pages of what was a hugepage are free, except for the bad one. */
+/*
+ * Check that all pages of what was a hugepage are free, except for the bad one.  The
+ * caller must have stayed on this CPU since they were freed.
+ */
 static void check_freed(struct kunit *test, struct failed *m)
 {
+	struct page *first = pfn_to_page(m->head);
 	unsigned long in_use = 0;
 	kvm_pfn_t pfn;
 
+	if (first != m->bad)
+		KUNIT_EXPECT_TRUE(test, is_free(first) || page_count(first));
 	KUNIT_EXPECT_TRUE(test, PageHWPoison(m->bad));
 	KUNIT_EXPECT_FALSE(test, is_free(m->bad));
 	for (pfn = m->head; pfn < m->head + N; pfn++) {
@@ -358,6 +374,7 @@ static void poison_is_never_free(struct kunit *test)
 	if (!c->still_pinned)
 		put_pin(&m);
 	free = gmem_kunit_nr_free();
+	migrate_disable();
 
 	switch (c->end) {
 	case HOLE:
@@ -369,8 +386,8 @@ static void poison_is_never_free(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, failed, 0);
 		break;
 	case CLOSE:
-		KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(m.f->kvm, 0), 0);
-		KUNIT_ASSERT_EQ(test, vm_munmap(m.addr, NPAGES << PAGE_SHIFT), 0);
+		KUNIT_EXPECT_EQ(test, gmem_kunit_unbind(m.f->kvm, 0), 0);
+		KUNIT_EXPECT_EQ(test, vm_munmap(m.addr, NPAGES << PAGE_SHIFT), 0);
 		gmem_kunit_close(test, m.f);
 		break;
 	}
@@ -379,6 +396,7 @@ static void poison_is_never_free(struct kunit *test)
 	put_pin(&m);
 
 	check_freed(test, &m);
+	migrate_enable();
 	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free(), free + N - NR_USED_AGAIN);
 }
 
@@ -582,9 +600,10 @@ static void task_is_told(struct kunit *test)
 /* Unpoisoned memory can be allocated again. */
 static void unpoison_afterwards(struct kunit *test)
 {
+	const struct bad_page *c = test->param_value;
 	struct failed m;
 
-	fail_memory(test, &m, 7, true);
+	fail_memory(test, &m, c->index, true);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
 	put_pin(&m);
 
@@ -822,8 +841,10 @@ static void bad_page_off_lru(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
 
 	check_guest(test, m.f, bad, GMEM_DATA);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
+	migrate_disable();
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
 	check_freed(test, &m);
+	migrate_enable();
 #else
 	kunit_skip(test, "needs functions that are not exported");
 #endif
@@ -921,6 +942,8 @@ static void soft_offline(struct kunit *test)
 		gmem_kunit_fill(pfn, 1, GMEM_DATA);
 
 		KUNIT_EXPECT_NE(test, soft_offline_page(pfn, 0), 0);
+		if (order)
+			KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 0), 0);
 		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
 		KUNIT_EXPECT_EQ(test, fault.pfn, pfn);
 		KUNIT_EXPECT_EQ(test, fault.order, order);
@@ -1020,7 +1043,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(bad_page_in_hole),
 	KUNIT_CASE(bad_page_left_file),
 	KUNIT_CASE_PARAM(task_is_told, told_gen_params),
-	KUNIT_CASE(unpoison_afterwards),
+	KUNIT_CASE_PARAM(unpoison_afterwards, bad_gen_params),
 	KUNIT_CASE(lock_order),
 	KUNIT_CASE(file_goes_away),
 	KUNIT_CASE(hole_meets_memory_failure),
