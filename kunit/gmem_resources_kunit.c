@@ -463,7 +463,7 @@ static void policy_boundary(struct kunit *test)
 	bind_to_node(test, f, 0, N / 2, first);
 	bind_to_node(test, f, N / 2, N / 2, second);
 	bind_to_node(test, f, N, N, second);
-	bind_to_node(test, f, 2 * N + 3, 1, second);
+	bind_to_node(test, f, 2 * N + 1, 1, second);
 	bind_to_node(test, f, 3 * N, N / 2, second);
 	bind_to_node(test, f, 3 * N + N / 2, N / 2, second);
 	bind_to_node(test, f, 5 * N - 1, 1, second);
@@ -471,7 +471,7 @@ static void policy_boundary(struct kunit *test)
 	check_node(test, f, 1, 0, first);
 	check_node(test, f, N - 1, 0, second);
 	check_node(test, f, N + 1, PMD_ORDER, second);
-	check_node(test, f, 2 * N + 3, 0, second);
+	check_node(test, f, 2 * N + 1, 0, second);
 	check_node(test, f, 5 * N - 1, 0, second);
 	/* Policies that were set separately count as different, even if they are equal. */
 	check_node(test, f, 3 * N + 1, 0, second);
