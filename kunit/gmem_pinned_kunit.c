@@ -314,6 +314,17 @@ static void new_hugepage(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 5);
 }
 
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+static void split_outside(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index)
+{
+	struct folio *folio = filemap_lock_folio(f->inode->i_mapping, index);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	KUNIT_EXPECT_EQ(test, split_folio(folio), 0);
+	gmem_kunit_put_folio(folio);
+}
+#endif
+
 /*
  * I1, I2, I4: holes outlive a split by core MM, e.g. for MADV_COLD: they read as zeros,
  * and the next hole frees those that are not in use.
@@ -322,8 +333,8 @@ static void split_from_outside(struct kunit *test)
 {
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 	struct gmem_kunit_fault fault;
-	struct pinned *p;
 	struct folio *folio;
+	struct pinned *p;
 
 	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
 		kunit_skip(test, "the kernel has no THP");
@@ -331,11 +342,7 @@ static void split_from_outside(struct kunit *test)
 	p = open_pinned(test);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
 	unpin(p);
-
-	folio = filemap_lock_folio(p->f->inode->i_mapping, 0);
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
-	KUNIT_EXPECT_EQ(test, split_folio(folio), 0);
-	gmem_kunit_put_folio(folio);
+	split_outside(test, p->f, 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + 7, &fault), 0);
@@ -346,6 +353,15 @@ static void split_from_outside(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 10);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + 7, &fault), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA), 0);
+
+	/* That goes for a hole, too, that ends with the first page of the hugepage. */
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(p->f, N, N), 0);
+	folio = gmem_kunit_pin(test, p->f, N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(p->f, N + 5, 10), 0);
+	folio_put(folio);
+	split_outside(test, p->f, N);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 1, 2), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), 2 * N - 10 - 11);
 #else
 	kunit_skip(test, "split_folio_to_list() is not exported");
 #endif
