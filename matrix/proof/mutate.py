@@ -3,7 +3,7 @@
 
 The changes imitate common mistakes: a wrong comparison, sign or constant, a negation, a forgotten statement. Mutants
 that behave like the original are listed in matrix/mutants/equivalent.txt, with the reason. The list identifies lines by
-text, not by number, so it stays valid when other lines change.
+text, and a return, goto, break or continue by its condition, too. So it stays valid when other lines change.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Change:
     what: str
     old: str
     new: str
+    context: str = ""  # the condition of a return, goto, break or continue
 
     @property
     def name(self) -> str:
@@ -59,7 +60,7 @@ class Change:
 
     def key(self) -> str:
         """Return its name in equivalent.txt."""
-        return f"{self.file}: {self.old.strip()} => {self.new.strip()}"
+        return f"{self.file}: {self.context}{self.old.strip()} => {self.new.strip()}"
 
 
 def added(prepared: tree.PreparedTree, suites: str) -> Iterator[tuple[str, list[str], list[int]]]:
@@ -93,7 +94,7 @@ def taken_over(old: list[str], new: list[str]) -> Iterator[int]:
 
 def changes(prepared: tree.PreparedTree, tested: Project) -> list[Change]:
     """Return all changes to the lines that the series adds."""
-    return [Change(name, at + 1, what, lines[at], new) for name, lines, numbers in added(prepared, tested.suites)
+    return [Change(name, at + 1, what, lines[at], new, condition_of(lines, at)) for name, lines, numbers in added(prepared, tested.suites)
             for at in numbers for what, new in mutate(lines, at, tested.mutants)]
 
 
@@ -114,8 +115,15 @@ def mutate(lines: list[str], at: int, names: Mapping[str, str]) -> Iterator[tupl
     whole = before.endswith((";", "{", "}", ":", "*/")) or not before.strip()
     if STATEMENT.match(code) and whole:
         yield "statement", "\t;"
-    elif CONTROL.match(code) and re.search(r"^\s*(if|else)\b", before) and before.endswith((")", "else")):
+    elif condition_of(lines, at):
         yield "statement", "\t\t{ }"
+
+
+def condition_of(lines: list[str], at: int) -> str:
+    """Return the line above a return, goto, break or continue, with a space, if it is its whole condition; otherwise ""."""
+    before = lines[at - 1] if at else ""
+    alone = CONTROL.match(lines[at]) and re.search(r"^\s*(if|else)\b", before) and before.endswith((")", "else"))
+    return f"{before.strip()} " if alone else ""
 
 
 def patch(change: Change, lines: list[str]) -> str:
@@ -127,11 +135,17 @@ def patch(change: Change, lines: list[str]) -> str:
 
 
 def write(prepared: tree.PreparedTree, tested: Project, folder: Path, known: Mapping[str, str]) -> list[Path]:
-    """Write all generated mutants, except those known to be equivalent, as patches to folder, replacing it."""
+    """Write all generated mutants, except those known to be equivalent, as patches to folder, replacing it.
+
+    Raise WrongUse when no change is like one that is known.
+    """
+    found = changes(prepared, tested)
+    if unknown := sorted(set(known) - {change.key() for change in found}):
+        raise WrongUse(f"matrix/mutants/equivalent.txt: correct or remove this entry, no change is like it: {unknown[0]}")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     paths = []
-    for change in changes(prepared, tested):
+    for change in found:
         if change.key() in known:
             continue
         lines = (prepared.path / change.file).read_text("utf-8").splitlines()

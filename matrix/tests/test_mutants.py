@@ -294,6 +294,25 @@ class Mutate(unittest.TestCase):
         for line in ("\tlockdep_assert_held(&lock);", "\tVM_WARN_ON_ONCE_FOLIO(x, folio);"):  # no test can miss an assertion that holds
             self.assertEqual(self.mutate(line), {}, line)
 
+    def test_key(self) -> None:
+        """The condition of a return, goto, break or continue belongs to its key, to tell it from others of the same text."""
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(tree, "pristine_text", return_value=""):
+            (Path(folder) / "f.c").write_text("\tif (a)\n\t\treturn 0;\n\tf(0);\n\treturn 0;\n")
+            found = mutate.changes(PreparedTree(Path(folder), "7.3.4", "", frozenset({"f.c"}), ""), Project("t", {}, None, {}))
+        self.assertEqual([change.key() for change in found if change.what != "negation"], [
+            "f.c: if (a) return 0; => return 1;", "f.c: if (a) return 0; => { }", "f.c: f(0); => f(1);", "f.c: f(0); => ;",
+            "f.c: return 0; => return 1;"])
+
+    def test_write(self) -> None:
+        """Changes that are known to be equivalent are left out; an entry that no change is like is an error."""
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(tree, "pristine_text", return_value=""):
+            (Path(folder) / "f.c").write_text("\tf(a);\n\treturn true;\n")
+            prepared, tested = PreparedTree(Path(folder), "7.3.4", "", frozenset({"f.c"}), ""), Project("t", {}, None, {})
+            paths = mutate.write(prepared, tested, Path(folder) / "out", {"f.c: f(a); => ;": "because"})
+            self.assertEqual([mutants.parse(path).mistake for path in paths], ["constant: return true; => return false;"])
+            with self.assertRaisesRegex(WrongUse, "no change is like it: f.c: f\\(b\\); => ;"):
+                mutate.write(prepared, tested, Path(folder) / "out", {"f.c: f(b); => ;": "because"})
+
     def test_files(self) -> None:
         """Only lines that the series adds to the kernel are changed, not the suites or tools/."""
         with tempfile.TemporaryDirectory() as folder, mock.patch.object(tree, "pristine_text", return_value=""):
