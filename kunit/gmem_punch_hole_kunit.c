@@ -42,6 +42,7 @@ static const struct gmem_kunit_hole holes[] = {
 	{ "one_hugepage", N, N },
 	{ "two_hugepages", N, 2 * N },
 	{ "across_boundary", N - 3, 6 },
+	{ "two_pages_across_boundary", N - 1, 2 },
 	{ "across_whole_hugepage", N - 1, N + 2 },
 	{ "across_two_whole_hugepages", N / 2, 3 * N },
 	{ "cut_at_start_only", N + 3, 2 * N - 3 },
