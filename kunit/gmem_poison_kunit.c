@@ -597,6 +597,28 @@ static void task_is_told(struct kunit *test)
 	put_pin(&m);
 }
 
+/* Reading a hugepage page by page doesn't modify it: if it fails, no data is lost. */
+static void reader_is_not_told(struct kunit *test)
+{
+	const pgoff_t bad = 3;
+	struct failed m;
+	int r, signal;
+	u8 byte;
+
+	use_memory(test, &m, true);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 0, 1), 0);
+	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)(m.addr + (bad << PAGE_SHIFT)), 1), 0);
+	KUNIT_EXPECT_EQ(test, byte, GMEM_DATA);
+
+	r = memory_failure(m.head + bad, MF_SW_SIMULATED | MF_ACTION_REQUIRED);
+	signal = kernel_dequeue_signal();
+	m.bad = pfn_to_page(m.head + bad);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
+	KUNIT_EXPECT_EQ(test, r, -EBUSY);
+	KUNIT_EXPECT_EQ(test, signal, 0);
+	put_pin(&m);
+}
+
 /* Unpoisoned memory can be allocated again. */
 static void unpoison_afterwards(struct kunit *test)
 {
@@ -1043,6 +1065,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(bad_page_in_hole),
 	KUNIT_CASE(bad_page_left_file),
 	KUNIT_CASE_PARAM(task_is_told, told_gen_params),
+	KUNIT_CASE(reader_is_not_told),
 	KUNIT_CASE_PARAM(unpoison_afterwards, bad_gen_params),
 	KUNIT_CASE(lock_order),
 	KUNIT_CASE(file_goes_away),
