@@ -485,6 +485,19 @@ static void failure_changes_nothing(struct kunit *test)
 	check_contents(test, f, &nothing, true);
 }
 
+/* With THP, a hugepage counts as one, e.g. in /proc/meminfo, until a hole splits it. */
+static void counts_as_hugepage(struct kunit *test)
+{
+	unsigned long before = global_node_page_state(NR_FILE_THPS);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	unsigned long nr = IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) ? N : 0;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
+	KUNIT_EXPECT_EQ(test, global_node_page_state(NR_FILE_THPS), before + nr);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 5, 10), 0);
+	KUNIT_EXPECT_EQ(test, global_node_page_state(NR_FILE_THPS), before);
+}
+
 /* I8: without the flag, a hole frees exactly its pages, with and without THP. */
 static void flag_off(struct kunit *test)
 {
@@ -510,6 +523,7 @@ static struct kunit_case gmem_punch_hole_cases[] = {
 	KUNIT_CASE(freed_by_whole_hole),
 	KUNIT_CASE(rest_keeps_pfn),
 	KUNIT_CASE(rest_stays_on_lru),
+	KUNIT_CASE(counts_as_hugepage),
 	KUNIT_CASE(guest_is_zapped),
 	KUNIT_CASE_PARAM(holds_off_faults, hole_gen_params),
 	KUNIT_CASE_PARAM(failure_changes_nothing, bad_call_gen_params),

@@ -327,7 +327,65 @@ static void no_memory_to_split(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, lost, 0);
 }
 
+/*
+ * A split that fails because of a reference gives back the memory that it has taken.
+ * The CPUs keep some of the charge in reserve.
+ */
+static void failed_split_is_uncharged(struct kunit *test)
+{
+	struct gmem_kunit_file *f;
+	unsigned long before, failed = 0;
+	struct folio *folio;
+	struct group *g;
+	int i;
+
+	if (!IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST))
+		kunit_skip(test, "split_unmapped_file_folio() is not exported");
+
+	g = make_group(test, 4 * N);
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
+	folio = lookup_in_group(g, f, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	folio_unlock(folio);
+
+	/* Each attempt needs more than a page. */
+	before = charged(g);
+	for (i = 0; i < N; i++)
+		failed += split_locked(f) == -EAGAIN;
+	KUNIT_EXPECT_EQ(test, failed, N);
+	KUNIT_EXPECT_LT(test, charged(g), before + N / 2);
+	folio_put(folio);
+}
+
+/* I7: after a hole in a hugepage of a cgroup, the thread uses its own memory again. */
+static void split_charges_nothing_else(struct kunit *test)
+{
+	struct group *g = make_group(test, 4 * N);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	struct folio *folio = lookup_in_group(g, f, 0);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	gmem_kunit_put_folio(folio);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 5, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - 1);
+
+	folio = kvm_gmem_get_folio(f->inode, N);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	KUNIT_EXPECT_FALSE(test, is_charged_to(folio, g));
+	gmem_kunit_put_folio(folio);
+}
+
 #else /* CONFIG_MEMCG */
+
+static void failed_split_is_uncharged(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
+
+static void split_charges_nothing_else(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
 
 static void holes_are_uncharged(struct kunit *test)
 {
@@ -497,6 +555,8 @@ static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(holes_are_uncharged),
 	KUNIT_CASE(no_memory_to_allocate),
 	KUNIT_CASE(no_memory_to_split),
+	KUNIT_CASE(failed_split_is_uncharged),
+	KUNIT_CASE(split_charges_nothing_else),
 	KUNIT_CASE(numa_policy),
 	KUNIT_CASE(policy_boundary),
 	{}
