@@ -17,6 +17,7 @@
 #include <linux/pagemap.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
+#include <linux/swapops.h>
 #include <linux/uaccess.h>
 
 #include "gmem_kunit_helpers.h"
@@ -281,6 +282,76 @@ static void never_used(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn - 5, N, 0), 0);
 	folio_put(pinned);
 }
+
+/* I2, I4: a hole stays one while the host uses the pages next to it. */
+static void host_uses_neighbours(struct kunit *test)
+{
+	struct pinned *p = open_pinned(test);
+	u8 byte;
+	int i;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
+	/* The second fault finds a page table. */
+	for (i = 20; i < 22; i++) {
+		KUNIT_EXPECT_EQ(test, copy_from_user(&byte, host(p, i), 1), 0);
+		KUNIT_EXPECT_EQ(test, byte, GMEM_DATA);
+	}
+	unpin(p);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 1, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 11);
+}
+
+/* Fault as core MM does if there is a marker of userfaultfd. */
+static vm_fault_t fault_on_marker(struct vm_area_struct *vma, pgoff_t index, struct page **page)
+{
+	const unsigned long addr = vma->vm_start + (index << PAGE_SHIFT);
+	struct vm_fault vmf = {
+		.vma = vma,
+		.address = addr,
+		.real_address = addr,
+		.pgoff = index,
+		.pmd = pmd_off(vma->vm_mm, addr),
+		.orig_pte = make_pte_marker(PTE_MARKER_UFFD_WP),
+		.flags = FAULT_FLAG_DEFAULT | FAULT_FLAG_ORIG_PTE_VALID,
+	};
+	vm_fault_t r = vma->vm_ops->fault(&vmf);
+
+	*page = vmf.page;
+	return r;
+}
+
+/*
+ * I1, I2: core MM maps a page itself if there is a marker of userfaultfd.  It maps all
+ * of the hugepage if the page table is gone by then, so the holes are memory again.
+ */
+static void host_fault_on_marker(struct kunit *test)
+{
+	struct pinned *p = open_pinned(test);
+	struct gmem_kunit_fault fault;
+	unsigned long lost = 0;
+	struct page *page;
+	pgoff_t index;
+	vm_fault_t r;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
+	mmap_read_lock(current->mm);
+	r = fault_on_marker(vma_lookup(current->mm, p->addr), 20, &page);
+	mmap_read_unlock(current->mm);
+	KUNIT_ASSERT_EQ(test, r, VM_FAULT_LOCKED);
+	gmem_kunit_put_folio(page_folio(page));
+
+	/* Use memory in the hole as the host does if it maps all of the hugepage. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(p->pfn + 5, 10, 0), 0);
+	gmem_kunit_fill(p->pfn + 5, 10, GMEM_DATA);
+	unpin(p);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 1, 1), 0);
+	for (index = 0; index < N - 1; index++) {
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + index, &fault), 0);
+		lost += gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA);
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
+}
+
 
 /* I6: while a hugepage has holes, it is mapped page by page. */
 static void mapped_by_page(struct kunit *test)
@@ -626,6 +697,8 @@ static struct kunit_case gmem_pinned_cases[] = {
 	KUNIT_CASE_PARAM(used_again, use_gen_params),
 	KUNIT_CASE(allocated_again),
 	KUNIT_CASE(never_used),
+	KUNIT_CASE(host_uses_neighbours),
+	KUNIT_CASE(host_fault_on_marker),
 	KUNIT_CASE(mapped_by_page),
 	KUNIT_CASE(new_hugepage),
 	KUNIT_CASE(split_from_outside),
