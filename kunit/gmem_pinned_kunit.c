@@ -656,6 +656,76 @@ static void used_while_hole_waits(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 10);
 }
 
+/* A host fault that meets a marker, and a lock that is held until it is over. */
+struct meeting {
+	struct pinned *p;
+	struct vm_area_struct *vma;
+	struct completion over;
+	vm_fault_t result;
+};
+
+static int marker_thread(void *data)
+{
+	struct meeting *m = data;
+	struct page *page;
+
+	m->result = fault_on_marker(m->vma, 20, &page);
+	if (m->result == VM_FAULT_LOCKED)
+		gmem_kunit_put_folio(page_folio(page));
+	complete(&m->over);
+	return 0;
+}
+
+static int lock_thread(void *data)
+{
+	struct meeting *m = data;
+
+	filemap_invalidate_lock(m->p->f->inode->i_mapping);
+	wait_for_completion_timeout(&m->over, msecs_to_jiffies(WAIT_MS));
+	filemap_invalidate_unlock(m->p->f->inode->i_mapping);
+	return 0;
+}
+
+/*
+ * I2, I11: if somebody waits for the lock that it needs to make memory of the holes, a
+ * host fault on a marker starts again.  Core MM must not map the hugepage.
+ */
+static void marker_while_hole_waits(struct kunit *test)
+{
+	struct pinned *p = open_pinned(test);
+	struct rw_semaphore *lock = &p->f->inode->i_mapping->invalidate_lock;
+	struct task_struct *user, *writer;
+	struct meeting m = { .p = p };
+	unsigned int waited;
+	struct folio *folio;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
+	init_completion(&m.over);
+	mmap_read_lock(current->mm);
+	m.vma = vma_lookup(current->mm, p->addr);
+	mmap_read_unlock(current->mm);
+	user = gmem_kunit_thread(test, marker_thread, &m);
+	writer = gmem_kunit_thread(test, lock_thread, &m);
+
+	folio = page_folio(p->page);
+	folio_lock(folio);
+	wake_up_process(user);
+	for (waited = 0; waited < WAIT_MS && !rwsem_is_locked(lock); waited += POLL_MS)
+		msleep(POLL_MS);
+	wake_up_process(writer);
+	for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
+		msleep(POLL_MS);
+	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+	folio_unlock(folio);
+	gmem_kunit_stop_thread(test, user);
+	gmem_kunit_stop_thread(test, writer);
+
+	KUNIT_EXPECT_EQ(test, m.result, VM_FAULT_NOPAGE);
+	unpin(p);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 1, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 11);
+}
+
 #endif /* KVM_GMEM_KUNIT_TEST=y */
 
 /* A split that fails changes nothing, and says why it failed. */
@@ -706,6 +776,7 @@ static struct kunit_case gmem_pinned_cases[] = {
 	KUNIT_CASE(brief_reference),
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 	KUNIT_CASE(used_while_hole_waits),
+	KUNIT_CASE(marker_while_hole_waits),
 #endif
 	KUNIT_CASE(split_fails),
 	{}
