@@ -352,7 +352,6 @@ static void host_fault_on_marker(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, lost, 0);
 }
 
-
 /* I6: while a hugepage has holes, it is mapped page by page. */
 static void mapped_by_page(struct kunit *test)
 {

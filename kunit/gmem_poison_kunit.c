@@ -601,13 +601,15 @@ static void task_is_told(struct kunit *test)
 static void reader_is_not_told(struct kunit *test)
 {
 	const pgoff_t bad = 3;
+	const void __user *p;
 	struct failed m;
 	int r, signal;
 	u8 byte;
 
 	use_memory(test, &m, true);
+	p = (void __user *)(m.addr + (bad << PAGE_SHIFT));
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 0, 1), 0);
-	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)(m.addr + (bad << PAGE_SHIFT)), 1), 0);
+	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, p, 1), 0);
 	KUNIT_EXPECT_EQ(test, byte, GMEM_DATA);
 
 	r = memory_failure(m.head + bad, MF_SW_SIMULATED | MF_ACTION_REQUIRED);
