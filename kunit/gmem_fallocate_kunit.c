@@ -20,10 +20,6 @@
 #define NPAGES	(4 * N)
 #define GFN	GMEM_GFN
 
-/* How long hole_waits() waits for its thread. */
-#define WAIT_MS	10000
-#define POLL_MS	20
-
 /* Write to a page from the guest, so that KVM allocates a single page for it. */
 static kvm_pfn_t write_base_page(struct kunit *test, struct gmem_kunit_file *f,
 				 pgoff_t index, u8 byte)
@@ -221,17 +217,14 @@ static struct folio *alloc_while_hole_waits(struct inode *inode, pgoff_t index)
 	struct kunit *test = kunit_get_current_test();
 	struct rw_semaphore *lock = &inode->i_mapping->invalidate_lock;
 	struct waiter *w = test->priv;
-	unsigned int waited;
 
 	if (index == NPAGES - N) {
 		KUNIT_EXPECT_TRUE(test, w->had_lock);
 	} else if (index) {
-		msleep(POLL_MS);
+		msleep(20);
 	} else {
 		wake_up_process(w->task);
-		for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
-			msleep(POLL_MS);
-		KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
 	}
 
 	return folio_alloc(GFP_HIGHUSER, PMD_ORDER);

@@ -10,7 +10,6 @@
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
 
-#include <linux/delay.h>
 #include <linux/kvm_host.h>
 #include <linux/list.h>
 #include <linux/memcontrol.h>
@@ -477,10 +476,6 @@ static void again_after_hole(struct kunit *test)
 	gmem_kunit_put_folio(folio);
 }
 
-/* How long waits_for_hole() watches its thread. */
-#define WATCH_MS	5000
-#define POLL_MS		1
-
 static int lookup_thread(void *data)
 {
 	struct gmem_kunit_file *f = data;
@@ -500,13 +495,10 @@ static void waits_for_hole(struct kunit *test)
 	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
 	struct rw_semaphore *lock = &f->inode->i_mapping->invalidate_lock;
 	struct task_struct *task = gmem_kunit_thread(test, lookup_thread, f);
-	unsigned int waited;
 
 	filemap_invalidate_lock(f->inode->i_mapping);
 	wake_up_process(task);
-	for (waited = 0; waited < WATCH_MS && !rwsem_is_contended(lock); waited += POLL_MS)
-		msleep(POLL_MS);
-	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 	filemap_invalidate_unlock(f->inode->i_mapping);
 
@@ -517,9 +509,7 @@ static void waits_for_hole(struct kunit *test)
 	task = gmem_kunit_thread(test, lookup_thread, f);
 	filemap_invalidate_lock(f->inode->i_mapping);
 	wake_up_process(task);
-	for (waited = 0; waited < WATCH_MS && !rwsem_is_contended(lock); waited += POLL_MS)
-		msleep(POLL_MS);
-	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 3), 0);
 	filemap_invalidate_unlock(f->inode->i_mapping);
 

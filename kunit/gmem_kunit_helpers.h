@@ -29,6 +29,7 @@
 #define __KVM_GMEM_KUNIT_HELPERS_H
 
 #include <kunit/test.h>
+#include <linux/iopoll.h>
 #include <linux/kvm_host.h>
 #include <linux/pagemap.h>
 
@@ -46,6 +47,11 @@
 
 /* What tests write as the guest's data. */
 #define GMEM_DATA	0x77
+
+/* Wait until @cond holds, but not forever.  Evaluates to whether it holds. */
+#define gmem_kunit_wait_until(cond)						\
+	(!poll_timeout_us(bool __holds = (cond), __holds, USEC_PER_MSEC,	\
+			  30 * USEC_PER_SEC, false))
 
 /* Old data that gmem_kunit_poison_hugepages() writes to new hugepages. */
 #define GMEM_POISON	0xa5

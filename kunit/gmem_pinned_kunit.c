@@ -10,7 +10,6 @@
 #include <kunit/resource.h>
 #include <kunit/test.h>
 #include <linux/completion.h>
-#include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
@@ -587,10 +586,6 @@ static void brief_reference(struct kunit *test)
 
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 
-/* How long used_while_hole_waits() waits for its threads. */
-#define WAIT_MS		5000
-#define POLL_MS		1
-
 /* A page in a hole, and another page that is punched while the first is used again. */
 #define USED		7
 #define PUNCHED		(N - 1)
@@ -618,7 +613,6 @@ static void used_while_hole_waits(struct kunit *test)
 	struct pinned *p = open_pinned(test);
 	struct rw_semaphore *lock = &p->f->inode->i_mapping->invalidate_lock;
 	struct task_struct *user, *puncher;
-	unsigned int waited;
 	struct folio *folio;
 
 	/* Holes in single pages: each of them has a lock of its own. */
@@ -640,13 +634,10 @@ static void used_while_hole_waits(struct kunit *test)
 	folio = filemap_lock_folio(p->f->inode->i_mapping, USED);
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	wake_up_process(user);
-	for (waited = 0; waited < WAIT_MS && !(rwsem_is_locked(lock) && !task_is_running(user));
-	     waited += POLL_MS)
-		msleep(POLL_MS);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_locked(lock) &&
+						      !task_is_running(user)));
 	wake_up_process(puncher);
-	for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
-		msleep(POLL_MS);
-	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
 	gmem_kunit_put_folio(folio);
 
 	gmem_kunit_stop_thread(test, user);
@@ -680,7 +671,7 @@ static int lock_thread(void *data)
 	struct meeting *m = data;
 
 	filemap_invalidate_lock(m->p->f->inode->i_mapping);
-	wait_for_completion_timeout(&m->over, msecs_to_jiffies(WAIT_MS));
+	wait_for_completion_timeout(&m->over, 10 * HZ);
 	filemap_invalidate_unlock(m->p->f->inode->i_mapping);
 	return 0;
 }
@@ -695,7 +686,6 @@ static void marker_while_hole_waits(struct kunit *test)
 	struct rw_semaphore *lock = &p->f->inode->i_mapping->invalidate_lock;
 	struct task_struct *user, *writer;
 	struct meeting m = { .p = p };
-	unsigned int waited;
 	struct folio *folio;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
@@ -709,12 +699,9 @@ static void marker_while_hole_waits(struct kunit *test)
 	folio = page_folio(p->page);
 	folio_lock(folio);
 	wake_up_process(user);
-	for (waited = 0; waited < WAIT_MS && !rwsem_is_locked(lock); waited += POLL_MS)
-		msleep(POLL_MS);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_locked(lock)));
 	wake_up_process(writer);
-	for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
-		msleep(POLL_MS);
-	KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
 	folio_unlock(folio);
 	gmem_kunit_stop_thread(test, user);
 	gmem_kunit_stop_thread(test, writer);

@@ -9,7 +9,6 @@
  */
 #include <kunit/resource.h>
 #include <kunit/test.h>
-#include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
@@ -640,10 +639,6 @@ static void unpoison_afterwards(struct kunit *test)
 	migrate_enable();
 }
 
-/* How long lock_order() waits for its thread. */
-#define WAIT_MS		5000
-#define POLL_MS		1
-
 static int memory_failure_thread(void *pfn)
 {
 	memory_failure((unsigned long)pfn, MF_SW_SIMULATED);
@@ -664,8 +659,7 @@ static void lock_order(struct kunit *test)
 		struct rw_semaphore *lock = &f->inode->i_mapping->invalidate_lock;
 		struct gmem_kunit_fault fault;
 		struct task_struct *task;
-		unsigned int waited;
-		bool locked = false;
+		bool locked;
 		struct folio *folio;
 
 		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
@@ -676,14 +670,8 @@ static void lock_order(struct kunit *test)
 
 		filemap_invalidate_lock(f->inode->i_mapping);
 		wake_up_process(task);
-		for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
-			msleep(POLL_MS);
-		KUNIT_EXPECT_TRUE(test, rwsem_is_contended(lock));
-		for (waited = 0; waited < WAIT_MS && !locked; waited += POLL_MS) {
-			locked = folio_trylock(page_folio(pfn_to_page(fault.pfn)));
-			if (!locked)
-				msleep(POLL_MS);
-		}
+		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
+		locked = gmem_kunit_wait_until(folio_trylock(page_folio(pfn_to_page(fault.pfn))));
 		KUNIT_EXPECT_TRUE(test, locked);
 		if (locked)
 			folio_unlock(page_folio(pfn_to_page(fault.pfn)));
@@ -742,7 +730,6 @@ static void file_goes_away(struct kunit *test)
 	struct address_space *mapping = f->inode->i_mapping;
 	struct closing c = { .test = test, .f = f };
 	struct task_struct *task;
-	unsigned int waited;
 	struct folio *folio;
 
 	task = gmem_kunit_thread(test, close_thread, &c);
@@ -750,12 +737,7 @@ static void file_goes_away(struct kunit *test)
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 
 	wake_up_process(task);
-	for (waited = 0; waited < WAIT_MS; waited += POLL_MS) {
-		if (inode_state_read_once(f->inode) & I_FREEING)
-			break;
-		msleep(POLL_MS);
-	}
-	KUNIT_EXPECT_TRUE(test, inode_state_read_once(f->inode) & I_FREEING);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(inode_state_read_once(f->inode) & I_FREEING));
 	KUNIT_EXPECT_EQ(test, mapping->a_ops->error_remove_folio(mapping, folio), MF_DELAYED);
 	KUNIT_EXPECT_TRUE(test, folio_test_locked(folio));
 	KUNIT_EXPECT_PTR_EQ(test, folio->mapping, mapping);
@@ -791,7 +773,6 @@ static void hole_meets_memory_failure(struct kunit *test)
 	struct task_struct *punch, *failure;
 	struct gmem_kunit_fault fault;
 	struct rw_semaphore *lock;
-	unsigned int waited;
 	struct folio *folio;
 	struct failed m;
 
@@ -807,16 +788,11 @@ static void hole_meets_memory_failure(struct kunit *test)
 	/* Let the hole be the first to get the lock, and memory_failure() the second. */
 	filemap_invalidate_lock(m.f->inode->i_mapping);
 	wake_up_process(punch);
-	for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
-		msleep(POLL_MS);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
 	wake_up_process(failure);
-	for (waited = 0; waited < WAIT_MS; waited += POLL_MS) {
-		if (PageHWPoison(m.bad) && !folio_mapped(folio) &&
-		    !folio_test_locked(folio) && !task_is_running(failure))
-			break;
-		msleep(POLL_MS);
-	}
-	KUNIT_EXPECT_TRUE(test, PageHWPoison(m.bad));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(PageHWPoison(m.bad) && !folio_mapped(folio) &&
+						      !folio_test_locked(folio) &&
+						      !task_is_running(failure)));
 	put_pin(&m);
 	filemap_invalidate_unlock(m.f->inode->i_mapping);
 
@@ -917,7 +893,6 @@ static void closed_meanwhile(struct kunit *test)
 	struct task_struct *closer, *handler;
 	struct gmem_kunit_fault fault;
 	struct rw_semaphore *lock;
-	unsigned int waited;
 	unsigned long free;
 
 	c.f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
@@ -933,12 +908,9 @@ static void closed_meanwhile(struct kunit *test)
 
 	filemap_invalidate_lock(c.mapping);
 	wake_up_process(closer);
-	for (waited = 0; waited < WAIT_MS && !rwsem_is_contended(lock); waited += POLL_MS)
-		msleep(POLL_MS);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
 	wake_up_process(handler);
-	for (waited = 0; waited < WAIT_MS && !waits_for_lock(&c, handler); waited += POLL_MS)
-		msleep(POLL_MS);
-	KUNIT_EXPECT_TRUE(test, waits_for_lock(&c, handler));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(waits_for_lock(&c, handler)));
 	filemap_invalidate_unlock(c.mapping);
 
 	gmem_kunit_stop_thread(test, closer);

@@ -12,7 +12,6 @@
  * other 502 pages.
  */
 #include <kunit/test.h>
-#include <linux/delay.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/kvm_host.h>
@@ -399,10 +398,6 @@ static int punch_thread(void *data)
 	return gmem_kunit_punch(p->f, p->hole->start, p->hole->npages);
 }
 
-/* How long the thread may take to begin. */
-#define WAIT_MS		60000
-#define POLL_MS		1
-
 /* Stop in the middle of the hole, and check which faults have to retry. */
 static void check_held_off(struct kunit *test, u64 flags, unsigned int align)
 {
@@ -414,7 +409,6 @@ static void check_held_off(struct kunit *test, u64 flags, unsigned int align)
 	unsigned long seq, wrong = 0;
 	struct task_struct *task;
 	struct folio *folio;
-	unsigned int waited;
 	pgoff_t index;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
@@ -425,11 +419,7 @@ static void check_held_off(struct kunit *test, u64 flags, unsigned int align)
 	folio = gmem_kunit_folio(test, f, h->start);
 	folio_lock(folio);
 	wake_up_process(task);
-	for (waited = 0; waited < WAIT_MS; waited += POLL_MS) {
-		if (must_retry(f->kvm, seq, GFN + h->start))
-			break;
-		msleep(POLL_MS);
-	}
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(must_retry(f->kvm, seq, GFN + h->start)));
 	for (index = 0; index < NPAGES; index++)
 		wrong += must_retry(f->kvm, seq, GFN + index) != (index >= start && index < end);
 	folio_unlock(folio);
