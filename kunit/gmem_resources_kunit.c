@@ -375,7 +375,33 @@ static void split_charges_nothing_else(struct kunit *test)
 	gmem_kunit_put_folio(folio);
 }
 
+/* A cgroup that is removed after its hugepage has been split is released. */
+static void split_keeps_no_cgroup(struct kunit *test)
+{
+	struct group *g = make_group(test, 4 * N);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	struct folio *folio = lookup_in_group(g, f, 0);
+	struct cgroup *cgrp = g->cgrp;
+	int *nr_dying = &cgrp->nr_dying_subsys[memory_cgrp_id];
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	gmem_kunit_put_folio(folio);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 5, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - 1);
+	gmem_kunit_close(test, f);
+
+	cgroup_get(cgrp);
+	kunit_release_action(test, put_group, g);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(!READ_ONCE(*nr_dying)));
+	cgroup_put(cgrp);
+}
+
 #else /* CONFIG_MEMCG */
+
+static void split_keeps_no_cgroup(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
 
 static void failed_split_is_uncharged(struct kunit *test)
 {
@@ -557,6 +583,7 @@ static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(no_memory_to_split),
 	KUNIT_CASE(failed_split_is_uncharged),
 	KUNIT_CASE(split_charges_nothing_else),
+	KUNIT_CASE(split_keeps_no_cgroup),
 	KUNIT_CASE(numa_policy),
 	KUNIT_CASE(policy_boundary),
 	{}
