@@ -441,6 +441,31 @@ static void hole_over_pinned_bad_page(struct kunit *test)
 	put_pin(&m);
 }
 
+static void unpin(void *page)
+{
+	unpin_user_page(page);
+}
+
+/* I1, I3: the same for a page that the host has pinned, and after the pin is gone. */
+static void hole_over_page_pinned_by_host(struct kunit *test)
+{
+	const pgoff_t bad = 5;
+	struct page *pinned;
+	struct failed m;
+
+	use_memory(test, &m, false);
+	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(m.addr, 1, FOLL_WRITE, &pinned), 1);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpin, pinned), 0);
+	fail_page(test, &m, bad);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, bad, 1), -EBUSY);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
+	check_guest(test, m.f, bad, GMEM_DATA);
+
+	kunit_release_action(test, unpin, pinned);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, bad, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), NPAGES - 1);
+}
+
 /* I3: the same if the hole begins in a hugepage without a bad page. */
 static void hole_up_to_pinned_bad_page(struct kunit *test)
 {
@@ -1034,6 +1059,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE_PARAM(poison_is_never_free, end_gen_params),
 	KUNIT_CASE_PARAM(hole_over_bad_page, bad_gen_params),
 	KUNIT_CASE(hole_over_pinned_bad_page),
+	KUNIT_CASE(hole_over_page_pinned_by_host),
 	KUNIT_CASE(hole_up_to_pinned_bad_page),
 	KUNIT_CASE(holes_next_to_pinned_bad_page),
 	KUNIT_CASE(bad_page_in_hole),
