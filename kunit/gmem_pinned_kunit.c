@@ -729,6 +729,12 @@ static void split_fails(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, split_unmapped_file_folio(folio), -EBUSY);
 
 	unmap_mapping_pages(f->inode->i_mapping, 0, N, false);
+	folio_attach_private(folio, f);
+	KUNIT_EXPECT_EQ(test, split_unmapped_file_folio(folio), -EBUSY);
+	KUNIT_EXPECT_PTR_EQ(test, folio_detach_private(folio), (void *)f);
+	folio_start_writeback(folio);
+	KUNIT_EXPECT_EQ(test, split_unmapped_file_folio(folio), -EBUSY);
+	folio_end_writeback(folio);
 	folio_get(folio);
 	KUNIT_EXPECT_EQ(test, split_unmapped_file_folio(folio), -EAGAIN);
 	folio_put(folio);

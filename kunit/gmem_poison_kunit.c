@@ -15,6 +15,7 @@
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
+#include <linux/mount.h>
 #include <linux/pagemap.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
@@ -862,6 +863,8 @@ static void bad_page_off_lru(struct kunit *test)
 	KUNIT_ASSERT_TRUE(test, isolate_folio_to_list(page_folio(m.bad), &isolated));
 	KUNIT_EXPECT_NE(test, memory_failure(m.head + bad, MF_SW_SIMULATED), 0);
 	putback_movable_pages(&isolated);
+	/* The list on which a CPU collects pages for the LRU has a reference. */
+	lru_add_drain_all();
 	KUNIT_ASSERT_TRUE(test, PageHWPoison(m.bad));
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
 
@@ -996,56 +999,129 @@ static void other_file(struct kunit *test)
 #endif
 }
 
-/*
- * I2, I11: a hugepage of a process is still split and moved when one of its pages is
- * taken offline.  If a page fails and the hugepage can't be split, the process learns
- * about it, and the bad page never becomes free, either.
- */
-static void other_hugepage(struct kunit *test)
-{
-#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
-	const pgoff_t bad = 3;
-	unsigned long area, addr;
+/* A hugepage that is no guest_memfd. */
+struct other {
+	const char *name;
+	bool is_file;
+};
+
+static const struct other others[] = {
+	{ "anonymous", false },
+	{ "tmpfs", true },
+};
+
+KUNIT_ARRAY_PARAM_DESC(other, others, name);
+
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && \
+	IS_ENABLED(CONFIG_TMPFS)
+
+#define OTHER_SIZE	(2 * PMD_SIZE)
+
+/* A mapping of the test, with a reference to a page of its first hugepage. */
+struct other_memory {
+	struct vfsmount *mnt;	/* NULL for anonymous memory */
+	struct file *file;	/* NULL for anonymous memory */
+	unsigned long area;
+	unsigned long addr;	/* of the page, which contains GMEM_DATA */
 	struct page *page;
-	u8 byte = GMEM_DATA;
-	int i, r, signal;
+};
 
-	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
-		kunit_skip(test, "the kernel has no THP");
+static void put_other_file(void *data)
+{
+	struct other_memory *o = data;
 
-	for (i = 0; i < 2; i++) {
-		area = kunit_vm_mmap(test, NULL, 0, 2 * PMD_SIZE, PROT_READ | PROT_WRITE,
-				     MAP_PRIVATE | MAP_ANONYMOUS, 0);
-		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)area);
-		addr = ALIGN(area, PMD_SIZE) + (bad << PAGE_SHIFT);
-		KUNIT_ASSERT_EQ(test, copy_to_user((void __user *)addr, &byte, 1), 0);
-		KUNIT_ASSERT_EQ(test, get_user_pages_unlocked(addr, 1, &page, FOLL_WRITE), 1);
-		KUNIT_ASSERT_EQ(test, folio_order(page_folio(page)), PMD_ORDER);
-
-		if (!i) {
-			put_page(page);
-			r = soft_offline_page(page_to_pfn(page), 0);
-			KUNIT_EXPECT_EQ(test, r, 0);
-			byte = 0;
-			KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)addr, 1), 0);
-			KUNIT_EXPECT_EQ(test, byte, GMEM_DATA);
-		} else {
-			r = memory_failure(page_to_pfn(page),
-					   MF_SW_SIMULATED | MF_ACTION_REQUIRED);
-			signal = kernel_dequeue_signal();
-			put_page(page);
-			KUNIT_EXPECT_EQ(test, r, -EHWPOISON);
-			KUNIT_EXPECT_EQ(test, signal, SIGBUS);
-		}
-		KUNIT_EXPECT_EQ(test, vm_munmap(area, 2 * PMD_SIZE), 0);
-		KUNIT_EXPECT_TRUE(test, PageHWPoison(page));
-		KUNIT_EXPECT_FALSE(test, is_free(page));
-		KUNIT_EXPECT_EQ(test, unpoison_memory(page_to_pfn(page)), 0);
-	}
-#else
-	kunit_skip(test, "soft_offline_page() is not exported");
-#endif
+	if (o->file)
+		__fput_sync(o->file);
+	kern_unmount(o->mnt);
 }
+
+static void open_other(struct kunit *test, struct other_memory *o)
+{
+	char options[] = "huge=always";
+
+	o->mnt = vfs_kern_mount(get_fs_type("tmpfs"), SB_KERNMOUNT, "tmpfs", options);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, o->mnt);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_other_file, o), 0);
+	o->file = shmem_file_setup_with_mnt(o->mnt, "other", OTHER_SIZE, EMPTY_VMA_FLAGS);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, o->file);
+}
+
+static struct other_memory *use_other(struct kunit *test)
+{
+	const struct other *c = test->param_value;
+	struct other_memory *o;
+	u8 byte = GMEM_DATA;
+
+	o = kunit_kzalloc(test, sizeof(*o), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, o);
+	if (c->is_file)
+		open_other(test, o);
+	o->area = kunit_vm_mmap(test, o->file, 0, OTHER_SIZE, PROT_READ | PROT_WRITE,
+				o->file ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)o->area);
+
+	o->addr = ALIGN(o->area, PMD_SIZE) + 3 * PAGE_SIZE;
+	KUNIT_ASSERT_EQ(test, copy_to_user((void __user *)o->addr, &byte, 1), 0);
+	KUNIT_ASSERT_EQ(test, get_user_pages_unlocked(o->addr, 1, &o->page, FOLL_WRITE), 1);
+	KUNIT_ASSERT_EQ(test, folio_order(page_folio(o->page)), PMD_ORDER);
+
+	return o;
+}
+
+/* Free the memory of @o, and check that its bad page stays out of the allocator. */
+static void free_other(struct kunit *test, struct other_memory *o)
+{
+	KUNIT_EXPECT_EQ(test, vm_munmap(o->area, OTHER_SIZE), 0);
+	if (o->mnt)
+		kunit_release_action(test, put_other_file, o);
+	KUNIT_EXPECT_TRUE(test, PageHWPoison(o->page));
+	KUNIT_EXPECT_FALSE(test, is_free(o->page));
+	KUNIT_EXPECT_EQ(test, unpoison_memory(page_to_pfn(o->page)), 0);
+}
+
+/* I2: other hugepages are still split, and the page moved, when it is taken offline. */
+static void other_page_goes_offline(struct kunit *test)
+{
+	struct other_memory *o = use_other(test);
+	u8 byte = 0;
+
+	put_page(o->page);
+	KUNIT_EXPECT_EQ(test, soft_offline_page(page_to_pfn(o->page), 0), 0);
+	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)o->addr, 1), 0);
+	KUNIT_EXPECT_EQ(test, byte, GMEM_DATA);
+	free_other(test, o);
+}
+
+/*
+ * If a page fails in another hugepage, and the hugepage can't be split, the process
+ * learns about it.
+ */
+static void other_page_fails(struct kunit *test)
+{
+	struct other_memory *o = use_other(test);
+	int r, signal;
+
+	r = memory_failure(page_to_pfn(o->page), MF_SW_SIMULATED | MF_ACTION_REQUIRED);
+	signal = kernel_dequeue_signal();
+	put_page(o->page);
+	KUNIT_EXPECT_EQ(test, r, -EHWPOISON);
+	KUNIT_EXPECT_EQ(test, signal, SIGBUS);
+	free_other(test, o);
+}
+
+#else
+
+static void other_page_goes_offline(struct kunit *test)
+{
+	kunit_skip(test, "needs THP, TMPFS and built-in tests");
+}
+
+static void other_page_fails(struct kunit *test)
+{
+	kunit_skip(test, "needs THP, TMPFS and built-in tests");
+}
+
+#endif
 
 #endif /* CONFIG_MEMORY_FAILURE */
 
@@ -1075,7 +1151,8 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(closed_meanwhile),
 	KUNIT_CASE(soft_offline),
 	KUNIT_CASE(other_file),
-	KUNIT_CASE(other_hugepage),
+	KUNIT_CASE_PARAM(other_page_goes_offline, other_gen_params),
+	KUNIT_CASE_PARAM(other_page_fails, other_gen_params),
 #endif
 	{}
 };
