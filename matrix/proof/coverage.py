@@ -3,7 +3,8 @@
 
 A kernel with gcov prints its counters at the end of each boot (matrix/cell/init.c). gcovr reads them one cell at a time,
 because the branches of a line depend on the configuration. A line is covered if any cell covers it; for its branches,
-the cell that misses the fewest counts. The branches of an assertion do not count.
+the cell that misses the fewest counts. The branches of assertions, and of macros that test for constants, do not count.
+Where the compiler has inlined a function more than once, the branches of all copies are those of one line.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ DATA = re.compile(rb"gcov\+ ([A-Za-z0-9+/=]+)\s*$")
 GCOVR_SECONDS = 600.0
 BRANCHES = 95.0  # percent of the branches that must be taken
 ASSERTION = re.compile(r"\b(VM_)?(WARN|BUG)_ON(_[A-Z_]+)?\(")  # its branches lead to a splat
+EXPANDED = re.compile(r"\b(test_bit|__clear_bit|bitmap_set|find_next_zero_bit|page_folio)\(")  # the compiler decides its branches
+PLAIN = re.compile(r"\s*(?:\} else )?(?:if|while) \((?:(?:un)?likely\()?([^()]+)\)+(?: \{)?")  # a condition without calls
 
 
 @dataclass
@@ -153,9 +156,21 @@ def added(prepared: tree.PreparedTree, suites: str, documents: Sequence[Mapping[
                 line = found.setdefault((name, number), Line(name, number, lines[number - 1]))
                 line.count += entry["count"]
                 taken = [branch["count"] > 0 for branch in entry["branches"]]
-                if taken and not ASSERTION.search(line.text) and (not line.branches or taken.count(False) < line.left):
+                if not taken or ASSERTION.search(line.text) or EXPANDED.search(line.text):
+                    continue
+                taken = folded(line.text, taken)
+                if not line.branches or taken.count(False) < line.left:
                     line.branches = taken
     return [found[key] for key in sorted(found)]
+
+
+def folded(text: str, taken: list[bool]) -> list[bool]:
+    """Return the branches of a line of source, from those of all its inlined copies, which follow one another."""
+    condition = PLAIN.fullmatch(text)
+    if not condition:
+        return taken  # calls can have branches of their own, so the copies cannot be told apart
+    arms = 2 + 2 * len(re.findall(r"&&|\|\|", condition[1]))
+    return [any(taken[arm::arms]) for arm in range(arms)] if len(taken) % arms == 0 else taken
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -71,11 +71,19 @@ class Covered(unittest.TestCase):
             self.assertEqual(len(lines[0].branches), 2)
         self.assertEqual(self.added(one, document((3, 1, [1, 1]), (4, 1, [])))[0].left, 0)
 
-    def test_assertion(self) -> None:
-        """The branches of an assertion do not count, but its line does."""
-        for condition, branches in {"VM_WARN_ON(x);": 0, "if (WARN_ON_ONCE(x))": 0, "if (BUG_ON(x))": 0, "if (WARN_ONLY(x))": 2}.items():
+    def test_uncounted(self) -> None:
+        """The branches of an assertion, and of a macro that tests for constants, do not count, but their lines do."""
+        for condition, branches in {"VM_WARN_ON(x);": 0, "if (WARN_ON_ONCE(x))": 0, "if (BUG_ON(x))": 0, "if (WARN_ONLY(x))": 2,
+                                    "bitmap_set(x, 1, 2);": 0, "y = x && test_bit(1, x);": 0, "if (my_test_bit(x))": 2}.items():  # fmt: skip
             line = self.added(document((3, 1, [1, 0])), condition=condition)[0]
             self.assertEqual((line.count, len(line.branches)), (1, branches), condition)
+
+    def test_folded(self) -> None:
+        """A branch is taken if it is in one inlined copy of the line. With calls in the line, nobody knows what is a copy."""
+        for text, counts, left in (("if (x)", [1, 0, 0, 0], 1), ("if (x)", [1, 0, 0, 1], 0), ("if (unlikely(!x)) {", [0, 1, 1, 0], 0),
+                                   ("} else if (x || y->z)", [1, 0, 0, 1, 0, 0, 1, 0], 1), ("if (x && y)", [1, 1, 0, 1, 1, 0], 2),
+                                   ("if (f(x))", [1, 0, 0, 1], 2), ("x = y ? 1 : 2;", [1, 0, 0, 1], 2)):  # fmt: skip
+            self.assertEqual(self.added(document((3, 1, counts)), condition=text)[0].left, left, text)
 
     def test_good(self) -> None:
         """Each line and almost each branch must be executed or have a reason; a needless reason is an error."""
