@@ -183,11 +183,34 @@ struct failed {
 	unsigned long addr;	/* host mapping of the file */
 	kvm_pfn_t head;
 	struct page *bad;
+	struct page **unpoison;	/* the page that is good again after the case */
 };
 
-static void unpoison(void *page)
+static void unpoison(void *data)
 {
-	unpoison_memory(page_to_pfn((struct page *)page));
+	struct page *page = *(struct page **)data;
+	bool kept_out = page && PageHWPoison(page) && !page_count(page);
+
+	/* Nobody else frees a page that was bad when its hugepage was freed. */
+	if (page && !unpoison_memory(page_to_pfn(page)) && kept_out) {
+		init_page_count(page);
+		__free_page(page);
+	}
+}
+
+/*
+ * Make a page good again at the end of the case.  Call this before a file is opened that
+ * contains the page, because that is possible only once the file is closed.
+ *
+ * Return: where to store the page.
+ */
+static struct page **unpoison_later(struct kunit *test)
+{
+	struct page **page = kunit_kzalloc(test, sizeof(*page), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, page), 0);
+	return page;
 }
 
 /* Let guest and host use a hugepage. */
@@ -196,6 +219,7 @@ static void use_memory(struct kunit *test, struct failed *m, bool pinned)
 	struct gmem_kunit_fault fault;
 	u8 byte;
 
+	m->unpoison = unpoison_later(test);
 	m->f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m->f->kvm, 0, GFN, &fault), 0);
 	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
@@ -217,7 +241,7 @@ static void fail_page(struct kunit *test, struct failed *m, pgoff_t index)
 	seq = m->f->kvm->mmu_invalidate_seq;
 	KUNIT_EXPECT_EQ(test, memory_failure(m->head + index, MF_SW_SIMULATED), -EBUSY);
 	KUNIT_ASSERT_TRUE(test, PageHWPoison(m->bad));
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m->bad), 0);
+	*m->unpoison = m->bad;
 
 	KUNIT_EXPECT_NE(test, m->f->kvm->mmu_invalidate_seq, seq);
 	KUNIT_EXPECT_EQ(test, m->f->kvm->mmu_invalidate_in_progress, 0);
@@ -561,7 +585,7 @@ static void bad_page_left_file(struct kunit *test)
 	m.bad = pfn_to_page(m.head + bad);
 	KUNIT_EXPECT_EQ(test, memory_failure(m.head + bad, MF_SW_SIMULATED), -EHWPOISON);
 	KUNIT_ASSERT_TRUE(test, PageHWPoison(m.bad));
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
+	*m.unpoison = m.bad;
 	KUNIT_EXPECT_FALSE(test, folio_test_locked(m.pinned));
 	KUNIT_EXPECT_EQ(test, folio_ref_count(m.pinned), 1);
 
@@ -615,7 +639,7 @@ static void task_is_told(struct kunit *test)
 	signal = kernel_dequeue_signal();
 	disallow_signal(SIGBUS);
 	m.bad = pfn_to_page(m.head + bad);
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
+	*m.unpoison = m.bad;
 	KUNIT_EXPECT_EQ(test, r, -EBUSY);
 	KUNIT_EXPECT_EQ(test, signal, c->signal);
 	check_guest(test, m.f, bad, GMEM_DATA);
@@ -640,7 +664,7 @@ static void reader_is_not_told(struct kunit *test)
 	r = memory_failure(m.head + bad, MF_SW_SIMULATED | MF_ACTION_REQUIRED);
 	signal = kernel_dequeue_signal();
 	m.bad = pfn_to_page(m.head + bad);
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
+	*m.unpoison = m.bad;
 	KUNIT_EXPECT_EQ(test, r, -EBUSY);
 	KUNIT_EXPECT_EQ(test, signal, 0);
 	put_pin(&m);
@@ -681,6 +705,7 @@ static void lock_order(struct kunit *test)
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct page **bad = unpoison_later(test);
 		struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, flags[i]);
 		struct rw_semaphore *lock = &f->inode->i_mapping->invalidate_lock;
 		struct gmem_kunit_fault fault;
@@ -691,8 +716,7 @@ static void lock_order(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
 		folio = page_folio(pfn_to_page(fault.pfn));
 		task = gmem_kunit_thread(test, memory_failure_thread, (void *)fault.pfn);
-		KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison,
-								pfn_to_page(fault.pfn)), 0);
+		*bad = pfn_to_page(fault.pfn);
 
 		filemap_invalidate_lock(f->inode->i_mapping);
 		wake_up_process(task);
@@ -809,7 +833,7 @@ static void hole_meets_memory_failure(struct kunit *test)
 	lock = &m.f->inode->i_mapping->invalidate_lock;
 	punch = gmem_kunit_thread(test, punch_thread, &p);
 	failure = gmem_kunit_thread(test, memory_failure_thread, (void *)(m.head + p.index));
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
+	*m.unpoison = m.bad;
 
 	/* Let the hole be the first to get the lock, and memory_failure() the second. */
 	filemap_invalidate_lock(m.f->inode->i_mapping);
@@ -866,7 +890,7 @@ static void bad_page_off_lru(struct kunit *test)
 	/* The list on which a CPU collects pages for the LRU has a reference. */
 	lru_add_drain_all();
 	KUNIT_ASSERT_TRUE(test, PageHWPoison(m.bad));
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison, m.bad), 0);
+	*m.unpoison = m.bad;
 
 	check_guest(test, m.f, bad, GMEM_DATA);
 	migrate_disable();
