@@ -3,7 +3,8 @@
 
 A kernel with gcov prints its counters at the end of each boot (matrix/cell/init.c). gcovr reads them one cell at a time,
 because the branches of a line depend on the configuration. A line is covered if any cell covers it; for its branches,
-the cell that misses the fewest counts. The branches of assertions, and of macros that test for constants, do not count.
+the cell that misses the fewest counts. The branches of assertions do not count, nor do those of a line without a condition of
+its own that calls a macro which tests for constants.
 Where the compiler has inlined a function more than once, the branches of all copies are those of one line.
 """
 
@@ -33,6 +34,7 @@ GCOVR_SECONDS = 600.0
 BRANCHES = 95.0  # percent of the branches that must be taken
 ASSERTION = re.compile(r"\b(VM_)?(WARN|BUG)_ON(_[A-Z_]+)?\(")  # its branches lead to a splat
 EXPANDED = re.compile(r"\b(test_bit|__clear_bit|bitmap_set|find_next_zero_bit|page_folio)\(")  # the compiler decides its branches
+CONDITION = re.compile(r"\b(if|while) \(|&&|\|\||\?")
 PLAIN = re.compile(r"\s*(?:\} else )?(?:if|while) \((?:(?:un)?likely\()?([^()]+)\)+(?: \{)?")  # a condition without calls
 
 
@@ -156,7 +158,9 @@ def added(prepared: tree.PreparedTree, suites: str, documents: Sequence[Mapping[
                 line = found.setdefault((name, number), Line(name, number, lines[number - 1]))
                 line.count += entry["count"]
                 taken = [branch["count"] > 0 for branch in entry["branches"]]
-                if not taken or ASSERTION.search(line.text) or EXPANDED.search(line.text):
+                if not taken or ASSERTION.search(line.text):
+                    continue
+                if EXPANDED.search(line.text) and not CONDITION.search(line.text):
                     continue
                 taken = folded(line.text, taken)
                 if not line.branches or taken.count(False) < line.left:

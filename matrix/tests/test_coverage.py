@@ -72,9 +72,9 @@ class Covered(unittest.TestCase):
         self.assertEqual(self.added(one, document((3, 1, [1, 1]), (4, 1, [])))[0].left, 0)
 
     def test_uncounted(self) -> None:
-        """The branches of an assertion, and of a macro that tests for constants, do not count, but their lines do."""
+        """The branches of an assertion, and of a macro in a line without a condition, do not count, but their lines do."""
         for condition, branches in (("VM_WARN_ON(x);", 0), ("if (WARN_ON_ONCE(x))", 0), ("if (BUG_ON(x))", 0), ("if (WARN_ONLY(x))", 2),
-                                    ("bitmap_set(x, 1);", 0), ("y = x && test_bit(1, x);", 0), ("if (my_test_bit(x))", 2)):  # fmt: skip
+                                    ("bitmap_set(x, 1);", 0), ("y = x && test_bit(1, x);", 2), ("if (test_bit(1, x))", 2)):  # fmt: skip
             line = self.added(document((3, 1, [1, 0])), condition=condition)[0]
             self.assertEqual((line.count, len(line.branches)), (1, branches), condition)
 
