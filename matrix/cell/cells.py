@@ -15,6 +15,7 @@ HOSTS = {"aarch64": "arm64", "x86_64": "x86_64"}  # uname -m -> the kernel's ARC
 KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
+    "slowdown": int,
 }  # fmt: skip
 SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
@@ -45,12 +46,17 @@ class Cell:
     kernel_args: tuple[str, ...]
     boot_seconds: int
     build_seconds: int
+    slowdown: int = 1  # how much more time its boots and selftests get than in a cell of the gate
     seed: int | None = None  # see seeded()
 
     @property
     def qemu_args(self) -> str:
         """QEMU's arguments in addition to those of the qemu_config."""
         return "" if self.seed is None else REPLAY.format(shift=SHIFT, seed=self.seed)
+
+    def slower(self, factor: int) -> "Cell":
+        """Return the cell with factor times as much time for its boots and selftests."""
+        return replace(self, slowdown=self.slowdown * factor, boot_seconds=self.boot_seconds * factor)
 
 
 def load(root: Path) -> list[Cell]:
@@ -89,7 +95,7 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         kernel_args=tuple(entry.get("kernel_args", ())),
         boot_seconds=entry["boot_seconds"],
         build_seconds=entry["build_seconds"],
-    )
+    ).slower(entry.get("slowdown", 1))
 
 
 def select(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:

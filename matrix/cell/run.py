@@ -244,7 +244,7 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
     if job.kind == E2E:
         config = folder / "e2e.py"
         config.write_text(boot.initramfs_config(cell, folder / "e2e.cpio", boot.WITHOUT_KUNIT, boot.ONE_THREAD), "utf-8")
-        limit = BOOT_SECONDS + sum(test.seconds for test in chosen(site, job))
+        limit = BOOT_SECONDS * cell.slowdown + sum(test.seconds for test in chosen(site, job))
         cell, glob = replace(cell, qemu_config=config, boot_seconds=limit), ""
     evidence = replace(evidence, arguments=boot.kernel_arguments(cell, glob, job.kind != E2E, job.initramfs or job.kind == E2E))
     argv = boot.exec_command(site.tree.path, cell, job.image or folder, glob)

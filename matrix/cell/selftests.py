@@ -52,7 +52,7 @@ def load(root: Path, cell: Cell) -> list[Selftest]:
         data.check_keys(where, entry, KEYS, ("path", "seconds"))
         if entry["seconds"] < 1:
             raise WrongUse(f"{where}: seconds must be above 0")
-        one = Selftest(entry["path"], entry["seconds"], entry.get("hugepages", 0), tuple(entry.get("args", ())))
+        one = Selftest(entry["path"], entry["seconds"] * cell.slowdown, entry.get("hugepages", 0), tuple(entry.get("args", ())))
         if any(set(" \t\n") & set(word) or not word for word in (one.path, *one.args)):
             raise WrongUse(f"{where}: path and args must be words without blanks")
         option = entry.get("option")

@@ -14,6 +14,7 @@ import base64
 import binascii
 import json
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from matrix.common.errors import MachineError
 FILE = re.compile(rb"gcov: (/\S+\.gcda) (\d+)\s*$")
 DATA = re.compile(rb"gcov\+ ([A-Za-z0-9+/=]+)\s*$")
 GCOVR_SECONDS = 600.0
+SLOWDOWN = 2  # of a kernel with gcov, rounded up
 BRANCHES = 95.0  # percent of the branches that must be taken
 ASSERTION = re.compile(r"\b(VM_)?(WARN|BUG)_ON(_[A-Z_]+)?\(")  # its branches lead to a splat
 EXPANDED = re.compile(r"\b(test_bit|__clear_bit|bitmap_set|find_next_zero_bit|page_folio)\(")  # the compiler decides its branches
@@ -60,8 +62,8 @@ class Line:
 
 
 def counted(cell: Cell, root: Path) -> Cell:
-    """Return the cell with gcov in its kernel."""
-    return replace(cell, name=f"{cell.name}-gcov", fragments=(*cell.fragments, root / "configs/gcov.config"))
+    """Return the cell with gcov in its kernel, which makes it slower."""
+    return replace(cell.slower(SLOWDOWN), name=f"{cell.name}-gcov", fragments=(*cell.fragments, root / "configs/gcov.config"))
 
 
 def options(touched: Iterable[str]) -> tuple[str, ...]:
@@ -78,9 +80,11 @@ def options(touched: Iterable[str]) -> tuple[str, ...]:
 def measure(site: Site, cell: Cell, into: Path) -> list[Result]:
     """Boot the cell for the selftests and for the suites, and write gcovr's JSON for both to into.
 
-    Write nothing when one of the results is red.
+    Remove the results of an earlier run. Write nothing when one of the results is red.
     """
     selftest, folder = Job(cell, E2E), site.build_dir(cell)
+    for job in (selftest, Job(cell)):
+        shutil.rmtree(site.results(job), ignore_errors=True)
     results = run(site, [selftest])
     if results[0]["verdict"] != "green":
         return results

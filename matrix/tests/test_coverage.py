@@ -4,15 +4,18 @@
 import base64
 import tempfile
 import unittest
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from matrix.cell import cells
+from matrix.cell.run import Job, Site
 from matrix.proof import coverage
 from matrix.proof.coverage import Line
 from matrix.common.errors import MachineError
 from matrix.tree import tree
+from matrix.verdict.report import Result
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = "int a(int x)\n{\n\tif (x)\n\t\treturn 1;\n\treturn 0;\n}\n"
@@ -116,11 +119,30 @@ class Kernel(unittest.TestCase):
         self.assertEqual(got, tuple(f"GCOV_PROFILE_{name}.o=y" for name in names))
 
     def test_cell(self) -> None:
-        """The cell gets another name, and has the same tests."""
+        """The cell gets another name and more time, and has the same tests."""
         cell = cells.load(ROOT)[0]
         got = coverage.counted(cell, ROOT)
         self.assertEqual((got.name, got.expected), (f"{cell.name}-gcov", cell.name))
+        self.assertGreater((got.slowdown, got.boot_seconds), (cell.slowdown, cell.boot_seconds))
         self.assertEqual(cells.asked(got)["GCOV_KERNEL"], "y")
+
+    def test_again(self) -> None:
+        """A second run replaces the results of the first."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            site = Site(ROOT, folder, tree.PreparedTree(folder / "tree", "7.3.4", "", frozenset(), ""), print, lambda: 1)
+            cell = coverage.counted(cells.load(ROOT)[0], ROOT)
+            for old in (f"{cell.name}-e2e", cell.name):
+                (folder / "results" / old).mkdir(parents=True)
+
+            def red(_site: Site, jobs: Sequence[Job]) -> list[Result]:
+                for job in jobs:
+                    site.results(job).mkdir()
+                return [{"cell": cell.name, "verdict": "red", "reasons": [], "tests": {}, "suites": {}, "skips": {}, "seconds": {}}]
+
+            with mock.patch("matrix.proof.coverage.run", red):
+                coverage.measure(site, cell, folder / "x.json")
+            self.assertEqual([path.name for path in (folder / "results").iterdir()], [f"{cell.name}-e2e"])
 
 
 if __name__ == "__main__":

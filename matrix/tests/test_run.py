@@ -225,10 +225,12 @@ class Run(Fake):
         """A kunit.py that exceeds its own limit is killed, and the cell is red."""
         self.play(exec={"text": "Linux version 7.3.4", "seconds": 60})
         text = (self.root / "matrix/cells.toml").read_text()
-        (self.root / "matrix/cells.toml").write_text(text.replace("boot_seconds = 5", "boot_seconds = 0"))
-        with mock.patch("matrix.cell.boot.GRACE", 0.5):
-            self.assertEqual(self.run_main("one")[0], 1)
-        self.assertEqual(self.result()["reasons"][0], {"code": "hang", "text": "boot did not end within 0 s"})
+        for seconds, slowdown, limit in (0, 1, 0), (1, 2, 2):
+            limits = text.replace("boot_seconds = 5", f"boot_seconds = {seconds}")
+            (self.root / "matrix/cells.toml").write_text(limits.replace("gate = true", f"gate = true\nslowdown = {slowdown}"))
+            with self.subTest(slowdown), mock.patch("matrix.cell.boot.GRACE", 0.5):
+                self.assertEqual(self.run_main("one")[0], 1)
+                self.assertEqual(self.result()["reasons"][0], {"code": "hang", "text": f"boot did not end within {limit} s"})
 
     def test_endless_console(self) -> None:
         """kunit.py parses only what the verdict reads, and figures come from a bounded part."""

@@ -87,6 +87,11 @@ class Listed(Project):
                          [("guest_memfd_test", 60, 0), ("arm64/blocks", 10, 32)])  # fmt: skip
         self.assertEqual([test.name for test in selftests.present(self.tree / KIT.folder, tests)], ["guest_memfd_test"])
 
+    def test_slowdown(self) -> None:
+        """In a slow cell each selftest gets more time."""
+        tests = selftests.load(self.root, self.cell("x86_64").slower(3).slower(2))
+        self.assertEqual([test.seconds for test in tests], [360, 180])
+
     def test_option(self) -> None:
         """A selftest with an option runs only in cells that ask for the option."""
         self.list.write_text(LIST.replace("seconds = 30", 'seconds = 30\noption = "THP"'))
