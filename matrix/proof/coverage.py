@@ -3,9 +3,8 @@
 
 A kernel with gcov prints its counters at the end of each boot (matrix/cell/init.c). gcovr reads them one cell at a time,
 because the branches of a line depend on the configuration. A line is covered if any cell covers it; for its branches,
-the cell that misses the fewest counts. The branches of assertions do not count, nor do those of a line without a condition of
-its own that calls a macro which tests for constants.
-Where the compiler has inlined a function more than once, the branches of all copies are those of one line.
+the cell that misses the fewest counts. The branches of assertions do not count, nor do those that uncovered.txt says are
+impossible. Where the compiler has inlined a function more than once, the branches of all copies are those of one line.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ GCOVR_SECONDS = 600.0
 SLOWDOWN = 2  # of a kernel with gcov, rounded up
 BRANCHES = 95.0  # percent of the branches that must be taken
 ASSERTION = re.compile(r"\b(VM_)?(WARN|BUG)_ON(_[A-Z_]+)?\(")  # its branches lead to a splat
-EXPANDED = re.compile(r"\b(test_bit|__clear_bit|bitmap_set|find_next_zero_bit|page_folio)\(")  # the compiler decides its branches
-CONDITION = re.compile(r"\b(if|while) \(|&&|\|\||\?")
+IMPOSSIBLE = re.compile(r"(\d+) impossible: ")  # begins a reason in uncovered.txt: so many branches that nothing could take
 PLAIN = re.compile(r"\s*(?:\} else )?(?:if|while) \((?:(?:un)?likely\()?([^()]+)\)+(?: \{)?")  # a condition without calls
 
 
@@ -164,8 +162,6 @@ def added(prepared: tree.PreparedTree, suites: str, documents: Sequence[Mapping[
                 taken = [branch["count"] > 0 for branch in entry["branches"]]
                 if not taken or ASSERTION.search(line.text):
                     continue
-                if EXPANDED.search(line.text) and not CONDITION.search(line.text):
-                    continue
                 taken = folded(line.text, taken)
                 if not line.branches or taken.count(False) < line.left:
                     line.branches = taken
@@ -192,13 +188,24 @@ def percent(part: int, whole: int) -> str:
     return f"{(part * 1000 // whole) / 10:.1f} %" if whole else "-"
 
 
+def count(lines: Sequence[Line], known: Mapping[str, str]) -> tuple[int, int]:
+    """Return the number of branches, and of those not taken, without the impossible ones."""
+    branches = left = 0
+    for line in lines:
+        reason = IMPOSSIBLE.match(known.get(line.key, ""))
+        impossible = min(line.left, int(reason[1])) if reason else 0
+        branches += len(line.branches) - impossible
+        left += line.left - impossible
+    return branches, left
+
+
 def markdown(lines: Sequence[Line], known: Mapping[str, str]) -> str:
     """Format a table with a row per file, and list what was not executed, with its reason from known."""
     files = list(dict.fromkeys(line.file for line in lines))
     text = ["| file | added lines | covered | branches | taken |", "|---|---|---|---|---|"]
     for name in [*files, "all"]:
         own = [line for line in lines if name in (line.file, "all")]
-        branches, left = sum(len(line.branches) for line in own), sum(line.left for line in own)
+        branches, left = count(own, known)
         covered = sum(line.count > 0 for line in own)
         text.append(f"| {name} | {len(own)} | {percent(covered, len(own))} | {branches} | {percent(branches - left, branches)} |")
     text.append("")
@@ -211,6 +218,6 @@ def markdown(lines: Sequence[Line], known: Mapping[str, str]) -> str:
 
 def good(lines: Sequence[Line], known: Mapping[str, str]) -> bool:
     """Whether enough branches are taken, and the lines with something not executed are exactly those in known."""
-    branches, left = sum(len(line.branches) for line in lines), sum(line.left for line in lines)
-    open_ends = [line for line in lines if not line.count or line.left]
-    return bool(lines) and left * 100 <= branches * (100 - BRANCHES) and {line.key for line in open_ends} == set(known)
+    branches, left = count(lines, known)
+    open_ends = {line.key for line in lines if not line.count or line.left}
+    return bool(lines) and left * 100 <= branches * (100 - BRANCHES) and open_ends == set(known)
