@@ -78,6 +78,8 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
     arch = found.get("arch", {}).get(entry["arch"])
     if not arch:
         raise WrongUse(f"{where}: there is no [arch.{entry['arch']}]")
+    if entry.get("slowdown", 1) < 1:
+        raise WrongUse(f"{where}: slowdown must be above 0")
     native = HOSTS.get(platform.machine()) == entry["arch"]
     return Cell(
         name=entry["name"],
