@@ -638,12 +638,14 @@ static const struct told {
 	int signal;
 	int result;
 } told_cases[] = {
-	{ "clean", MF_ACTION_REQUIRED, false, true, false, 0, 0 },
-	{ "dirty", MF_ACTION_REQUIRED, true, true, false, SIGBUS, 0 },
-	{ "must_kill", MF_ACTION_REQUIRED | MF_MUST_KILL, false, true, false, SIGBUS, -EBUSY },
-	{ "not_pinned", MF_ACTION_REQUIRED, true, false, false, SIGBUS, 0 },
-	{ "unmapped", MF_ACTION_REQUIRED | MF_MUST_KILL, true, true, true, 0, -EBUSY },
-	{ "not_accessed", MF_MUST_KILL, true, true, false, 0, 0 },
+	{ "clean", MF_ACTION_REQUIRED, .pinned = true },
+	{ "dirty", MF_ACTION_REQUIRED, .dirty = true, .pinned = true, .signal = SIGBUS },
+	{ "must_kill", MF_ACTION_REQUIRED | MF_MUST_KILL, .pinned = true, .signal = SIGBUS,
+	  .result = -EBUSY },
+	{ "not_pinned", MF_ACTION_REQUIRED, .dirty = true, .signal = SIGBUS },
+	{ "unmapped", MF_ACTION_REQUIRED | MF_MUST_KILL, .dirty = true, .pinned = true,
+	  .unmapped = true, .result = -EBUSY },
+	{ "not_accessed", MF_MUST_KILL, .dirty = true, .pinned = true },
 };
 
 KUNIT_ARRAY_PARAM_DESC(told, told_cases, name);
@@ -1152,6 +1154,30 @@ static void other_file(struct kunit *test)
 #endif
 }
 
+/* I11: an error in a page of another file, which discards the page, is handled. */
+static void other_file_fails(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	struct page **bad = unpoison_later(test);
+	struct file *file = shmem_kernel_file_setup("other", PAGE_SIZE, EMPTY_VMA_FLAGS);
+	struct page *page;
+	int r = -ENOMEM;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, file);
+	page = shmem_read_mapping_page(file->f_mapping, 0);
+	if (!IS_ERR(page)) {
+		put_page(page);
+		lru_add_drain_all();
+		r = memory_failure(page_to_pfn(page), MF_SW_SIMULATED);
+		*bad = page;
+	}
+	__fput_sync(file);
+	KUNIT_EXPECT_EQ(test, r, 0);
+#else
+	kunit_skip(test, "lru_add_drain_all() is not exported");
+#endif
+}
+
 /* A hugepage that is no guest_memfd. */
 struct other {
 	const char *name;
@@ -1308,6 +1334,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(closed_meanwhile),
 	KUNIT_CASE(soft_offline),
 	KUNIT_CASE(other_file),
+	KUNIT_CASE(other_file_fails),
 	KUNIT_CASE_PARAM(other_page_goes_offline, other_gen_params),
 	KUNIT_CASE_PARAM(other_page_fails, other_gen_params),
 #endif
