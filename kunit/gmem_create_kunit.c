@@ -18,7 +18,9 @@
 
 #define HUGE	GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE
 
-#define KNOWN_FLAGS	(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED | HUGE)
+#define MIGRATABLE	GUEST_MEMFD_FLAG_MIGRATABLE
+
+#define KNOWN_FLAGS	(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED | HUGE | MIGRATABLE)
 
 /*
  * One entry of the page cache covers at most 2^11 pages.  That is enough for a PMD
@@ -109,9 +111,12 @@ static void flag_combinations(struct kunit *test)
 	struct kvm *kvm = gmem_kunit_vm(test, 0);
 	u64 flags;
 
-	for (flags = 0; flags <= KNOWN_FLAGS; flags++)
-		check_create(test, kvm, PMD_SIZE, flags,
-			     (flags & HUGE) && !huge_supported() ? -EINVAL : 0);
+	for (flags = 0; flags <= KNOWN_FLAGS; flags++) {
+		bool supported = (!(flags & HUGE) || huge_supported()) &&
+				 (!(flags & MIGRATABLE) || GMEM_MIGRATES);
+
+		check_create(test, kvm, PMD_SIZE, flags, supported ? 0 : -EINVAL);
+	}
 }
 
 /* I9: KVM rejects each unknown flag, alone or together with the known ones. */
@@ -134,31 +139,36 @@ static void abi_values(struct kunit *test)
 {
 	KUNIT_EXPECT_EQ(test, KVM_CAP_GUEST_MEMFD_HUGEPAGE_PMD_SIZE, 252);
 	KUNIT_EXPECT_EQ(test, GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE, 4);
+	if (MIGRATABLE)
+		KUNIT_EXPECT_EQ(test, MIGRATABLE, 8);
 }
 
-static void check_capability(struct kunit *test, struct kvm *kvm, bool supported)
+/* @ordinary: whether KVM can read and move the memory of the VM */
+static void check_capability(struct kunit *test, struct kvm *kvm, bool ordinary)
 {
+	bool huge = ordinary && huge_supported();
 	int size, flags;
 
 	size = kvm_vm_ioctl_check_extension_generic(kvm,
 						    KVM_CAP_GUEST_MEMFD_HUGEPAGE_PMD_SIZE);
 	flags = kvm_vm_ioctl_check_extension_generic(kvm, KVM_CAP_GUEST_MEMFD_FLAGS);
 
-	KUNIT_EXPECT_EQ(test, size, supported ? PMD_SIZE : 0);
-	KUNIT_EXPECT_EQ(test, !!(flags & HUGE), supported);
+	KUNIT_EXPECT_EQ(test, size, huge ? PMD_SIZE : 0);
+	KUNIT_EXPECT_EQ(test, !!(flags & HUGE), huge);
+	KUNIT_EXPECT_EQ(test, !!(flags & MIGRATABLE), ordinary && GMEM_MIGRATES);
 	KUNIT_EXPECT_TRUE(test, flags & GUEST_MEMFD_FLAG_MMAP);
 }
 
 /* I9, I10: without a VM, the capability reports what KVM supports in general. */
 static void capability_without_vm(struct kunit *test)
 {
-	check_capability(test, NULL, huge_supported());
+	check_capability(test, NULL, true);
 }
 
 /* I9, I10: the capability of an ordinary VM agrees with the flag. */
 static void capability_with_vm(struct kunit *test)
 {
-	check_capability(test, gmem_kunit_vm(test, 0), huge_supported());
+	check_capability(test, gmem_kunit_vm(test, 0), true);
 }
 
 /* Software-protected VMs support hugepages although they have private memory. */
@@ -170,6 +180,8 @@ static void sw_protected_vm(struct kunit *test)
 	check_capability(test, kvm, true);
 	check_create(test, kvm, PMD_SIZE, HUGE, 0);
 	check_create(test, kvm, PMD_SIZE, HUGE | GUEST_MEMFD_FLAG_MMAP, 0);
+	if (GMEM_MIGRATES)
+		check_create(test, kvm, PMD_SIZE, HUGE | MIGRATABLE, 0);
 	check_create(test, kvm, PMD_SIZE + PAGE_SIZE, HUGE, -EINVAL);
 	check_create(test, kvm, PMD_SIZE, GMEM_HUGE, -EINVAL);
 #else
@@ -177,17 +189,18 @@ static void sw_protected_vm(struct kunit *test)
 #endif
 }
 
-static void check_no_hugepages(struct kunit *test, struct kvm *kvm)
+static void check_coco_vm(struct kunit *test, struct kvm *kvm)
 {
 	check_capability(test, kvm, false);
 	check_create(test, kvm, PMD_SIZE, HUGE, -EINVAL);
+	check_create(test, kvm, PMD_SIZE, MIGRATABLE, MIGRATABLE ? -EINVAL : 0);
 	check_create(test, kvm, PMD_SIZE, 0, 0);
 }
 
 /*
- * I10: SNP, TDX and protected arm64 VMs do not support hugepages.  This case cannot
- * create an SNP or TDX VM and changes the type of an ordinary VM instead, because
- * KVM decides by the type and by whether memory is private.
+ * I10: SNP, TDX and protected arm64 VMs support neither hugepages nor migration.
+ * This case cannot create an SNP or TDX VM and changes the type of an ordinary VM
+ * instead, because KVM decides by the type and by whether memory is private.
  */
 static void coco_vm(struct kunit *test)
 {
@@ -200,7 +213,7 @@ static void coco_vm(struct kunit *test)
 		kvm->arch.vm_type = types[i];
 		kvm->arch.has_private_mem = true;
 
-		check_no_hugepages(test, kvm);
+		check_coco_vm(test, kvm);
 	}
 
 	kvm->arch.vm_type = KVM_X86_DEFAULT_VM;
@@ -209,7 +222,7 @@ static void coco_vm(struct kunit *test)
 	if (!is_protected_kvm_enabled())
 		kunit_skip(test, "the kernel has no VMs with private memory");
 
-	check_no_hugepages(test, gmem_kunit_vm(test, KVM_VM_TYPE_ARM_PROTECTED));
+	check_coco_vm(test, gmem_kunit_vm(test, KVM_VM_TYPE_ARM_PROTECTED));
 #else
 	kunit_skip(test, "the kernel has no VMs with private memory");
 #endif

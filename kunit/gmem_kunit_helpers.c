@@ -18,11 +18,13 @@
 #include <linux/highmem.h>
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
+#include <linux/migrate.h>
 #include <linux/mman.h>
 #include <linux/mmzone.h>
 #include <linux/pagemap.h>
 #include <linux/sched/mm.h>
 #include <linux/string.h>
+#include <linux/swap.h>
 #include <linux/vmstat.h>
 
 #include "gmem_kunit_helpers.h"
@@ -362,6 +364,57 @@ int gmem_kunit_punch(struct gmem_kunit_file *f, pgoff_t index,
 bool gmem_kunit_in_hole(const struct gmem_kunit_hole *hole, pgoff_t index)
 {
 	return index >= hole->start && index < hole->start + hole->npages;
+}
+
+/**
+ * gmem_kunit_alloc_target() - allocate the memory to which a folio moves
+ * @src: the folio
+ * @private: unused
+ *
+ * Return: a folio of the same size, or NULL.
+ */
+struct folio *gmem_kunit_alloc_target(struct folio *src, unsigned long private)
+{
+	return folio_alloc(GFP_HIGHUSER_MOVABLE | __GFP_NORETRY | __GFP_NOWARN,
+			   folio_order(src));
+}
+
+/**
+ * gmem_kunit_migrate() - try to move a folio to other memory
+ * @f: the file
+ * @index: a page of the folio
+ * @alloc: the function that allocates that memory, e.g. gmem_kunit_alloc_target()
+ *
+ * migrate_pages() is not exported, so nothing moves if the suites are a module.
+ *
+ * Return: 0, the number of folios that have not moved, or -EBUSY if somebody else has
+ * isolated the folio or if there is none.
+ */
+int gmem_kunit_migrate(struct gmem_kunit_file *f, pgoff_t index, new_folio_t alloc)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_MIGRATION)
+	struct folio *folio;
+	LIST_HEAD(isolated);
+	bool ok;
+	int r;
+
+	/* The list on which a CPU collects pages for the LRU has a reference. */
+	lru_add_drain_all();
+	folio = filemap_get_folio(f->inode->i_mapping, index);
+	if (IS_ERR(folio))
+		return -EBUSY;
+	ok = isolate_folio_to_list(folio, &isolated);
+	folio_put(folio);
+	if (!ok)
+		return -EBUSY;
+
+	r = migrate_pages(&isolated, alloc, NULL, 0, MIGRATE_SYNC, MR_SYSCALL, NULL);
+	putback_movable_pages(&isolated);
+	lru_add_drain_all();
+	return r;
+#else
+	return -EBUSY;
+#endif
 }
 
 /**

@@ -31,6 +31,7 @@
 #include <kunit/test.h>
 #include <linux/iopoll.h>
 #include <linux/kvm_host.h>
+#include <linux/migrate.h>
 #include <linux/pagemap.h>
 
 #include "../guest_memfd.h"
@@ -44,6 +45,14 @@
 /* The flags of files that can be bound on every architecture. */
 #define GMEM_SHARED	(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)
 #define GMEM_HUGE	(GMEM_SHARED | GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE)
+
+/* The suites also build and hold without the part of the series that adds migration. */
+#ifndef GUEST_MEMFD_FLAG_MIGRATABLE
+#define GUEST_MEMFD_FLAG_MIGRATABLE	0
+#endif
+
+/* Whether memory can move. */
+#define GMEM_MIGRATES	(GUEST_MEMFD_FLAG_MIGRATABLE && IS_ENABLED(CONFIG_MIGRATION))
 
 /* What tests write as the guest's data. */
 #define GMEM_DATA	0x77
@@ -104,6 +113,8 @@ int gmem_kunit_allocate(struct gmem_kunit_file *f, pgoff_t index,
 int gmem_kunit_punch(struct gmem_kunit_file *f, pgoff_t index,
 		     unsigned long npages);
 bool gmem_kunit_in_hole(const struct gmem_kunit_hole *hole, pgoff_t index);
+struct folio *gmem_kunit_alloc_target(struct folio *src, unsigned long private);
+int gmem_kunit_migrate(struct gmem_kunit_file *f, pgoff_t index, new_folio_t alloc);
 
 struct folio *gmem_kunit_get_huge_folio(struct gmem_kunit_file *f, pgoff_t index);
 void gmem_kunit_put_folio(struct folio *folio);

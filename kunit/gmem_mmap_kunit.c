@@ -129,6 +129,35 @@ static void hole_under_pinned_mapping(struct kunit *test)
 	check_mapping(test, &m, h);
 }
 
+/* The kernel chooses an address at which the host maps hugepages as such, if it can. */
+static void address_is_aligned(struct kunit *test)
+{
+	struct gmem_kunit_file *f;
+	int i;
+
+	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
+		kunit_skip(test, "the host maps hugepages page by page");
+
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
+	if (!f->file->f_op->get_unmapped_area)
+		kunit_skip(test, "guest_memfd leaves the choice of an address to core MM");
+
+	for (i = 0; i < 4; i++) {
+		unsigned long offset = i * PMD_SIZE / 4, head, addr;
+		u8 byte;
+
+		addr = kunit_vm_mmap(test, f->file, 0, 2 * PMD_SIZE, PROT_READ | PROT_WRITE,
+				     MAP_SHARED, offset);
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)addr);
+		KUNIT_EXPECT_EQ(test, (addr - offset) % PMD_SIZE, 0);
+
+		/* The first hugepage that the mapping contains as a whole. */
+		head = ALIGN(addr, PMD_SIZE);
+		KUNIT_ASSERT_EQ(test, copy_from_user(&byte, (void __user *)head, 1), 0);
+		KUNIT_EXPECT_TRUE(test, pmd_trans_huge(pmdp_get(pmd_off(current->mm, head))));
+	}
+}
+
 /* I8: without the flag, punching a hole frees its single pages. */
 static void flag_off(struct kunit *test)
 {
@@ -220,6 +249,7 @@ static void collapse_refused(struct kunit *test)
 static struct kunit_case gmem_mmap_cases[] = {
 	KUNIT_CASE_PARAM(hole_under_mapping, hole_gen_params),
 	KUNIT_CASE_PARAM(hole_under_pinned_mapping, hole_gen_params),
+	KUNIT_CASE(address_is_aligned),
 	KUNIT_CASE(flag_off),
 	KUNIT_CASE(write_fault_populates),
 	KUNIT_CASE(write_into_hole),

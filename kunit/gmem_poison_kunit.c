@@ -1133,6 +1133,71 @@ static void soft_offline(struct kunit *test)
 #endif
 }
 
+/* I2: with the flag, soft offlining replaces the page, and guest and host lose nothing. */
+static void soft_offline_migratable(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	static const u64 flags[] = { GMEM_SHARED, GMEM_HUGE };
+	int i;
+
+	if (!GMEM_MIGRATES)
+		kunit_skip(test, "the kernel cannot migrate guest_memfd");
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct page **bad = unpoison_later(test);
+		struct gmem_kunit_fault fault;
+		struct gmem_kunit_file *f;
+		unsigned long lost = 0;
+		kvm_pfn_t pfn;
+		pgoff_t index;
+
+		f = gmem_kunit_open_bound(test, NPAGES, flags[i] | GUEST_MEMFD_FLAG_MIGRATABLE);
+		for (index = 0; index < N; index++) {
+			KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
+			gmem_kunit_fill(fault.pfn, 1, gmem_kunit_pattern(index));
+		}
+		pfn = fault.pfn;
+
+		lru_add_drain_all();
+		if (flags[i] == GMEM_HUGE && !IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE)) {
+			/* Nothing splits the hugepage. */
+			KUNIT_EXPECT_NE(test, soft_offline_page(pfn, 0), 0);
+		} else {
+			KUNIT_EXPECT_EQ(test, soft_offline_page(pfn, 0), 0);
+			*bad = pfn_to_page(pfn);
+			KUNIT_EXPECT_TRUE(test, PageHWPoison(*bad));
+			KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N - 1, &fault), 0);
+			KUNIT_EXPECT_NE(test, fault.pfn, pfn);
+		}
+		for (index = 0; index < N; index++) {
+			KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
+			lost += gmem_kunit_count_not(fault.pfn, 1, gmem_kunit_pattern(index));
+		}
+		KUNIT_EXPECT_EQ(test, lost, 0);
+	}
+#else
+	kunit_skip(test, "soft_offline_page() is not exported");
+#endif
+}
+
+/* I2: a hugepage with a bad page does not move, as its copy would seem to be good. */
+static void not_migrated(struct kunit *test)
+{
+	const struct bad_page *c = test->param_value;
+	struct gmem_kunit_fault fault;
+	struct gmem_kunit_file *f;
+
+	f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
+	mark_bad(test, f, c->index);
+
+	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(f, 0, gmem_kunit_alloc_target), 0);
+	check_guest(test, f, c->index, GMEM_DATA);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 0), 0);
+}
+
 /* I11: a clean page of another file can still be evicted. */
 static void other_file(struct kunit *test)
 {
@@ -1333,6 +1398,8 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(fault_under_huge_mapping),
 	KUNIT_CASE(closed_meanwhile),
 	KUNIT_CASE(soft_offline),
+	KUNIT_CASE(soft_offline_migratable),
+	KUNIT_CASE_PARAM(not_migrated, bad_gen_params),
 	KUNIT_CASE(other_file),
 	KUNIT_CASE(other_file_fails),
 	KUNIT_CASE_PARAM(other_page_goes_offline, other_gen_params),

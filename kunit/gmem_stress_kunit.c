@@ -11,11 +11,11 @@
  *	kvm_gmem_kunit.seed=<seed> kvm_gmem_kunit.ops=<number>
  *
  * "concurrent" runs threads that use the same hugepages of one file in all ways: guest
- * faults, host accesses, pins, fallocate(), holes, splits by core MM and a memory
- * error, while the rest of the file is bound and unbound.  Then it checks that nothing
- * has leaked, and finally closes the file while threads fault.  A number of rounds
- * limits it, not a time.  It is also meant for kernels with lockdep, KASAN and KCSAN.
- * The seed decides what each thread does, and a QEMU that counts instructions (-icount)
+ * faults, host accesses, pins, fallocate(), holes, splits and migration by core MM, and
+ * a memory error, while the rest of the file is bound and unbound.  Then it checks that
+ * nothing has leaked, and finally closes the file while threads fault.  A number of
+ * rounds limits it, not a time.  It is also meant for kernels with lockdep, KASAN and
+ * KCSAN.  The seed decides what each thread does, and a QEMU that counts instructions (-icount)
  * when it runs, so that the seed repeats a failure there.
  */
 #include <kunit/resource.h>
@@ -62,12 +62,13 @@ enum op {
 	OP_UNPIN,
 	OP_BIND,
 	OP_UNBIND,
+	OP_MIGRATE,
 	NR_OPS,
 };
 
 static const char * const op_names[NR_OPS] = {
 	"fault-read", "fault-write", "host-read", "host-write", "allocate",
-	"punch", "pin", "unpin", "bind", "unbind",
+	"punch", "pin", "unpin", "bind", "unbind", "migrate",
 };
 
 /* One operation with its arguments, for the message about a failure. */
@@ -83,6 +84,12 @@ struct step {
 
 /* How many operations run between two checks of the whole file. */
 #define CHECK_INTERVAL	256
+
+/* Whether gmem_kunit_migrate() can move anything. */
+#define CAN_MIGRATE	(IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && GMEM_MIGRATES)
+
+/* The flags of the files. */
+#define FLAGS		(GMEM_HUGE | (GMEM_MIGRATES ? GUEST_MEMFD_FLAG_MIGRATABLE : 0))
 
 /* The maximum length of a short range, in pages. */
 #define SHORT_RANGE	16
@@ -101,6 +108,7 @@ struct model {
 
 	struct folio *pins[NR_PINS];
 	unsigned int nr_pins;
+	bool no_memory;			/* for a folio that should move */
 	struct {
 		pgoff_t pgoff;
 		unsigned long npages;
@@ -334,6 +342,38 @@ static void do_unbind(struct model *m, unsigned int i)
 	m->slots[i].npages = 0;
 }
 
+/* Fail a quarter of the allocations of memory to which folios move. */
+static struct folio *target_sometimes(struct folio *src, unsigned long private)
+{
+	struct model *m = kunit_get_current_test()->priv;
+	struct folio *dst = rnd(m, 4) ? gmem_kunit_alloc_target(src, private) : NULL;
+
+	m->no_memory |= !dst;
+	return dst;
+}
+
+/* I2: moving a folio changes only the pfn.  It succeeds unless the folio is pinned. */
+static void do_migrate(struct model *m, pgoff_t index)
+{
+	struct folio *old = gmem_kunit_peek(m->f, index), *new;
+	unsigned int order = old ? folio_order(old) : 0;
+	bool moved, same;
+
+	m->no_memory = false;
+	moved = !gmem_kunit_migrate(m->f, index, target_sometimes);
+	if (!old || m->no_memory)
+		return;
+
+	new = gmem_kunit_peek(m->f, index);
+	same = new == old;
+	if (moved == same)
+		mistake(m, moved ? "folio has not moved" : "folio has moved", index);
+	else if (!moved && !m->nr_pins && CAN_MIGRATE)
+		mistake(m, "folio does not move", index);
+	else if (!new || folio_order(new) != order)
+		mistake(m, "folio has another order", index);
+}
+
 /* I2: compare the whole file with the model without changing anything. */
 static void check_everything(struct model *m)
 {
@@ -376,7 +416,7 @@ static void random_range(struct model *m, pgoff_t *start, unsigned long *npages)
 /* Choose an operation according to its weight. */
 static enum op random_op(struct model *m)
 {
-	static const u8 weights[NR_OPS] = { 20, 20, 10, 10, 6, 20, 6, 6, 6, 3 };
+	static const u8 weights[NR_OPS] = { 20, 20, 10, 10, 6, 20, 6, 6, 6, 3, 4 };
 	u32 total = 0, dice;
 	enum op op;
 
@@ -431,6 +471,9 @@ static void do_step(struct model *m)
 	case OP_UNBIND:
 		do_unbind(m, s->b);
 		break;
+	case OP_MIGRATE:
+		do_migrate(m, start);
+		break;
 	case NR_OPS:
 		break;
 	}
@@ -450,7 +493,7 @@ static void model(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, m->allocated);
 
 	m->test = test;
-	m->f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, GMEM_HUGE);
+	m->f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, FLAGS);
 	m->addr = gmem_kunit_map(test, m->f, 0);
 
 	test->priv = m;
@@ -485,6 +528,7 @@ struct shared {
 	unsigned long *written;		/* pages of the upper halves with contents */
 	atomic_t error;			/* the first unexpected error */
 	atomic_t wrong;			/* number of pages with wrong contents */
+	atomic_t migrated;		/* number of folios that have moved */
 	atomic_t closed;		/* number of threads that found the file closed */
 	struct completion done;		/* completed once per thread that stops faulting */
 };
@@ -691,6 +735,22 @@ static int split_thread(void *data)
 	return 0;
 }
 
+static int migrate_thread(void *data)
+{
+	struct shared *s = data;
+	struct rnd_state rnd_state;
+
+	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 5);
+	while (!kthread_should_stop()) {
+		/* It fails while somebody else uses the folio. */
+		if (!gmem_kunit_migrate(s->f, prandom_u32_state(&rnd_state) % NPAGES,
+					gmem_kunit_alloc_target))
+			atomic_inc(&s->migrated);
+		schedule_timeout_interruptible(1 + prandom_u32_state(&rnd_state) % 4);
+	}
+	return 0;
+}
+
 static void unpoison(void *page)
 {
 #ifdef CONFIG_MEMORY_FAILURE
@@ -736,7 +796,7 @@ static void run_fault_threads(struct kunit *test, struct toucher *touchers,
 /* I2, I4, I11: concurrent operations lose no data, leak no memory and do not fail. */
 static void concurrent(struct kunit *test)
 {
-	struct task_struct *others[5], *fault[NR_TOUCHERS];
+	struct task_struct *others[6], *fault[NR_TOUCHERS];
 	struct toucher *touchers;
 	unsigned long free;
 	struct shared *s;
@@ -752,7 +812,7 @@ static void concurrent(struct kunit *test)
 	init_completion(&s->done);
 
 	kvm = gmem_kunit_vm(test, 0);
-	s->f = gmem_kunit_open(test, kvm, 2 * NPAGES, GMEM_HUGE);
+	s->f = gmem_kunit_open(test, kvm, 2 * NPAGES, FLAGS);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(s->f, 0, GFN, 0, NPAGES), 0);
 	s->addr = gmem_kunit_map(test, s->f, 0);
 	s->mm = current->mm;
@@ -776,6 +836,7 @@ static void concurrent(struct kunit *test)
 	others[2] = run_thread(test, host_thread, s);
 	others[3] = run_thread(test, pin_thread, s);
 	others[4] = run_thread(test, split_thread, s);
+	others[5] = run_thread(test, migrate_thread, s);
 
 	/* Meanwhile, bind and unbind the rest of the file. */
 	for (i = 0; i < ROUNDS; i++) {
@@ -797,6 +858,8 @@ static void concurrent(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->wrong), 0);
 	/* The threads must have run, otherwise the test checks nothing. */
 	KUNIT_EXPECT_GT(test, bitmap_weight(s->written, NPAGES), 0);
+	if (CAN_MIGRATE)
+		KUNIT_EXPECT_GT(test, atomic_read(&s->migrated), 0);
 
 	/* A hole over everything frees everything, but for the bad page. */
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(s->f, 0, 2 * NPAGES), 0);

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests for the migration of guest_memfd memory, i.e. for files with
+ * GUEST_MEMFD_FLAG_MIGRATABLE: guest and host find the same contents at another
+ * physical address, and whatever can't move stays as it is (invariants I1 to I3, I5
+ * and I8).
+ */
+#include <kunit/resource.h>
+#include <kunit/test.h>
+#include <linux/gfp.h>
+#include <linux/kvm_host.h>
+#include <linux/mempolicy.h>
+#include <linux/mm.h>
+#include <linux/mman.h>
+#include <linux/pagemap.h>
+#include <linux/sched.h>
+#include <linux/swap.h>
+#include <linux/uaccess.h>
+
+#include "gmem_kunit_helpers.h"
+
+#define N	GMEM_NR
+#define NPAGES	(2 * N)
+#define GFN	GMEM_GFN
+
+static int init(struct kunit *test)
+{
+	if (!IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST))
+		kunit_skip(test, "migrate_pages() is not exported");
+	if (!GMEM_MIGRATES)
+		kunit_skip(test, "the kernel cannot migrate guest_memfd");
+
+	return gmem_kunit_init_huge(test);
+}
+
+struct memory {
+	const char *name;
+	u64 flags;
+	bool mapped;		/* into the host */
+	unsigned long offset;	/* of that mapping, see gmem_kunit_map() */
+};
+
+enum {
+	HUGEPAGE,
+	HUGEPAGE_MAPPED,
+	HUGEPAGE_MAPPED_BY_PAGE,
+	SINGLE_PAGE,
+	SINGLE_PAGE_MAPPED,
+};
+
+static const struct memory memories[] = {
+	[HUGEPAGE] = { "hugepage", GMEM_HUGE },
+	[HUGEPAGE_MAPPED] = { "hugepage_mapped", GMEM_HUGE, true },
+	[HUGEPAGE_MAPPED_BY_PAGE] = { "hugepage_mapped_by_page", GMEM_HUGE, true, PAGE_SIZE },
+	[SINGLE_PAGE] = { "single_page", GMEM_SHARED },
+	[SINGLE_PAGE_MAPPED] = { "single_page_mapped", GMEM_SHARED, true },
+};
+
+KUNIT_ARRAY_PARAM_DESC(memory, memories, name);
+
+/* Memory that the guest has filled. */
+struct used {
+	struct gmem_kunit_file *f;
+	unsigned long addr;		/* host mapping of the file, or 0 */
+	kvm_pfn_t pfn;			/* first page of the folio */
+	unsigned long npages;		/* of the folio */
+	int order;
+};
+
+static struct used use_memory(struct kunit *test, const struct memory *c, u64 flags)
+{
+	struct gmem_kunit_fault fault;
+	struct used u = {};
+	pgoff_t index;
+
+	u.f = gmem_kunit_open_poisoned(test, NPAGES, c->flags | flags);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(u.f->kvm, 0, GFN, &fault), 0);
+	u.pfn = fault.pfn;
+	u.order = fault.order;
+	u.npages = BIT(u.order);
+	KUNIT_ASSERT_EQ(test, u.order, c->flags & GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE ? PMD_ORDER : 0);
+
+	for (index = 0; index < u.npages; index++)
+		gmem_kunit_fill(u.pfn + index, 1, gmem_kunit_pattern(index));
+
+	if (c->mapped) {
+		u8 byte;
+
+		u.addr = gmem_kunit_map(test, u.f, c->offset);
+		KUNIT_ASSERT_EQ(test, get_user(byte, (u8 __user *)u.addr), 0);
+	}
+	return u;
+}
+
+/* Count the pages that guest or host find changed; those in @hole must be zero. */
+static unsigned long count_lost(struct used *u, const struct gmem_kunit_hole *hole)
+{
+	struct gmem_kunit_fault fault;
+	unsigned long lost = 0;
+	pgoff_t index;
+
+	for (index = 0; index < u->npages; index++) {
+		bool in_hole = hole && gmem_kunit_in_hole(hole, index);
+		u8 byte, expected = in_hole ? 0 : gmem_kunit_pattern(index);
+
+		lost += gmem_kunit_fault(u->f->kvm, 0, GFN + index, &fault) ||
+			gmem_kunit_count_not(fault.pfn, 1, expected);
+		if (u->addr)
+			lost += get_user(byte, (u8 __user *)u->addr + (index << PAGE_SHIFT)) ||
+				byte != expected;
+	}
+	return lost;
+}
+
+/* Check that the memory is where it was, that its contents are, too, and that nobody holds it. */
+static void check_stayed(struct kunit *test, struct used *u)
+{
+	struct gmem_kunit_fault fault;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(u->f->kvm, 0, GFN, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.pfn, u->pfn);
+	KUNIT_EXPECT_EQ(test, fault.order, u->order);
+	KUNIT_EXPECT_EQ(test, count_lost(u, NULL), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(u->f, 0), 0);
+}
+
+/* The same for memory that has moved. */
+static void check_moved(struct kunit *test, struct used *u)
+{
+	struct gmem_kunit_fault fault;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(u->f->kvm, 0, GFN, &fault), 0);
+	KUNIT_EXPECT_NE(test, fault.pfn, u->pfn);
+	KUNIT_EXPECT_EQ(test, fault.order, u->order);
+	KUNIT_EXPECT_EQ(test, count_lost(u, NULL), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(u->f, 0), 0);
+}
+
+/* I2: migration moves contents, unmaps the guest, and frees the memory that it has left. */
+static void moves(struct kunit *test)
+{
+	struct used u = use_memory(test, test->param_value, GUEST_MEMFD_FLAG_MIGRATABLE);
+	unsigned long seq = u.f->kvm->mmu_invalidate_seq, free;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	KUNIT_EXPECT_NE(test, u.f->kvm->mmu_invalidate_seq, seq);
+	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_in_progress, 0);
+	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_range_start, GFN);
+	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_range_end, GFN + u.npages);
+	check_moved(test, &u);
+
+	/* Go on, as one lost hugepage could be somebody else's. */
+	free = gmem_kunit_nr_free();
+	for (int i = 0; i < 4; i++)
+		KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free() + 2 * N, free);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(u.f), u.npages);
+}
+
+/* I8: without the flag, memory does not move, and the guest is not disturbed. */
+static void stays_without_flag(struct kunit *test)
+{
+	struct used u = use_memory(test, test->param_value, 0);
+	unsigned long seq = u.f->kvm->mmu_invalidate_seq;
+
+	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_seq, seq);
+	check_stayed(test, &u);
+}
+
+/* I3: memory does not move while somebody holds a reference to it. */
+static void stays_in_use(struct kunit *test)
+{
+	struct used u = use_memory(test, test->param_value, GUEST_MEMFD_FLAG_MIGRATABLE);
+	struct folio *pinned = gmem_kunit_pin(test, u.f, 0);
+
+	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	folio_put(pinned);
+	check_stayed(test, &u);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	check_moved(test, &u);
+}
+
+/* I3: an attempt to move memory that a device has pinned doesn't even disturb the guest. */
+static void stays_if_pinned(struct kunit *test)
+{
+	struct used u = use_memory(test, &memories[HUGEPAGE_MAPPED], GUEST_MEMFD_FLAG_MIGRATABLE);
+	unsigned long seq = u.f->kvm->mmu_invalidate_seq;
+	struct page *page;
+
+	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(u.addr, 1, FOLL_WRITE, &page), 1);
+	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_seq, seq);
+	unpin_user_page(page);
+	check_stayed(test, &u);
+}
+
+/* I3: memory does not move while a hole is being punched, and neither waits for the other. */
+static void stays_beside_hole(struct kunit *test)
+{
+	struct used u = use_memory(test, test->param_value, GUEST_MEMFD_FLAG_MIGRATABLE);
+
+	filemap_invalidate_lock(u.f->inode->i_mapping);
+	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	filemap_invalidate_unlock(u.f->inode->i_mapping);
+	check_stayed(test, &u);
+}
+
+/* Memory that no memslot uses moves as well. */
+static void not_bound(struct kunit *test)
+{
+	struct used u = use_memory(test, test->param_value, GUEST_MEMFD_FLAG_MIGRATABLE);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(u.f->kvm, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(u.f, 0, GFN, 0, NPAGES), 0);
+	check_moved(test, &u);
+}
+
+/* I5: memory that moves before its first use is zeroed nevertheless. */
+static void not_used(struct kunit *test)
+{
+	struct gmem_kunit_file *f;
+	struct gmem_kunit_fault fault;
+
+	f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_migrate(f, 0, gmem_kunit_alloc_target), 0);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, N, 0), 0);
+}
+
+/* I1: a hole in a hugepage that was pinned remains a hole when the hugepage moves. */
+static void hole_moves(struct kunit *test)
+{
+	static const struct gmem_kunit_hole hole = { .start = 3, .npages = 5 };
+	struct used u = use_memory(test, &memories[HUGEPAGE_MAPPED], GUEST_MEMFD_FLAG_MIGRATABLE);
+	struct folio *pinned = gmem_kunit_pin(test, u.f, 0);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(u.f, hole.start, hole.npages), 0);
+	folio_put(pinned);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, u.f, 0), PMD_ORDER);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	KUNIT_EXPECT_EQ(test, count_lost(&u, &hole), 0);
+}
+
+static struct folio *alloc_single_page(struct folio *src, unsigned long private)
+{
+	return folio_test_large(src) ? NULL : gmem_kunit_alloc_target(src, private);
+}
+
+/* I2: without memory for another hugepage, a hugepage moves in pieces or not at all. */
+static void no_hugepage(struct kunit *test)
+{
+	struct used u = use_memory(test, &memories[HUGEPAGE_MAPPED], GUEST_MEMFD_FLAG_MIGRATABLE);
+
+	gmem_kunit_migrate(u.f, 0, alloc_single_page);
+	KUNIT_EXPECT_EQ(test, count_lost(&u, NULL), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(u.f, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(u.f), u.npages);
+}
+
+/* Try to get the physical memory of a hugepage as compaction, CMA and offlining do. */
+static int claim(struct used *u)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_CONTIG_ALLOC)
+	int r = alloc_contig_range(u->pfn, u->pfn + N, ACR_FLAGS_NONE,
+				   GFP_KERNEL | __GFP_NOWARN);
+
+	if (!r)
+		free_contig_range(u->pfn, N);
+	lru_add_drain_all();
+	return r;
+#else
+	return -EOPNOTSUPP;
+#endif
+}
+
+/* I8: others get the physical memory of a hugepage if, and only if, the hugepage can move. */
+static void makes_room(struct kunit *test)
+{
+	struct used u;
+
+	if (!IS_ENABLED(CONFIG_CONTIG_ALLOC))
+		kunit_skip(test, "the kernel cannot allocate a range of memory");
+
+	u = use_memory(test, &memories[HUGEPAGE], 0);
+	KUNIT_EXPECT_EQ(test, claim(&u), -EBUSY);
+	check_stayed(test, &u);
+
+	u = use_memory(test, &memories[HUGEPAGE], GUEST_MEMFD_FLAG_MIGRATABLE);
+	KUNIT_EXPECT_EQ(test, claim(&u), 0);
+	check_moved(test, &u);
+}
+
+/* I8: NUMA balancing must not move memory to where the host uses it, as it can't see the guest. */
+static void no_numa_balancing(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_NUMA)
+	struct used u = use_memory(test, &memories[HUGEPAGE_MAPPED], GUEST_MEMFD_FLAG_MIGRATABLE);
+	unsigned long other = kunit_vm_mmap(test, NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+					    MAP_PRIVATE | MAP_ANONYMOUS, 0);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)other);
+	mmap_read_lock(current->mm);
+	KUNIT_EXPECT_FALSE(test, vma_policy_mof(vma_lookup(current->mm, u.addr)));
+	KUNIT_EXPECT_TRUE(test, vma_policy_mof(vma_lookup(current->mm, other)));
+	mmap_read_unlock(current->mm);
+#else
+	kunit_skip(test, "the kernel has no NUMA policies");
+#endif
+}
+
+static struct kunit_case gmem_migrate_cases[] = {
+	KUNIT_CASE_PARAM(moves, memory_gen_params),
+	KUNIT_CASE_PARAM(stays_without_flag, memory_gen_params),
+	KUNIT_CASE_PARAM(stays_in_use, memory_gen_params),
+	KUNIT_CASE(stays_if_pinned),
+	KUNIT_CASE_PARAM(stays_beside_hole, memory_gen_params),
+	KUNIT_CASE_PARAM(not_bound, memory_gen_params),
+	KUNIT_CASE(not_used),
+	KUNIT_CASE(hole_moves),
+	KUNIT_CASE(no_hugepage),
+	KUNIT_CASE(makes_room),
+	KUNIT_CASE(no_numa_balancing),
+	{}
+};
+
+static struct kunit_suite gmem_migrate_suite = {
+	.name = "kvm_gmem_migrate",
+	.init = init,
+	.test_cases = gmem_migrate_cases,
+};
+
+kunit_test_suite(gmem_migrate_suite);
