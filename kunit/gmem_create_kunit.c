@@ -228,6 +228,28 @@ static void coco_vm(struct kunit *test)
 #endif
 }
 
+/*
+ * I10: the memory of SEV guests is encrypted, and does not move.  As above, this case
+ * changes the type of an ordinary VM.
+ */
+static void sev_vm(struct kunit *test)
+{
+#ifdef CONFIG_X86
+	static const unsigned long types[] = { KVM_X86_SEV_VM, KVM_X86_SEV_ES_VM };
+	struct kvm *kvm = gmem_kunit_vm(test, 0);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		kvm->arch.vm_type = types[i];
+		check_create(test, kvm, PMD_SIZE, HUGE, 0);
+		check_create(test, kvm, PMD_SIZE, MIGRATABLE, MIGRATABLE ? -EINVAL : 0);
+	}
+	kvm->arch.vm_type = KVM_X86_DEFAULT_VM;
+#else
+	kunit_skip(test, "the architecture has no SEV guests");
+#endif
+}
+
 static struct kunit_case gmem_create_cases[] = {
 	KUNIT_CASE_PARAM(size_rules, size_gen_params),
 	KUNIT_CASE(flag_combinations),
@@ -237,6 +259,7 @@ static struct kunit_case gmem_create_cases[] = {
 	KUNIT_CASE(capability_with_vm),
 	KUNIT_CASE(sw_protected_vm),
 	KUNIT_CASE(coco_vm),
+	KUNIT_CASE(sev_vm),
 	{}
 };
 
