@@ -185,11 +185,35 @@ int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
 		.flags = KVM_MEM_GUEST_MEMFD,
 		.guest_phys_addr = gfn_to_gpa(base_gfn),
 		.memory_size = (u64)npages << PAGE_SHIFT,
+		.userspace_addr = f->addr ? f->addr + (pgoff << PAGE_SHIFT) : 0,
 		.guest_memfd = f->fd,
 		.guest_memfd_offset = (u64)pgoff << PAGE_SHIFT,
 	};
 
 	return set_memory_region(f->kvm, &mem);
+}
+
+/**
+ * gmem_kunit_add_memory() - create a memslot that isn't bound to a file
+ * @kvm: the VM
+ * @id: id of the memslot
+ * @base_gfn: guest frame to which @addr is mapped
+ * @addr: host address of the memory
+ * @npages: number of pages
+ *
+ * Return: 0 or the error from KVM_SET_USER_MEMORY_REGION2.
+ */
+int gmem_kunit_add_memory(struct kvm *kvm, int id, gfn_t base_gfn, unsigned long addr,
+			  unsigned long npages)
+{
+	const struct kvm_userspace_memory_region2 mem = {
+		.slot = id,
+		.guest_phys_addr = gfn_to_gpa(base_gfn),
+		.memory_size = (u64)npages << PAGE_SHIFT,
+		.userspace_addr = addr,
+	};
+
+	return set_memory_region(kvm, &mem);
 }
 
 /**

@@ -71,6 +71,7 @@ struct gmem_kunit_file {
 	struct file *file;
 	struct inode *inode;
 	int fd;
+	unsigned long addr;	/* of a host mapping that memslots refer to, or 0 */
 };
 
 /* The result of kvm_gmem_get_pfn(). */
@@ -101,6 +102,8 @@ void gmem_kunit_close(struct kunit *test, struct gmem_kunit_file *f);
 
 int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
 		    pgoff_t pgoff, unsigned long npages);
+int gmem_kunit_add_memory(struct kvm *kvm, int id, gfn_t base_gfn, unsigned long addr,
+			  unsigned long npages);
 int gmem_kunit_unbind(struct kvm *kvm, int id);
 unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f,
 			     unsigned long offset);

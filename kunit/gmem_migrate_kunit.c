@@ -61,7 +61,6 @@ KUNIT_ARRAY_PARAM_DESC(memory, memories, name);
 /* Memory that the guest has filled. */
 struct used {
 	struct gmem_kunit_file *f;
-	unsigned long addr;		/* host mapping of the file, or 0 */
 	kvm_pfn_t pfn;			/* first page of the folio */
 	unsigned long npages;		/* of the folio */
 	int order;
@@ -73,7 +72,12 @@ static struct used use_memory(struct kunit *test, const struct memory *c, u64 fl
 	struct used u = {};
 	pgoff_t index;
 
-	u.f = gmem_kunit_open_poisoned(test, NPAGES, c->flags | flags);
+	gmem_kunit_poison_hugepages(test);
+	u.f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, c->flags | flags);
+	if (c->mapped)
+		u.f->addr = gmem_kunit_map(test, u.f, c->offset);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(u.f, 0, GFN, 0, NPAGES), 0);
+
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(u.f->kvm, 0, GFN, &fault), 0);
 	u.pfn = fault.pfn;
 	u.order = fault.order;
@@ -86,8 +90,7 @@ static struct used use_memory(struct kunit *test, const struct memory *c, u64 fl
 	if (c->mapped) {
 		u8 byte;
 
-		u.addr = gmem_kunit_map(test, u.f, c->offset);
-		KUNIT_ASSERT_EQ(test, get_user(byte, (u8 __user *)u.addr), 0);
+		KUNIT_ASSERT_EQ(test, get_user(byte, (u8 __user *)u.f->addr), 0);
 	}
 	return u;
 }
@@ -105,32 +108,20 @@ static unsigned long count_lost(struct used *u, const struct gmem_kunit_hole *ho
 
 		lost += gmem_kunit_fault(u->f->kvm, 0, GFN + index, &fault) ||
 			gmem_kunit_count_not(fault.pfn, 1, expected);
-		if (u->addr)
-			lost += get_user(byte, (u8 __user *)u->addr + (index << PAGE_SHIFT)) ||
+		if (u->f->addr)
+			lost += get_user(byte, (u8 __user *)u->f->addr + (index << PAGE_SHIFT)) ||
 				byte != expected;
 	}
 	return lost;
 }
 
-/* Check that the memory is where it was, that its contents are, too, and that nobody holds it. */
-static void check_stayed(struct kunit *test, struct used *u)
+/* Check where the memory is, that its contents are unchanged, and that nobody holds it. */
+static void check_memory(struct kunit *test, struct used *u, bool moved)
 {
 	struct gmem_kunit_fault fault;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(u->f->kvm, 0, GFN, &fault), 0);
-	KUNIT_EXPECT_EQ(test, fault.pfn, u->pfn);
-	KUNIT_EXPECT_EQ(test, fault.order, u->order);
-	KUNIT_EXPECT_EQ(test, count_lost(u, NULL), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(u->f, 0), 0);
-}
-
-/* The same for memory that has moved. */
-static void check_moved(struct kunit *test, struct used *u)
-{
-	struct gmem_kunit_fault fault;
-
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(u->f->kvm, 0, GFN, &fault), 0);
-	KUNIT_EXPECT_NE(test, fault.pfn, u->pfn);
+	KUNIT_EXPECT_EQ(test, fault.pfn != u->pfn, moved);
 	KUNIT_EXPECT_EQ(test, fault.order, u->order);
 	KUNIT_EXPECT_EQ(test, count_lost(u, NULL), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(u->f, 0), 0);
@@ -147,7 +138,7 @@ static void moves(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_in_progress, 0);
 	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_range_start, GFN);
 	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_range_end, GFN + u.npages);
-	check_moved(test, &u);
+	check_memory(test, &u, true);
 
 	/* Go on, as one lost hugepage could be somebody else's. */
 	free = gmem_kunit_nr_free();
@@ -165,21 +156,23 @@ static void stays_without_flag(struct kunit *test)
 
 	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
 	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_seq, seq);
-	check_stayed(test, &u);
+	check_memory(test, &u, false);
 }
 
-/* I3: memory does not move while somebody holds a reference to it. */
+/* I3: memory does not move while somebody holds a reference to it, nor is the guest disturbed. */
 static void stays_in_use(struct kunit *test)
 {
 	struct used u = use_memory(test, test->param_value, GUEST_MEMFD_FLAG_MIGRATABLE);
 	struct folio *pinned = gmem_kunit_pin(test, u.f, 0);
+	unsigned long seq = u.f->kvm->mmu_invalidate_seq;
 
 	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_seq, seq);
 	folio_put(pinned);
-	check_stayed(test, &u);
+	check_memory(test, &u, false);
 
 	KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
-	check_moved(test, &u);
+	check_memory(test, &u, true);
 }
 
 /* I3: an attempt to move memory that a device has pinned doesn't even disturb the guest. */
@@ -189,11 +182,11 @@ static void stays_if_pinned(struct kunit *test)
 	unsigned long seq = u.f->kvm->mmu_invalidate_seq;
 	struct page *page;
 
-	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(u.addr, 1, FOLL_WRITE, &page), 1);
+	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(u.f->addr, 1, FOLL_WRITE, &page), 1);
 	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
 	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_seq, seq);
 	unpin_user_page(page);
-	check_stayed(test, &u);
+	check_memory(test, &u, false);
 }
 
 /* I3: memory does not move while a hole is being punched, and neither waits for the other. */
@@ -204,7 +197,7 @@ static void stays_beside_hole(struct kunit *test)
 	filemap_invalidate_lock(u.f->inode->i_mapping);
 	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
 	filemap_invalidate_unlock(u.f->inode->i_mapping);
-	check_stayed(test, &u);
+	check_memory(test, &u, false);
 }
 
 /* Memory that no memslot uses moves as well. */
@@ -215,7 +208,7 @@ static void not_bound(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(u.f->kvm, 0), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(u.f, 0, GFN, 0, NPAGES), 0);
-	check_moved(test, &u);
+	check_memory(test, &u, true);
 }
 
 /* I5: memory that moves before its first use is zeroed nevertheless. */
@@ -296,14 +289,14 @@ static void makes_room(struct kunit *test)
 
 	u = use_memory(test, &memories[HUGEPAGE], 0);
 	KUNIT_EXPECT_EQ(test, claim(&u), -EBUSY);
-	check_stayed(test, &u);
+	check_memory(test, &u, false);
 
 	do {
 		u = use_memory(test, &memories[HUGEPAGE], GUEST_MEMFD_FLAG_MIGRATABLE);
 		r = claim(&u);
 	} while (r && --tries);
 	KUNIT_EXPECT_EQ(test, r, 0);
-	check_moved(test, &u);
+	check_memory(test, &u, true);
 }
 
 /* I8: NUMA balancing must not move memory to where the host uses it, as it can't see the guest. */
@@ -316,7 +309,7 @@ static void no_numa_balancing(struct kunit *test)
 
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)other);
 	mmap_read_lock(current->mm);
-	KUNIT_EXPECT_FALSE(test, vma_policy_mof(vma_lookup(current->mm, u.addr)));
+	KUNIT_EXPECT_FALSE(test, vma_policy_mof(vma_lookup(current->mm, u.f->addr)));
 	KUNIT_EXPECT_TRUE(test, vma_policy_mof(vma_lookup(current->mm, other)));
 	mmap_read_unlock(current->mm);
 #else

@@ -246,6 +246,33 @@ static void collapse_refused(struct kunit *test)
 #endif
 }
 
+/*
+ * I8: the guest keeps guest_memfd when the host unmaps it.  The guest loses memory that it
+ * only has by its host address, also if both are unmapped at once.
+ */
+static void host_unmaps(struct kunit *test)
+{
+	struct mapped m = open_mapped(test, GMEM_HUGE);
+	struct kvm *kvm = m.f->kvm;
+	unsigned long seq;
+
+	m.f->addr = m.addr;
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(m.f, 0, GFN, 0, 2 * N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_add_memory(kvm, 1, GFN + 2 * N,
+						    m.addr + 2 * PMD_SIZE, N), 0);
+	write_pattern(test, &m);
+
+	seq = kvm->mmu_invalidate_seq;
+	KUNIT_ASSERT_EQ(test, vm_munmap(m.addr, PMD_SIZE), 0);
+	KUNIT_EXPECT_EQ(test, kvm->mmu_invalidate_seq, seq);
+
+	KUNIT_ASSERT_EQ(test, vm_munmap(m.addr + PMD_SIZE, 2 * PMD_SIZE), 0);
+	KUNIT_EXPECT_NE(test, kvm->mmu_invalidate_seq, seq);
+	KUNIT_EXPECT_EQ(test, kvm->mmu_invalidate_in_progress, 0);
+	KUNIT_EXPECT_EQ(test, kvm->mmu_invalidate_range_start, GFN + 2 * N);
+	KUNIT_EXPECT_EQ(test, kvm->mmu_invalidate_range_end, GFN + 3 * N);
+}
+
 static struct kunit_case gmem_mmap_cases[] = {
 	KUNIT_CASE_PARAM(hole_under_mapping, hole_gen_params),
 	KUNIT_CASE_PARAM(hole_under_pinned_mapping, hole_gen_params),
@@ -255,6 +282,7 @@ static struct kunit_case gmem_mmap_cases[] = {
 	KUNIT_CASE(write_into_hole),
 	KUNIT_CASE(beyond_end_of_file),
 	KUNIT_CASE(collapse_refused),
+	KUNIT_CASE(host_unmaps),
 	{}
 };
 

@@ -813,8 +813,9 @@ static void concurrent(struct kunit *test)
 
 	kvm = gmem_kunit_vm(test, 0);
 	s->f = gmem_kunit_open(test, kvm, 2 * NPAGES, FLAGS);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(s->f, 0, GFN, 0, NPAGES), 0);
 	s->addr = gmem_kunit_map(test, s->f, 0);
+	s->f->addr = s->addr;
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(s->f, 0, GFN, 0, NPAGES), 0);
 	s->mm = current->mm;
 
 	/* Have the page tables of the host, which stay, before counting. */
