@@ -370,6 +370,19 @@ class Clean(unittest.TestCase):
             for at in range(1, 2000):
                 self.assertIn("missing", {r.code for r in verdict(head + b"x" * at + b"    ok 2 two\n" + tail).reasons}, at)
 
+    def test_replay(self) -> None:
+        """A line that the kernel prints again after all or part of it counts once; no other text is omitted."""
+        note = "** replaying previous printk message **\n"
+        lines = CLEAN.splitlines(keepends=True)
+        for at in range(lines.index("KTAP version 1\n"), len(lines)):
+            line = lines[at]
+            for part in (line, line[: len(line) // 2] + "\n", line[:-2] + "\n"):
+                self.check_green("".join([*lines[:at], part, note, *lines[at:]]))
+        for part in ("    ok 2 two", "    not ok 2 two", "BUG: KASAN: x"):
+            for after in (note, note + note, note + "kvm: \n", note + part[:-1] + "\n"):
+                text = spoil("    ok 2 two\n", part + "\n" + after + "    ok 2 two\n")
+                self.assertEqual(verdict(text).green, part == "    ok 2 two" and after == note, text)
+
     def test_swallowed_letters(self) -> None:
         """A truncated escape sequence does not hide the first letter of a splat; a complete one is ignored."""
         for sequence in ("\x1b", "\x1b\x1b", "\x1b[", "\x1b[3", "\x1b[0;", "\x1b[0m\x1b[", "\x1b[0mtwo \x1b[1"):

@@ -2,7 +2,7 @@
 """Read a console of any length in one pass, in bounded time and memory."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from matrix.verdict import ktap, splat
@@ -24,6 +24,7 @@ INSIDE = re.compile(r"(?<!^)(?=\[ *\d+\.\d{6}\](?:\[ *[TC]\d+\])? )")
 RESTART = re.compile(r"reboot: Restarting system")
 BANNER = re.compile(r"Linux version \d.*")
 ARGUMENTS = re.compile(r"(?:Kernel c|C)ommand line: (.*)")
+REPLAY = b"** replaying previous printk message **"  # kernel/printk/printk.c, console_prepend_replay()
 # tools/testing/kunit/kunit_kernel.py prints QEMU's TimeoutExpired and continues.
 KUNIT_TIMEOUT = re.compile(r"Command '\['[^']*qemu-system-.* timed out after [\d.]+ seconds")
 
@@ -43,7 +44,7 @@ class Console:
         self.detectors: set[str] = set()  # options of those that came up
         self.last = ""
         self.whole = True
-        for number, (raw, ended) in enumerate(lines(stream, LARGEST), 1):
+        for number, raw, ended in _once(lines(stream, LARGEST)):
             if number > LINES:
                 self.whole = False
                 break
@@ -113,6 +114,23 @@ def lines(stream: BinaryIO, most: int) -> Iterator[tuple[bytes, bool]]:
             rest += b"\r"
     if rest:
         yield rest, False
+
+
+def _once(found: Iterable[tuple[bytes, bool]]) -> Iterator[tuple[int, bytes, bool]]:
+    """Number the lines from 1 and omit those that the kernel prints again.
+
+    A panic or a WARN takes the console from the thread that prints. If that was at work on a line, all or part of it is
+    there already; REPLAY and the same line follow. Only text that the next line repeats is omitted.
+    """
+    held: list[tuple[int, bytes, bool]] = []  # a line, and REPLAY after it
+    for number, (raw, ended) in enumerate(found, 1):
+        if len(held) == 2 and raw.startswith(held[0][1]):
+            held = []
+        if not (held and raw == REPLAY):
+            yield from held
+            held = []
+        held.append((number, raw, ended))
+    yield from held
 
 
 def _pieces(line: bytes, cut: bool) -> Iterator[tuple[bytes, bool]]:
