@@ -2,6 +2,7 @@
 """The command line of ./matrix/run."""
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -17,13 +18,13 @@ from matrix.proof import canary
 from matrix.tree import tree
 from matrix.verdict import report
 from matrix.cell.cells import Cell
-from matrix.cell.run import E2E, KUNIT, Job, Site, expected_tests, failed_check, result_name, run
+from matrix.cell.run import E2E, KUNIT, LIST, Job, Site, expected_tests, failed_check, result_name, run
 from matrix.common import project
 from matrix.common.errors import MachineError, MatrixError, WrongUse
 from matrix.common.session import guarded, locked, sayer, side_by_side
 from matrix.verdict.judge import matches
 
-Prepare = Callable[[Path, Path, Path | None, Callable[[str], None]], tree.PreparedTree]
+Prepare = Callable[..., tree.PreparedTree]  # see tree.prepare()
 Done = TypeVar("Done")
 
 JOBS: dict[str, Callable[[Cell], bool]] = {
@@ -103,12 +104,14 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
         tested.need_selftests()
     both = [KUNIT, E2E] if tested.selftests else [KUNIT]
     kinds = both if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
+    own = {cell.name: _kinds(options, root, cell, kinds) for cell in chosen}
     if options.merge:
         if options.filter or options.base or options.seed is not None:
             raise WrongUse("--merge cannot be combined with --filter, --base or --seed")
         _clear(out, SUMMARY)
-        return _end(out, merge.merge(root, options.merge, {result_name(cell, kind): (cell, kind) for cell in chosen for kind in kinds}))
-    names = {cell.name: [result_name(cell, kind, options.base) for kind in kinds] for cell in chosen}
+        wanted = {result_name(cell, kind): (cell, kind) for cell in chosen for kind in own[cell.name]}
+        return _end(out, merge.merge(root, options.merge, wanted))
+    names = {cell.name: [result_name(cell, kind, options.base) for kind in own[cell.name]] for cell in chosen}
     if options.base:
         chosen = [cells.on_base(cell) for cell in chosen]
     if options.seed is not None:
@@ -118,7 +121,11 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
     with locked(out):
         _clear(out, [*SUMMARY, *sum((names[cell.name] for cell in chosen), [])])
         say, inputs = sayer(), merge.inputs(root)
-        prepared = (tree.pristine if options.base else prepare)(root, out, options.ksrc, say)
+        if options.base:
+            prepare = tree.pristine
+        elif chosen[0].part:
+            prepare = functools.partial(prepare, part=chosen[0].part)
+        prepared = prepare(root, out, options.ksrc, say)
         say(f"kernel: Linux {prepared.version}, {prepared.origin}")
         side: int = max(1, min(options.parallel, jobs, len(chosen)))
 
@@ -131,7 +138,7 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
 
         def one(cell: Cell) -> list[report.Result]:
             try:
-                return run(site, [Job(cell, kind, options.filter, options.update_expected) for kind in kinds])
+                return run(site, [Job(cell, kind, options.filter, options.update_expected) for kind in own[cell.name]])
             except (MatrixError, OSError):
                 raise
             except Exception as err:  # pylint: disable=broad-exception-caught
@@ -140,6 +147,16 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
                 unfinished.discard(cell.name)
 
         return _end(out, sum(pool(one, chosen, side), []))
+
+
+def _kinds(options: argparse.Namespace, root: Path, cell: Cell, kinds: Sequence[str]) -> Sequence[str]:
+    """Return those of these kinds for which the cell has tests. A part of the series may lack the suites."""
+    if not cell.part or options.update_expected or options.base:
+        return kinds
+    some = [kind for kind in kinds if expected_tests(root, cell, kind).tests]
+    if not some:
+        raise WrongUse(f"{root / LIST} has no such tests for cell {cell.name}; use --all or --e2e")
+    return some
 
 
 def _canaries(options: argparse.Namespace, root: Path, out: Path, chosen: Sequence[canary.Canary], prepare: Prepare) -> int:
@@ -171,8 +188,10 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
             raise WrongUse("--update-expected needs all tests: omit --filter")
         if re.search(r"[\s\"']", options.filter):
             raise WrongUse(f"--filter {options.filter!r}: spaces and quotes are not possible on the kernel command line")
+    if len({cell.part for cell in chosen}) > 1:
+        raise WrongUse("these cells have different parts of the series; run them one after the other")
     for cell in chosen:
-        for kind in () if options.base else kinds:
+        for kind in () if options.base else _kinds(options, root, cell, kinds):
             _check_expected(root, options.filter, cell, kind)
         cells.asked(cell)
         if not cell.qemu_config.is_file():

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from matrix.common import data
+from matrix.common import data, project
 from matrix.common.errors import WrongUse
 
 HOSTS = {"aarch64": "arm64", "x86_64": "x86_64"}  # uname -m -> the kernel's ARCH
 KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
-    "slowdown": int,
+    "slowdown": int, "part": str,
 }  # fmt: skip
 SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
@@ -46,6 +46,7 @@ class Cell:
     kernel_args: tuple[str, ...]
     boot_seconds: int
     build_seconds: int
+    part: str = ""  # of project.toml: the kernel has no patch after this part of the series
     slowdown: int = 1  # how much more time its boots and selftests get than in a cell of the gate
     seed: int | None = None  # see seeded()
 
@@ -63,7 +64,11 @@ def load(root: Path) -> list[Cell]:
     """Return all cells of matrix/cells.toml under root, in file order. Raise WrongUse on a malformed file."""
     path = root / "matrix" / "cells.toml"
     found = data.read(path)
+    parts = project.load(root).parts
     cells = [_cell(root, found, entry) for entry in found.get("cell", [])]
+    for cell in cells:
+        if cell.part and cell.part not in parts:
+            raise WrongUse(f"{path}: cell {cell.name}: project.toml has no part {cell.part!r}{data.near(cell.part, parts)}")
     names = [cell.name for cell in cells]
     for name in names:
         if names.count(name) > 1:
@@ -92,11 +97,12 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         gate=entry.get("gate", False),
         coverage=entry.get("coverage", entry.get("gate", False)),
         mutants=entry.get("mutants", False),
-        generated=entry.get("generated", True),
+        generated=entry.get("generated", "part" not in entry),
         proves=entry["proves"],
         kernel_args=tuple(entry.get("kernel_args", ())),
         boot_seconds=entry["boot_seconds"],
         build_seconds=entry["build_seconds"],
+        part=entry.get("part", ""),
     ).slower(entry.get("slowdown", 1))
 
 

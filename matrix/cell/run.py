@@ -14,6 +14,7 @@ from pathlib import Path
 from matrix.cell import boot, build, selftests
 from matrix.cell.cells import Cell, asked, options
 from matrix.common import proc, progress, project
+from matrix.common.errors import WrongUse
 from matrix.common.session import Say
 from matrix.tree.tree import PreparedTree
 from matrix.verdict import expected, ktap, report
@@ -65,7 +66,8 @@ class Site:
     @property
     def made(self) -> Path:
         """The folder for everything that is built from this tree."""
-        return self.tree.path.parent / "on-base" if self.base else self.tree.path.parent
+        own = "on-base" if self.base else f"on-part-{self.tree.part}" if self.tree.part else ""
+        return self.tree.path.parent / own
 
     @functools.cached_property
     def kit(self) -> project.Selftests:
@@ -126,6 +128,8 @@ def run(site: Site, jobs: Sequence[Job]) -> list[Result]:
 
 def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool = False) -> Evidence:
     """Configure and build; stop at the first step that fails. configured: skip the first step, and build with make alone."""
+    if cell.part != site.tree.part and not site.base:
+        raise WrongUse(f"cell {cell.name} has another part of the series; run it by itself, with ./matrix/run")
     evidence = Evidence(asked=asked(cell), got=None, expected=Expected(), touched=site.tree.touched)
     log, tree, folder = results / "build.log", site.tree.path, site.build_dir(cell)
     build.begin(folder, site.tree.touched)

@@ -4,14 +4,14 @@
 import argparse
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from matrix.common import data
 from matrix.common.errors import WrongUse
 
-KEYS = {"suites": str, "seed": str, "build": dict, "selftests": dict, "mutants": dict}
+KEYS = {"suites": str, "seed": str, "build": dict, "selftests": dict, "mutants": dict, "parts": dict}
 SELFTESTS_KEYS = {"folder": str, "suite": str, "make": list, "mkdir": list, "hold": str}
 FOLDER = re.compile(r"(?!/)(?!.*(^|/)\.\.?(/|$))[\w./-]+(?<!/)")  # in the kernel tree
 PARAMETER = re.compile(r"[\w.-]*")
@@ -38,6 +38,7 @@ class Project:
     selftests: Selftests | None
     mutants: Mapping[str, str]  # C identifier -> what a generated mutant replaces it with
     seed: str = ""  # the kernel parameter that seeds the tests
+    parts: Mapping[str, str] = field(default_factory=dict)  # name -> its last patch, without number and .patch
 
     def need_selftests(self) -> Selftests:
         """Return the selftests. Raise WrongUse when the project has none."""
@@ -60,8 +61,9 @@ def load(root: Path) -> Project:
     found = data.read(path)
     data.check_keys(str(path), found, KEYS, ("suites", "build"))
     build = {arch: _strings(f"{path}: [build]", found["build"], arch) for arch in found["build"]}
-    mutants = found.get("mutants", {})
+    mutants, parts = found.get("mutants", {}), found.get("parts", {})
     data.check_keys(f"{path}: [mutants]", mutants, dict.fromkeys(mutants, str), ())
+    data.check_keys(f"{path}: [parts]", parts, dict.fromkeys(parts, str), ())
     folders = [found["suites"]]
     kit = None
     if own := found.get("selftests"):
@@ -78,7 +80,7 @@ def load(root: Path) -> Project:
             raise WrongUse(f"{path}: {folder!r} must be a folder of the kernel tree, without / at either end")
     if not PARAMETER.fullmatch(found.get("seed", "")):
         raise WrongUse(f"{path}: seed must be the name of a kernel parameter")
-    return Project(found["suites"], build, kit, mutants, found.get("seed", ""))
+    return Project(found["suites"], build, kit, mutants, found.get("seed", ""), parts)
 
 
 def _strings(where: str, entry: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class Read(unittest.TestCase):
         """Every value is read."""
         kit = project.Selftests("tools/testing/selftests/x", "x_selftests", ("a=b",), (), "/dev/x 0x1f")
         self.assertEqual(self.load(PROJECT), project.Project("lib/tests/x", {"arm64": ("lib/",)}, kit, {"A": "B"}, "x.seed"))
+        self.assertEqual(self.load(PROJECT + '[parts]\na = "b"\n').parts, {"a": "b"})
 
     def test_without_selftests(self) -> None:
         """The selftests are optional, unless a boot needs them."""
@@ -108,8 +109,9 @@ class Ours(unittest.TestCase):
                     self.assertTrue(cell.qemu_config.is_file(), cell.name)
                     self.assertIn(cell.arch, tested.build)
                     self.assertTrue(cells.asked(cell))
-                    for kind in (KUNIT, E2E) if tested.selftests else (KUNIT,):
-                        self.assertTrue(expected_tests(root, cell, kind).tests, cell.name)
+                    hooked = any(f"{tested.suites}/" in patch.read_text() for patch in tree.series(root, pin.base, cell.part))
+                    self.assertEqual(bool(expected_tests(root, cell, KUNIT).tests), hooked, cell.name)
+                    self.assertEqual(bool(expected_tests(root, cell, E2E).tests), bool(tested.selftests), cell.name)
                     if tested.selftests:
                         self.assertTrue(selftests.load(root, cell))
 

@@ -62,14 +62,14 @@ sys.exit(main.main(sys.argv[3:], Path(sys.argv[2]), prepared))
 """
 
 
-def prepared(root: Path, out: Path, _ksrc: Path | None, _say: Callable[[str], None]) -> PreparedTree:
-    """A fake matrix.tree.prepare()."""
+def prepared(root: Path, out: Path, _ksrc: Path | None, _say: Callable[[str], None], part: str = "") -> PreparedTree:
+    """A fake matrix.tree.prepare(), with the same tree for each part."""
     path = out / "linux-7.3.4" / "tree"
     kunit = path / "tools/testing/kunit"
     kunit.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "matrix/tests/fake_kunit.py", kunit / "kunit.py")
     shutil.copy(root / "scenario.json", path / "scenario.json")
-    return PreparedTree(path, "7.3.4", "a fake", TOUCHED, "0" * 64)
+    return PreparedTree(path, "7.3.4", "a fake", TOUCHED, "0" * 64, part)
 
 
 class Fake(unittest.TestCase):
@@ -430,6 +430,26 @@ class Refused(Fake):
         self.assertFalse(self.out.exists())
         os.environ["PATH"] += ":/usr/bin:/bin"
         self.check(0, "one: green", "one")
+
+    def test_part(self) -> None:
+        """A cell with a part of the series is built from that part, in its own folder, and never together with another part."""
+        with (self.root / "project.toml").open("a") as file:
+            file.write('[parts]\nearly = "x"\n')
+        with (self.root / "matrix/cells.toml").open("a") as file:
+            file.write(CELL.format("old", "x86_64", "on", "false") + 'part = "early"\n')
+        self.check(0, "old: green", "old")
+        self.assertTrue((self.out / "linux-7.3.4/on-part-early/cells/old").is_dir())
+        self.check(0, "one: green", "one")
+        self.assertTrue((self.out / "linux-7.3.4/cells/one").is_dir())
+        self.check(2, "different parts", "one", "old")
+        self.check(0, '["one", "two", "extra"]', "--cells-json", "generated")
+        with mock.patch(f"{__name__}.prepared", lambda root, out, ksrc, say, part, whole=prepared: whole(root, out, ksrc, say)):
+            self.check(2, "cell old has another part of the series", "old")
+        self.list.write_text("*.*\n    absent old\n" + listing(TESTS))
+        self.check(2, "has no such tests for cell old; use --all or --e2e", "old")
+        text = (self.root / "matrix/cells.toml").read_text()
+        (self.root / "matrix/cells.toml").write_text(text.replace('"early"', '"earli"'))
+        self.check(2, "cell old: project.toml has no part 'earli', did you mean early", "one")
 
     def test_prepare(self) -> None:
         """Errors of matrix.tree end the run with their exit status."""

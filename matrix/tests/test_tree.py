@@ -64,6 +64,24 @@ class Prepared(FakeKernel):
         self.assertEqual(tree.pristine_text(got, "virt/kvm/new.c"), "")
         self.assertEqual({path.name for path in got.path.parent.iterdir()}, {"git", "tree", "base.json"})
 
+    def test_part(self) -> None:
+        """A part has the suites and no later patch, in a tree of its own; the whole series stays as it is."""
+        whole = self.prepare()
+        before = snapshot(whole.path)
+        first = tree.series(self.root, "7.3")[0].stem.partition("-")[2]
+        with (self.root / "project.toml").open("a") as file:
+            file.write(f'[parts]\nfirst = "{first}"\nlost = "lost"\n')
+        got = tree.prepare(self.root, self.out, None, self.say, "first")
+        self.assertEqual((got.path, got.part), (self.out / "linux-7.3.4/part-first", "first"))
+        self.assertIn("line ten\n", (got.path / "virt/kvm/guest_memfd.c").read_text())
+        self.assertTrue((got.path / "mm/gone.c").exists())
+        self.assertTrue((got.path / "virt/kvm/tests/gmem_kunit.c").exists())
+        self.assertNotIn("mm/gone.c", got.touched)
+        self.assertEqual(snapshot(whole.path), before)
+        self.assertEqual(self.prepare(), whole)
+        with self.assertRaisesRegex(WrongUse, "does not have the last patch of lost, lost; correct"):
+            tree.prepare(self.root, self.out, None, self.say, "lost")
+
     def test_nothing_changed_touches_nothing(self) -> None:
         """No mtime or inode changes, and the tarball is not read again."""
         first = self.prepare()

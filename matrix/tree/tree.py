@@ -55,6 +55,7 @@ class PreparedTree:
     origin: str              # where the source came from, for messages
     touched: frozenset[str]  # files the series touches or kunit/ adds, relative to path
     series: str              # sha256 over these files
+    part: str = ""           # of project.toml, or "" for the entire series
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,20 @@ class Base:
         return f"{self.version} ({self.origin})"
 
 
-def prepare(root: Path, out: Path, ksrc: Path | None, say: Say) -> PreparedTree:
+def prepare(root: Path, out: Path, ksrc: Path | None, say: Say, part: str = "") -> PreparedTree:
     """Create or update the tree under out for the series and suites of root; ksrc is the user's own source or None.
 
-    The caller holds the lock of out. Raise WrongUse (ksrc unusable, series does not apply) or MachineError.
+    With a part of the series, the tree is a separate one that has no patches after that part. The caller holds the lock of
+    out. Raise WrongUse (ksrc unusable, series does not apply) or MachineError.
     """
     base = prepare_base(root, out, ksrc, say)
-    commits, why = apply_series(base, series(root, base.kernel))
+    commits, why = apply_series(base, series(root, base.kernel, part))
     if why:
         raise WrongUse(why)
     commit = add_suites(base.folder, root, (commits or ["base"])[-1])
+    if part:
+        path = checkout(base.folder, commit, f"part-{part}")
+        return PreparedTree(path, base.version, f"{base.origin}, series up to {part}", *changed(base.folder, commit), part)
     git(base.folder, "update-ref", "refs/heads/prepared", commit)
     return PreparedTree(checkout(base.folder, commit, "tree"), base.version, base.origin, *changed(base.folder, commit))
 
@@ -181,8 +186,8 @@ def pristine_text(prepared: PreparedTree, name: str) -> str:
 
 # Series and suites
 
-def series(root: Path, kernel: str) -> list[Path]:
-    """Return the patches of kernel/<kernel>/series in order, without empty lines and # comments."""
+def series(root: Path, kernel: str, part: str = "") -> list[Path]:
+    """Return the patches of kernel/<kernel>/series in order, without empty lines and # comments; with a part, up to its end."""
     folder = root / "kernel" / kernel
     listing = folder / "series"
     if not listing.is_file():
@@ -192,6 +197,12 @@ def series(root: Path, kernel: str) -> list[Path]:
     for patch in patches:
         if not patch.is_file():
             raise WrongUse(f"{listing} names {patch.name}, which is missing")
+    if part:
+        last = project.load(root).parts[part]
+        ends = [number for number, patch in enumerate(patches, 1) if patch.stem.partition("-")[2] == last]
+        if not ends:
+            raise WrongUse(f"{listing} does not have the last patch of {part}, {last}; correct [parts] in project.toml")
+        patches = patches[: ends[0]]
     return patches
 
 
