@@ -169,7 +169,7 @@ static void interrupted(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, rwsem_is_locked(&f->inode->i_mapping->invalidate_lock));
 }
 
-static struct folio *alloc_is_interrupted(struct inode *inode, pgoff_t index)
+static struct folio *alloc_is_interrupted(struct inode *inode, pgoff_t index, gfp_t gfp)
 {
 	set_tsk_thread_flag(current, TIF_SIGPENDING);
 	return folio_alloc(GFP_HIGHUSER, PMD_ORDER);
@@ -212,7 +212,7 @@ static int take_invalidate_lock(void *data)
  * holds.  The last time, the thread must have had its turn.  It need not be the next in
  * turn: a reader can steal an rwsem from a writer that has waited for a few ms only.
  */
-static struct folio *alloc_while_hole_waits(struct inode *inode, pgoff_t index)
+static struct folio *alloc_while_hole_waits(struct inode *inode, pgoff_t index, gfp_t gfp)
 {
 	struct kunit *test = kunit_get_current_test();
 	struct rw_semaphore *lock = &inode->i_mapping->invalidate_lock;

@@ -268,7 +268,7 @@ static const struct present_case present_cases[] = {
 KUNIT_ARRAY_PARAM_DESC(present, present_cases, name);
 
 /* Count the attempts to allocate a hugepage. */
-static struct folio *alloc_is_counted(struct inode *inode, pgoff_t index)
+static struct folio *alloc_is_counted(struct inode *inode, pgoff_t index, gfp_t gfp)
 {
 	struct kunit *test = kunit_get_current_test();
 
@@ -343,7 +343,7 @@ struct race {
 };
 
 /* Add a single page after KVM found the range empty, as a racing fault would. */
-static struct folio *alloc_loses_race(struct inode *inode, pgoff_t index)
+static struct folio *alloc_loses_race(struct inode *inode, pgoff_t index, gfp_t gfp)
 {
 	struct kunit *test = kunit_get_current_test();
 	struct race *race = test->priv;

@@ -16,6 +16,7 @@
 #include <linux/fs.h>
 #include <linux/gfp.h>
 #include <linux/highmem.h>
+#include <linux/huge_mm.h>
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/migrate.h>
@@ -442,6 +443,62 @@ int gmem_kunit_migrate(struct gmem_kunit_file *f, pgoff_t index, new_folio_t all
 }
 
 /**
+ * gmem_kunit_collapse() - collapse a range as KVM_GUEST_MEMFD_COLLAPSE does
+ * @f: the file
+ * @index: first page
+ * @npages: number of pages
+ *
+ * Return: 0 or the error from the ioctl.
+ */
+int gmem_kunit_collapse(struct gmem_kunit_file *f, pgoff_t index,
+			unsigned long npages)
+{
+#ifdef KVM_GUEST_MEMFD_COLLAPSE
+	const struct kvm_guest_memfd_collapse args = {
+		.offset = (u64)index << PAGE_SHIFT,
+		.size = (u64)npages << PAGE_SHIFT,
+	};
+
+	return kvm_gmem_collapse(f->inode, &args);
+#else
+	return -ENOTTY;
+#endif
+}
+
+/**
+ * gmem_kunit_needs_split() - skip a test that uses gmem_kunit_split() if that can't work
+ * @test: the test case
+ */
+void gmem_kunit_needs_split(struct kunit *test)
+{
+	if (!IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST))
+		kunit_skip(test, "split_folio_to_order() is not exported");
+	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
+		kunit_skip(test, "the kernel has no THP");
+}
+
+/**
+ * gmem_kunit_split() - split a hugepage as core MM does, e.g. for MADV_COLD
+ * @test: the test case
+ * @f: the file
+ * @index: page of the file
+ * @order: order of the folios that result
+ */
+void gmem_kunit_split(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index,
+		      unsigned int order)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && defined(CONFIG_TRANSPARENT_HUGEPAGE)
+	struct folio *folio = filemap_lock_folio(f->inode->i_mapping, index);
+	int r;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	r = split_folio_to_order(folio, order);
+	gmem_kunit_put_folio(folio);
+	KUNIT_ASSERT_EQ(test, r, 0);
+#endif
+}
+
+/**
  * gmem_kunit_get_huge_folio() - call kvm_gmem_get_huge_folio() with the lock it needs
  * @f: the file
  * @index: page of the file
@@ -602,7 +659,7 @@ int gmem_kunit_extra_refs(struct gmem_kunit_file *f, pgoff_t index)
 	return folio_ref_count(folio) - folio_nr_pages(folio) - folio_mapcount(folio);
 }
 
-static struct folio *alloc_fails(struct inode *inode, pgoff_t index)
+static struct folio *alloc_fails(struct inode *inode, pgoff_t index, gfp_t gfp)
 {
 	return NULL;
 }
@@ -618,7 +675,7 @@ void gmem_kunit_no_hugepages(struct kunit *test)
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_fails);
 }
 
-static struct folio *alloc_poisoned(struct inode *inode, pgoff_t index)
+static struct folio *alloc_poisoned(struct inode *inode, pgoff_t index, gfp_t gfp)
 {
 	struct folio *folio = folio_alloc(GFP_HIGHUSER, PMD_ORDER);
 

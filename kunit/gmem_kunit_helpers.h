@@ -54,6 +54,18 @@
 /* Whether memory can move. */
 #define GMEM_MIGRATES	(GUEST_MEMFD_FLAG_MIGRATABLE && IS_ENABLED(CONFIG_MIGRATION))
 
+/*
+ * The value of a counter in the statistics of the VM that uses a file.  The part of the
+ * series that adds migration adds them, too.
+ */
+#ifdef KVM_CAP_GUEST_MEMFD_COLLAPSE
+#define GMEM_HAS_STATS	1
+#define gmem_kunit_stat(f, name)	atomic64_read(&(f)->kvm->stat.generic.name)
+#else
+#define GMEM_HAS_STATS	0
+#define gmem_kunit_stat(f, name)	0
+#endif
+
 /* What tests write as the guest's data. */
 #define GMEM_DATA	0x77
 
@@ -118,6 +130,11 @@ int gmem_kunit_punch(struct gmem_kunit_file *f, pgoff_t index,
 bool gmem_kunit_in_hole(const struct gmem_kunit_hole *hole, pgoff_t index);
 struct folio *gmem_kunit_alloc_target(struct folio *src, unsigned long private);
 int gmem_kunit_migrate(struct gmem_kunit_file *f, pgoff_t index, new_folio_t alloc);
+int gmem_kunit_collapse(struct gmem_kunit_file *f, pgoff_t index,
+			unsigned long npages);
+void gmem_kunit_needs_split(struct kunit *test);
+void gmem_kunit_split(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index,
+		      unsigned int order);
 
 struct folio *gmem_kunit_get_huge_folio(struct gmem_kunit_file *f, pgoff_t index);
 void gmem_kunit_put_folio(struct folio *folio);

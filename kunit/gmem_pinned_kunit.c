@@ -383,35 +383,22 @@ static void new_hugepage(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N - 5);
 }
 
-#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
-static void split_outside(struct kunit *test, struct gmem_kunit_file *f, pgoff_t index)
-{
-	struct folio *folio = filemap_lock_folio(f->inode->i_mapping, index);
-
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
-	KUNIT_EXPECT_EQ(test, split_folio(folio), 0);
-	gmem_kunit_put_folio(folio);
-}
-#endif
-
 /*
  * I1, I2, I4: holes outlive a split by core MM, e.g. for MADV_COLD: they read as zeros,
  * and the next hole frees those that are not in use.
  */
 static void split_from_outside(struct kunit *test)
 {
-#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 	struct gmem_kunit_fault fault;
 	struct folio *folio;
 	struct pinned *p;
 
-	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE))
-		kunit_skip(test, "the kernel has no THP");
+	gmem_kunit_needs_split(test);
 
 	p = open_pinned(test);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, 5, 10), 0);
 	unpin(p);
-	split_outside(test, p->f, 0);
+	gmem_kunit_split(test, p->f, 0, 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), N);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(p->f->kvm, 0, GFN + 7, &fault), 0);
@@ -428,15 +415,10 @@ static void split_from_outside(struct kunit *test)
 	folio = gmem_kunit_pin(test, p->f, N);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(p->f, N + 5, 10), 0);
 	folio_put(folio);
-	split_outside(test, p->f, N);
+	gmem_kunit_split(test, p->f, N, 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 1, 2), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), 2 * N - 10 - 11);
-#else
-	kunit_skip(test, "split_folio_to_list() is not exported");
-#endif
 }
-
-#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && defined(CONFIG_TRANSPARENT_HUGEPAGE)
 
 /* The size of the folios into which debugfs, e.g., can split a hugepage. */
 #define PART_ORDER	5
@@ -448,7 +430,6 @@ static struct gmem_kunit_file *open_parts(struct kunit *test, pgoff_t hole)
 	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
 	struct gmem_kunit_fault fault;
 	struct folio *folio;
-	int r;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
 	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
@@ -459,11 +440,7 @@ static struct gmem_kunit_file *open_parts(struct kunit *test, pgoff_t hole)
 		folio_put(folio);
 	}
 
-	folio = kvm_gmem_get_folio(f->inode, 0);
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
-	r = split_folio_to_order(folio, PART_ORDER);
-	gmem_kunit_put_folio(folio);
-	KUNIT_ASSERT_EQ(test, r, 0);
+	gmem_kunit_split(test, f, 0, PART_ORDER);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, PART), PART_ORDER);
 	return f;
 }
@@ -485,15 +462,14 @@ static unsigned long count_lost(struct kunit *test, struct gmem_kunit_file *f,
 	return lost;
 }
 
-#endif
-
 /* I1, I2, I4: the same holds for a part of a hugepage that is a large folio itself. */
 static void split_into_large(struct kunit *test)
 {
-#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && defined(CONFIG_TRANSPARENT_HUGEPAGE)
 	const pgoff_t index = PART + 8;
 	struct gmem_kunit_file *f;
 	struct folio *pinned;
+
+	gmem_kunit_needs_split(test);
 
 	/* The hole is in a part that is pinned. */
 	f = open_parts(test, 0);
@@ -525,9 +501,6 @@ static void split_into_large(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - PART);
 	KUNIT_EXPECT_EQ(test, count_lost(test, f, PART, 2 * PART), 0);
 	folio_put(pinned);
-#else
-	kunit_skip(test, "needs THP, and functions that are not exported");
-#endif
 }
 
 /* A reference that put_thread() drops while @puncher waits for it. */

@@ -982,7 +982,7 @@ static void no_memory_to_migrate(struct kunit *test)
 #endif
 }
 
-static struct folio *alloc_prepared(struct inode *inode, pgoff_t index)
+static struct folio *alloc_prepared(struct inode *inode, pgoff_t index, gfp_t gfp)
 {
 	return kunit_get_current_test()->priv;
 }

@@ -7,6 +7,7 @@
  * The tests create a real cgroup with a limit, through a private mount of cgroup2.
  */
 #include <kunit/resource.h>
+#include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/cgroup.h>
 #include <linux/fs.h>
@@ -165,6 +166,7 @@ static void limit_falls_back(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, folio->index, index);
 	KUNIT_EXPECT_TRUE(test, is_charged_to(folio, g));
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 1);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_stat(f, gmem_huge_memcg), GMEM_HAS_STATS);
 	KUNIT_EXPECT_LE(test, charged(g), N / 2);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&g->memcg->memory_events[MEMCG_OOM_KILL]), 0);
 	gmem_kunit_put_folio(folio);
@@ -396,7 +398,102 @@ static void split_keeps_no_cgroup(struct kunit *test)
 	cgroup_put(cgrp);
 }
 
+/* Collapse a range as a thread in the cgroup does. */
+static int collapse_in_group(struct group *g, struct gmem_kunit_file *f)
+{
+	struct mem_cgroup *old = set_active_memcg(g->memcg);
+	int r = gmem_kunit_collapse(f, 0, N);
+
+	set_active_memcg(old);
+	return r;
+}
+
+/* Open a file with single pages that are charged to the cgroup. */
+static struct gmem_kunit_file *open_in_group(struct kunit *test, struct group *g)
+{
+	struct mem_cgroup *old;
+	struct gmem_kunit_file *f;
+	int r;
+
+	if (!GMEM_MIGRATES)
+		kunit_skip(test, "the kernel cannot migrate guest_memfd");
+
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES,
+			    GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
+	gmem_kunit_no_hugepages(test);
+	old = set_active_memcg(g->memcg);
+	r = gmem_kunit_allocate(f, 0, N);
+	set_active_memcg(old);
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+	KUNIT_ASSERT_EQ(test, r, 0);
+	KUNIT_ASSERT_GE(test, charged(g), N);
+	return f;
+}
+
+/* A hugepage is charged in place of the pages that it replaces. */
+static void collapse_is_charged(struct kunit *test)
+{
+	struct group *g = make_group(test, 4 * N);
+	struct gmem_kunit_file *f = open_in_group(test, g);
+
+	KUNIT_ASSERT_EQ(test, collapse_in_group(g, f), 0);
+	KUNIT_EXPECT_TRUE(test, is_charged_to(gmem_kunit_folio(test, f, 0), g));
+	KUNIT_EXPECT_GE(test, charged(g), N);
+	KUNIT_EXPECT_LT(test, charged(g), N + N / 2);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 0, N), 0);
+	KUNIT_EXPECT_LT(test, charged(g), N / 2);
+}
+
+/*
+ * I3, I7: if the hugepage would exceed the limit while both are there, nothing changes, no
+ * task is killed, and nothing remains charged.
+ */
+static void limit_prevents_collapse(struct kunit *test)
+{
+	struct group *g = make_group(test, N + N / 2);
+	struct gmem_kunit_file *f = open_in_group(test, g);
+
+	KUNIT_EXPECT_EQ(test, collapse_in_group(g, f), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
+	KUNIT_EXPECT_LE(test, charged(g), N + N / 2);
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&g->memcg->memory_events[MEMCG_OOM_KILL]), 0);
+
+	/* Outside the cgroup, there is no limit. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
+	KUNIT_EXPECT_LT(test, charged(g), N / 2);
+}
+
+/* I3: a collapse that fails because a page is in use leaves nothing charged. */
+static void failed_collapse_is_uncharged(struct kunit *test)
+{
+	struct group *g = make_group(test, 16 * N);
+	struct gmem_kunit_file *f = open_in_group(test, g);
+	struct folio *pinned = gmem_kunit_pin(test, f, 0);
+
+	KUNIT_EXPECT_EQ(test, collapse_in_group(g, f), -EBUSY);
+	folio_put(pinned);
+	KUNIT_EXPECT_LT(test, charged(g), N + N / 2);
+}
+
 #else /* CONFIG_MEMCG */
+
+static void collapse_is_charged(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
+
+static void limit_prevents_collapse(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
+
+static void failed_collapse_is_uncharged(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
 
 static void split_keeps_no_cgroup(struct kunit *test)
 {
@@ -559,9 +656,48 @@ static void policy_boundary(struct kunit *test)
 	check_node(test, f, 5 * N - 1, 0, second);
 	/* Policies that were set separately count as different, even if they are equal. */
 	check_node(test, f, 3 * N + 1, 0, second);
+
+	/* The second page of the first hugepage found the range occupied. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_stat(f, gmem_huge_policy), 4 * GMEM_HAS_STATS);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_stat(f, gmem_huge_occupied), GMEM_HAS_STATS);
+}
+
+/*
+ * A collapse follows the policy of the range, wherever the pages are, and leaves them
+ * alone if different policies apply.
+ */
+static void collapse_follows_policy(struct kunit *test)
+{
+	int first = first_online_node, second = next_online_node(first);
+	struct gmem_kunit_file *f;
+
+	if (!GMEM_MIGRATES)
+		kunit_skip(test, "the kernel cannot migrate guest_memfd");
+	if (num_online_nodes() < 2)
+		kunit_skip(test, "needs two NUMA nodes");
+
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES,
+			    GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
+	bind_to_node(test, f, 0, NPAGES, first);
+	gmem_kunit_no_hugepages(test);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+
+	bind_to_node(test, f, 0, N, second);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	check_node(test, f, 3, PMD_ORDER, second);
+
+	bind_to_node(test, f, N + 3, 1, second);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, N, N), -EINVAL);
+	check_node(test, f, N + 3, 0, first);
 }
 
 #else
+
+static void collapse_follows_policy(struct kunit *test)
+{
+	kunit_skip(test, "needs NUMA, TMPFS (to parse a policy) and built-in tests");
+}
 
 static void policy_boundary(struct kunit *test)
 {
@@ -584,8 +720,12 @@ static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(failed_split_is_uncharged),
 	KUNIT_CASE(split_charges_nothing_else),
 	KUNIT_CASE(split_keeps_no_cgroup),
+	KUNIT_CASE(collapse_is_charged),
+	KUNIT_CASE(limit_prevents_collapse),
+	KUNIT_CASE(failed_collapse_is_uncharged),
 	KUNIT_CASE(numa_policy),
 	KUNIT_CASE(policy_boundary),
+	KUNIT_CASE(collapse_follows_policy),
 	{}
 };
 

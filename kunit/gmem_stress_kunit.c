@@ -11,11 +11,11 @@
  *	kvm_gmem_kunit.seed=<seed> kvm_gmem_kunit.ops=<number>
  *
  * "concurrent" runs threads that use the same hugepages of one file in all ways: guest
- * faults, host accesses, pins, fallocate(), holes, splits and migration by core MM, and
- * a memory error, while the rest of the file is bound and unbound.  Then it checks that
- * nothing has leaked, and finally closes the file while threads fault.  A number of
- * rounds limits it, not a time.  It is also meant for kernels with lockdep, KASAN and
- * KCSAN.  The seed decides what each thread does, and a QEMU that counts instructions (-icount)
+ * faults, host accesses, pins, fallocate(), holes, splits and migration by core MM,
+ * collapses, and a memory error, while the rest of the file is bound and unbound.  Then
+ * it checks that nothing has leaked, and finally closes the file while threads fault.  A
+ * number of rounds limits it, not a time.  It is also meant for kernels with lockdep, KASAN
+ * and KCSAN.  The seed decides what each thread does, and a QEMU that counts instructions (-icount)
  * when it runs, so that the seed repeats a failure there.
  */
 #include <kunit/resource.h>
@@ -63,12 +63,14 @@ enum op {
 	OP_BIND,
 	OP_UNBIND,
 	OP_MIGRATE,
+	OP_COLLAPSE,
 	NR_OPS,
 };
 
 static const char * const op_names[NR_OPS] = {
 	"fault-read", "fault-write", "host-read", "host-write", "allocate",
 	"punch", "pin", "unpin", "bind", "unbind", "migrate",
+	"collapse",
 };
 
 /* One operation with its arguments, for the message about a failure. */
@@ -87,6 +89,9 @@ struct step {
 
 /* Whether gmem_kunit_migrate() can move anything. */
 #define CAN_MIGRATE	(IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && GMEM_MIGRATES)
+
+/* Whether gmem_kunit_collapse() can. */
+#define CAN_COLLAPSE	GMEM_MIGRATES
 
 /* The flags of the files. */
 #define FLAGS		(GMEM_HUGE | (GMEM_MIGRATES ? GUEST_MEMFD_FLAG_MIGRATABLE : 0))
@@ -108,7 +113,7 @@ struct model {
 
 	struct folio *pins[NR_PINS];
 	unsigned int nr_pins;
-	bool no_memory;			/* for a folio that should move */
+	bool no_memory;			/* for the folio that was asked for last */
 	struct {
 		pgoff_t pgoff;
 		unsigned long npages;
@@ -168,13 +173,14 @@ static bool pfn_ok(struct model *m, kvm_pfn_t pfn, pgoff_t index)
 }
 
 /* Fail a quarter of the allocations; otherwise return a hugepage with old data. */
-static struct folio *alloc_sometimes(struct inode *inode, pgoff_t index)
+static struct folio *alloc_sometimes(struct inode *inode, pgoff_t index, gfp_t gfp)
 {
 	struct model *m = kunit_get_current_test()->priv;
 	struct folio *folio;
 	unsigned long i;
 
-	if (!rnd(m, 4))
+	m->no_memory = !rnd(m, 4);
+	if (m->no_memory)
 		return NULL;
 
 	folio = folio_alloc(GFP_HIGHUSER, PMD_ORDER);
@@ -374,6 +380,34 @@ static void do_migrate(struct model *m, pgoff_t index)
 		mistake(m, "folio has another order", index);
 }
 
+/*
+ * I2, I3: collapsing a hugepage-size range makes a hugepage of whatever is there, or
+ * nothing of nothing.  It succeeds unless there is a pin, or no memory.
+ */
+static void do_collapse(struct model *m, pgoff_t index)
+{
+	pgoff_t start = round_down(index, N);
+	struct folio *folio;
+	int r;
+
+	m->no_memory = false;
+	r = gmem_kunit_collapse(m->f, start, N);
+	if (r) {
+		if (CAN_COLLAPSE && !(r == -ENOMEM && m->no_memory) &&
+		    !(r == -EBUSY && m->nr_pins))
+			mistake(m, "collapse failed", start);
+		return;
+	}
+
+	folio = gmem_kunit_peek(m->f, start);
+	if (folio ? folio_order(folio) != PMD_ORDER :
+		    filemap_range_has_page(m->f->inode->i_mapping, (loff_t)start << PAGE_SHIFT,
+					   ((loff_t)(start + N) << PAGE_SHIFT) - 1))
+		mistake(m, "no hugepage after collapse", start);
+	if (folio)
+		bitmap_set(m->allocated, start, N);
+}
+
 /* I2: compare the whole file with the model without changing anything. */
 static void check_everything(struct model *m)
 {
@@ -416,7 +450,7 @@ static void random_range(struct model *m, pgoff_t *start, unsigned long *npages)
 /* Choose an operation according to its weight. */
 static enum op random_op(struct model *m)
 {
-	static const u8 weights[NR_OPS] = { 20, 20, 10, 10, 6, 20, 6, 6, 6, 3, 4 };
+	static const u8 weights[NR_OPS] = { 20, 20, 10, 10, 6, 20, 6, 6, 6, 3, 4, 4 };
 	u32 total = 0, dice;
 	enum op op;
 
@@ -474,6 +508,9 @@ static void do_step(struct model *m)
 	case OP_MIGRATE:
 		do_migrate(m, start);
 		break;
+	case OP_COLLAPSE:
+		do_collapse(m, start);
+		break;
 	case NR_OPS:
 		break;
 	}
@@ -529,6 +566,7 @@ struct shared {
 	atomic_t error;			/* the first unexpected error */
 	atomic_t wrong;			/* number of pages with wrong contents */
 	atomic_t migrated;		/* number of folios that have moved */
+	atomic_t collapsed;		/* number of hugepages that came back */
 	atomic_t closed;		/* number of threads that found the file closed */
 	struct completion done;		/* completed once per thread that stops faulting */
 };
@@ -751,6 +789,24 @@ static int migrate_thread(void *data)
 	return 0;
 }
 
+static int collapse_thread(void *data)
+{
+	struct shared *s = data;
+	struct rnd_state rnd_state;
+
+	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 6);
+	while (!kthread_should_stop()) {
+		pgoff_t start = prandom_u32_state(&rnd_state) % (NPAGES / N) * N;
+		struct folio *old = gmem_kunit_peek(s->f, start);
+
+		/* It fails while somebody else uses a page. */
+		if (!gmem_kunit_collapse(s->f, start, N) && gmem_kunit_peek(s->f, start) != old)
+			atomic_inc(&s->collapsed);
+		schedule_timeout_interruptible(1 + prandom_u32_state(&rnd_state) % 4);
+	}
+	return 0;
+}
+
 static void unpoison(void *page)
 {
 #ifdef CONFIG_MEMORY_FAILURE
@@ -796,7 +852,7 @@ static void run_fault_threads(struct kunit *test, struct toucher *touchers,
 /* I2, I4, I11: concurrent operations lose no data, leak no memory and do not fail. */
 static void concurrent(struct kunit *test)
 {
-	struct task_struct *others[6], *fault[NR_TOUCHERS];
+	struct task_struct *others[7], *fault[NR_TOUCHERS];
 	struct toucher *touchers;
 	unsigned long free;
 	struct shared *s;
@@ -838,6 +894,7 @@ static void concurrent(struct kunit *test)
 	others[3] = run_thread(test, pin_thread, s);
 	others[4] = run_thread(test, split_thread, s);
 	others[5] = run_thread(test, migrate_thread, s);
+	others[6] = run_thread(test, collapse_thread, s);
 
 	/* Meanwhile, bind and unbind the rest of the file. */
 	for (i = 0; i < ROUNDS; i++) {
@@ -854,6 +911,8 @@ static void concurrent(struct kunit *test)
 	/* What moves is a matter of luck, so go on until something has. */
 	if (CAN_MIGRATE)
 		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(atomic_read(&s->migrated)));
+	if (CAN_COLLAPSE)
+		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(atomic_read(&s->collapsed)));
 
 	for (i = 0; i < ARRAY_SIZE(others); i++)
 		gmem_kunit_stop_thread(test, others[i]);

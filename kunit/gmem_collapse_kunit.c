@@ -1,0 +1,550 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests for KVM_GUEST_MEMFD_COLLAPSE: single pages become a hugepage with the same
+ * contents, or everything stays as it is (invariants I1 to I5, I7 and I8).
+ */
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+#include <linux/kvm_host.h>
+#include <linux/math.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/sched.h>
+#include <linux/uaccess.h>
+#include <linux/vmstat.h>
+
+#include "gmem_kunit_helpers.h"
+
+#define N	GMEM_NR
+#define NPAGES	(3 * N)
+#define GFN	GMEM_GFN
+#define FLAGS	(GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE)
+
+static int init(struct kunit *test)
+{
+	if (!GMEM_MIGRATES)
+		kunit_skip(test, "the kernel cannot migrate guest_memfd");
+
+	return gmem_kunit_init_huge(test);
+}
+
+/* The single pages of the first hugepage-size range that the guest has filled. */
+struct memory {
+	const char *name;
+	unsigned long first;
+	unsigned long step;
+	bool mapped;		/* all of them are mapped into the host as well */
+};
+
+static const struct memory memories[] = {
+	{ "all_pages", 0, 1, false },
+	{ "all_pages_mapped", 0, 1, true },
+	{ "first_page", 0, N, false },
+	{ "last_page_mapped", N - 1, N, true },
+	{ "every_third_page", 1, 3, false },
+};
+
+KUNIT_ARRAY_PARAM_DESC(memory, memories, name);
+
+static bool is_used(const struct memory *c, pgoff_t index)
+{
+	return index >= c->first && (index - c->first) % c->step == 0;
+}
+
+/* How many pages the guest has filled. */
+static unsigned long nr_used(const struct memory *c)
+{
+	return DIV_ROUND_UP(N - c->first, c->step);
+}
+
+static struct gmem_kunit_file *use_memory(struct kunit *test, const struct memory *c)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, FLAGS);
+	struct gmem_kunit_fault fault;
+	pgoff_t index;
+	u8 byte;
+
+	if (c->mapped)
+		f->addr = gmem_kunit_map(test, f, 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
+
+	gmem_kunit_no_hugepages(test);
+	for (index = c->first; index < N; index += c->step) {
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
+		KUNIT_ASSERT_EQ(test, fault.order, 0);
+		gmem_kunit_fill(fault.pfn, 1, gmem_kunit_pattern(index));
+		if (c->mapped)
+			KUNIT_ASSERT_EQ(test, get_user(byte, (u8 __user *)f->addr +
+							     (index << PAGE_SHIFT)), 0);
+	}
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+
+	/* Whatever isn't copied must be zeroed. */
+	gmem_kunit_poison_hugepages(test);
+	return f;
+}
+
+/* Count the pages that guest or host find changed; those that were not used must be zero. */
+static unsigned long count_lost(struct gmem_kunit_file *f, const struct memory *c)
+{
+	struct gmem_kunit_fault fault;
+	unsigned long lost = 0;
+	pgoff_t index;
+
+	for (index = 0; index < N; index++) {
+		u8 byte, expected = is_used(c, index) ? gmem_kunit_pattern(index) : 0;
+
+		lost += gmem_kunit_fault(f->kvm, 0, GFN + index, &fault) ||
+			gmem_kunit_count_not(fault.pfn, 1, expected);
+		if (f->addr)
+			lost += get_user(byte, (u8 __user *)f->addr + (index << PAGE_SHIFT)) ||
+				byte != expected;
+	}
+	return lost;
+}
+
+static void check_hugepage(struct kunit *test, struct gmem_kunit_file *f, const struct memory *c)
+{
+	struct gmem_kunit_fault fault;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, count_lost(f, c), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 0), 0);
+	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_in_progress, 0);
+	KUNIT_EXPECT_FALSE(test, rwsem_is_locked(&f->inode->i_mapping->invalidate_lock));
+}
+
+/*
+ * Check that the file still has exactly the pages it had, with their contents, and that
+ * nothing is in the way of another try.
+ */
+static void check_unchanged(struct kunit *test, struct gmem_kunit_file *f, const struct memory *c)
+{
+	struct gmem_kunit_fault fault;
+	unsigned long lost = 0;
+	pgoff_t index;
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), nr_used(c));
+	for (index = c->first; index < N; index += c->step) {
+		lost += gmem_kunit_fault(f->kvm, 0, GFN + index, &fault) || fault.order ||
+			gmem_kunit_count_not(fault.pfn, 1, gmem_kunit_pattern(index));
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	check_hugepage(test, f, c);
+}
+
+/* Check that the guest finds its data in a hugepage, except for a hole. */
+static void check_around_hole(struct kunit *test, struct gmem_kunit_file *f,
+			      const struct gmem_kunit_hole *hole)
+{
+	pgoff_t end = hole->start + hole->npages;
+	struct gmem_kunit_fault fault;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, hole->start, GMEM_DATA), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn + hole->start, hole->npages, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn + end, N - end, GMEM_DATA), 0);
+}
+
+/* Open a file whose first hugepage the guest has filled. */
+static struct gmem_kunit_file *use_hugepage(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, FLAGS);
+	struct gmem_kunit_fault fault;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
+	return f;
+}
+
+/* Punch a hole into it while it is pinned, so that it can't be split. */
+static void punch_pinned(struct kunit *test, struct gmem_kunit_file *f,
+			 const struct gmem_kunit_hole *hole)
+{
+	struct folio *pinned = gmem_kunit_pin(test, f, 0);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, hole->start, hole->npages), 0);
+	folio_put(pinned);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
+}
+
+static const struct gmem_kunit_hole hole = { .start = 3, .npages = 5 };
+
+/* I2, I5: guest and host find the contents in a hugepage, and zeros where nothing was. */
+static void keeps_contents(struct kunit *test)
+{
+	const struct memory *c = test->param_value;
+	struct gmem_kunit_file *f = use_memory(test, c);
+	unsigned long seq = f->kvm->mmu_invalidate_seq;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	/* What the guest has mapped is gone. */
+	KUNIT_EXPECT_NE(test, f->kvm->mmu_invalidate_seq, seq);
+	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_start, GFN);
+	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_end, GFN + N);
+	check_hugepage(test, f, c);
+}
+
+/* I4: the pages that a hugepage replaces are free, and no longer part of any statistics. */
+static void frees_pages(struct kunit *test)
+{
+	struct gmem_kunit_file *f = use_hugepage(test);
+	unsigned long nr_file = global_node_page_state(NR_FILE_PAGES);
+	unsigned long nr_huge = global_node_page_state_pages(NR_FILE_THPS);
+	unsigned long free = gmem_kunit_nr_free();
+	int i;
+
+	/* Go on, as one lost hugepage could be somebody else's. */
+	for (i = 0; i < 4; i++) {
+		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, hole.start, hole.npages), 0);
+		KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, 0), 0);
+		KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+		check_around_hole(test, f, &hole);
+	}
+	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free() + 2 * N, free);
+	KUNIT_EXPECT_LE(test, abs_diff(global_node_page_state(NR_FILE_PAGES), nr_file), N);
+	KUNIT_EXPECT_LE(test, abs_diff(global_node_page_state_pages(NR_FILE_THPS), nr_huge), N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 0, N), 0);
+	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free() + N, free);
+}
+
+/* I1: a hole reads as zeros, whether its pages are in use again, allocated or missing. */
+static void after_hole(struct kunit *test)
+{
+	struct gmem_kunit_file *f = use_hugepage(test);
+	struct gmem_kunit_fault fault;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, hole.start, hole.npages), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + hole.start, &fault), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, hole.start + 1, 1), 0);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	check_around_hole(test, f, &hole);
+}
+
+/* I1: the same holds for a hole in a hugepage that could not be split and still isn't. */
+static void after_hole_in_place(struct kunit *test)
+{
+	struct gmem_kunit_file *f = use_hugepage(test);
+
+	punch_pinned(test, f, &hole);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	check_around_hole(test, f, &hole);
+}
+
+/* I1: and it holds if somebody has split the hugepage since then. */
+static void after_split(struct kunit *test)
+{
+	struct gmem_kunit_file *f;
+
+	gmem_kunit_needs_split(test);
+
+	f = use_hugepage(test);
+	punch_pinned(test, f, &hole);
+	gmem_kunit_split(test, f, 0, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	check_around_hole(test, f, &hole);
+}
+
+#define PART_ORDER	5
+
+/*
+ * I1, I2, I3: large folios that are no hugepages collapse like single pages.  While there
+ * is a hole in one of them, which still has its old contents, all stays as it is.
+ */
+static void large_folios(struct kunit *test)
+{
+	static const struct gmem_kunit_hole none = { .start = N / 2 };
+	struct gmem_kunit_file *f;
+
+	gmem_kunit_needs_split(test);
+
+	f = use_hugepage(test);
+	gmem_kunit_split(test, f, 0, PART_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	check_around_hole(test, f, &none);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
+
+	punch_pinned(test, f, &hole);
+	gmem_kunit_split(test, f, 0, PART_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), -EBUSY);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PART_ORDER);
+
+	/* Put the hole to use. */
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, hole.start, hole.npages), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	check_around_hole(test, f, &hole);
+}
+
+/* I5: memory that has not been used yet is zero, also if nothing but that is there. */
+static void not_used(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, FLAGS);
+	struct gmem_kunit_fault fault;
+	pgoff_t index;
+
+	gmem_kunit_no_hugepages(test);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N / 2), 0);
+	for (index = 0; index < N / 2; index++)
+		gmem_kunit_fill(folio_pfn(gmem_kunit_folio(test, f, index)), 1, GMEM_POISON);
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+	gmem_kunit_poison_hugepages(test);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, N, 0), 0);
+}
+
+/* A range without memory stays so: the first access will get a hugepage anyway. */
+static void nothing_allocated(struct kunit *test)
+{
+	struct gmem_kunit_file *f = use_memory(test, &memories[0]);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, NPAGES), 0);
+	check_hugepage(test, f, &memories[0]);
+}
+
+/* I3: a hugepage stays where it is, but the guest has to map it again. */
+static void hugepage_already(struct kunit *test)
+{
+	struct gmem_kunit_file *f = use_hugepage(test);
+	struct gmem_kunit_fault fault, again;
+	unsigned long seq;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	seq = f->kvm->mmu_invalidate_seq;
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_EXPECT_NE(test, f->kvm->mmu_invalidate_seq, seq);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &again), 0);
+	KUNIT_EXPECT_EQ(test, again.pfn, fault.pfn);
+	KUNIT_EXPECT_EQ(test, again.order, PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, N, GMEM_DATA), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 0), 0);
+}
+
+/* Memory that no memslot uses becomes a hugepage as well. */
+static void not_bound(struct kunit *test)
+{
+	const struct memory *c = &memories[0];
+	struct gmem_kunit_file *f = use_memory(test, c);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->kvm, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
+	check_hugepage(test, f, c);
+}
+
+/* I3: a range in which somebody holds a reference stays as it is. */
+static void in_use(struct kunit *test)
+{
+	const struct memory *c = test->param_value;
+	struct gmem_kunit_file *f = use_memory(test, c);
+	pgoff_t index = c->first + (nr_used(c) - 1) * c->step;
+	struct folio *pinned = gmem_kunit_pin(test, f, index);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), -EBUSY);
+	KUNIT_EXPECT_PTR_EQ(test, gmem_kunit_peek(f, index), pinned);
+	folio_put(pinned);
+	check_unchanged(test, f, c);
+}
+
+/* I3: what a device has pinned stays where it is, and what it writes is not lost. */
+static void pinned(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	const struct memory *c = &memories[1];
+	struct gmem_kunit_file *f = use_memory(test, c);
+	unsigned long addr = f->addr + (5 << PAGE_SHIFT);
+	struct gmem_kunit_fault fault;
+	struct page *page;
+
+	/* Not for a long time: that would move the page first. */
+	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(addr, 1, FOLL_WRITE, &page), 1);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), -EBUSY);
+	gmem_kunit_fill(page_to_pfn(page), 1, GMEM_DATA);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 5, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.pfn, page_to_pfn(page));
+	gmem_kunit_fill(page_to_pfn(page), 1, gmem_kunit_pattern(5));
+	unpin_user_page(page);
+	check_unchanged(test, f, c);
+#else
+	kunit_skip(test, "pin_user_pages_fast() is not exported");
+#endif
+}
+
+/* I3: a range with a bad page stays as it is, and nobody reads the bad page. */
+static void poisoned(struct kunit *test)
+{
+	const struct memory *c = test->param_value;
+	struct gmem_kunit_file *f = use_memory(test, c);
+	pgoff_t index = c->first + (nr_used(c) - 1) * c->step;
+	struct page *page = folio_page(gmem_kunit_folio(test, f, index), 0);
+
+	SetPageHWPoison(page);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), -EHWPOISON);
+	KUNIT_EXPECT_PTR_EQ(test, folio_page(gmem_kunit_folio(test, f, index), 0), page);
+	ClearPageHWPoison(page);
+	check_unchanged(test, f, c);
+}
+
+/* I3, I7: without memory for a hugepage, everything stays as it is. */
+static void no_memory(struct kunit *test)
+{
+	const struct memory *c = test->param_value;
+	struct gmem_kunit_file *f = use_memory(test, c);
+
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+	gmem_kunit_no_hugepages(test);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), -ENOMEM);
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+	check_unchanged(test, f, c);
+}
+
+/* One range in use does not cost others their hugepage, but is reported. */
+static void goes_on(struct kunit *test)
+{
+	struct gmem_kunit_file *f = use_memory(test, &memories[0]);
+	struct gmem_kunit_fault fault;
+	struct folio *pinned;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, N, 1), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, N + 1), 0);
+
+	pinned = gmem_kunit_pin(test, f, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, NPAGES), -EBUSY);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, N), PMD_ORDER);
+	folio_put(pinned);
+}
+
+/* I2: the range of a call is exact. */
+static void other_ranges_stay(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, FLAGS);
+
+	gmem_kunit_no_hugepages(test);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, N, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, N), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 2 * N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES);
+}
+
+/* I3: a signal ends the call. */
+static void interrupted(struct kunit *test)
+{
+	struct gmem_kunit_file *f = use_memory(test, &memories[0]);
+
+	set_tsk_thread_flag(current, TIF_SIGPENDING);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, NPAGES), -EINTR);
+	clear_tsk_thread_flag(current, TIF_SIGPENDING);
+	check_unchanged(test, f, &memories[0]);
+}
+
+struct bad_range {
+	const char *name;
+	u64 offset;
+	u64 size;
+	u64 flags;
+};
+
+#define SIZE	((u64)NPAGES << PAGE_SHIFT)
+
+static const struct bad_range bad_ranges[] = {
+	{ "empty", 0, 0 },
+	{ "size_of_a_page", 0, PAGE_SIZE },
+	{ "size_not_aligned", 0, PMD_SIZE + PAGE_SIZE },
+	{ "offset_not_aligned", PAGE_SIZE, PMD_SIZE },
+	{ "beyond_end", SIZE, PMD_SIZE },
+	{ "exceeds_end", PMD_SIZE, SIZE },
+	{ "larger_than_file", 0, SIZE + PMD_SIZE },
+	{ "end_wraps", -PMD_SIZE, 2 * PMD_SIZE },
+	{ "size_wraps", PMD_SIZE, -PMD_SIZE },
+	{ "negative_offset", 1ULL << 63, PMD_SIZE },
+	{ "negative_size", 0, 1ULL << 63 },
+	{ "first_flag", 0, PMD_SIZE, 1 },
+	{ "last_flag", 0, PMD_SIZE, 1ULL << 63 },
+};
+
+KUNIT_ARRAY_PARAM_DESC(bad_range, bad_ranges, name);
+
+/* I3: a range or a flag that is not valid changes nothing. */
+static void refused(struct kunit *test)
+{
+#ifdef KVM_GUEST_MEMFD_COLLAPSE
+	const struct bad_range *c = test->param_value;
+	struct gmem_kunit_file *f = use_memory(test, &memories[0]);
+	const struct kvm_guest_memfd_collapse args = {
+		.offset = c->offset,
+		.size = c->size,
+		.flags = c->flags,
+	};
+
+	KUNIT_EXPECT_EQ(test, kvm_gmem_collapse(f->inode, &args), -EINVAL);
+	check_unchanged(test, f, &memories[0]);
+#endif
+}
+
+/* I8: files without hugepages, or whose memory must not move, are refused. */
+static void without_flags(struct kunit *test)
+{
+	static const u64 flags[] = {
+		GMEM_SHARED, GMEM_SHARED | GUEST_MEMFD_FLAG_MIGRATABLE, GMEM_HUGE,
+	};
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, flags[i]);
+
+		gmem_kunit_no_hugepages(test);
+		KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
+		kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+		KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), -EOPNOTSUPP);
+		KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), 0);
+	}
+}
+
+static struct kunit_case gmem_collapse_cases[] = {
+	KUNIT_CASE_PARAM(keeps_contents, memory_gen_params),
+	KUNIT_CASE(frees_pages),
+	KUNIT_CASE(after_hole),
+	KUNIT_CASE(after_hole_in_place),
+	KUNIT_CASE(after_split),
+	KUNIT_CASE(large_folios),
+	KUNIT_CASE(not_used),
+	KUNIT_CASE(nothing_allocated),
+	KUNIT_CASE(hugepage_already),
+	KUNIT_CASE(not_bound),
+	KUNIT_CASE_PARAM(in_use, memory_gen_params),
+	KUNIT_CASE(pinned),
+	KUNIT_CASE_PARAM(poisoned, memory_gen_params),
+	KUNIT_CASE_PARAM(no_memory, memory_gen_params),
+	KUNIT_CASE(goes_on),
+	KUNIT_CASE(other_ranges_stay),
+	KUNIT_CASE(interrupted),
+	KUNIT_CASE_PARAM(refused, bad_range_gen_params),
+	KUNIT_CASE(without_flags),
+	{}
+};
+
+static struct kunit_suite gmem_collapse_suite = {
+	.name = "kvm_gmem_collapse",
+	.init = init,
+	.test_cases = gmem_collapse_cases,
+};
+
+kunit_test_suite(gmem_collapse_suite);
