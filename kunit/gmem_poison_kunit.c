@@ -987,25 +987,32 @@ static struct folio *alloc_prepared(struct inode *inode, pgoff_t index, gfp_t gf
 	return kunit_get_current_test()->priv;
 }
 
+/* Let a page fail in the hugepage that will be allocated next. */
+static void fail_next_hugepage(struct kunit *test, struct failed *m, pgoff_t bad)
+{
+	struct folio *folio;
+
+	m->unpoison = unpoison_later(test);
+	folio = folio_alloc(GFP_HIGHUSER, PMD_ORDER);
+	KUNIT_ASSERT_NOT_NULL(test, folio);
+	m->head = folio_pfn(folio);
+	m->bad = folio_page(folio, bad);
+	KUNIT_EXPECT_EQ(test, memory_failure(m->head + bad, MF_SW_SIMULATED), -EBUSY);
+	*m->unpoison = m->bad;
+
+	test->priv = folio;
+	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_prepared);
+}
+
 /* I2, I6: a page fails while its hugepage is not yet in the file. */
 static void bad_page_in_new_hugepage(struct kunit *test)
 {
 	struct gmem_kunit_fault fault;
 	const pgoff_t bad = 5;
-	struct folio *folio;
 	struct failed m = {};
 
-	m.unpoison = unpoison_later(test);
 	m.f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
-	folio = folio_alloc(GFP_HIGHUSER, PMD_ORDER);
-	KUNIT_ASSERT_NOT_NULL(test, folio);
-	m.head = folio_pfn(folio);
-	m.bad = folio_page(folio, bad);
-	KUNIT_EXPECT_EQ(test, memory_failure(m.head + bad, MF_SW_SIMULATED), -EBUSY);
-	*m.unpoison = m.bad;
-
-	test->priv = folio;
-	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_prepared);
+	fail_next_hugepage(test, &m, bad);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN, &fault), 0);
 	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
 	KUNIT_ASSERT_EQ(test, fault.pfn, m.head);
@@ -1016,6 +1023,34 @@ static void bad_page_in_new_hugepage(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
 	check_freed(test, &m);
 	migrate_enable();
+}
+
+/* I2, I3: memory does not collapse into a hugepage that has a bad page. */
+static void bad_page_in_collapse_target(struct kunit *test)
+{
+	struct gmem_kunit_fault fault;
+	struct failed m = {};
+	int r;
+
+	if (!GMEM_MIGRATES)
+		kunit_skip(test, "the kernel cannot migrate guest_memfd");
+
+	m.f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
+	gmem_kunit_no_hugepages(test);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + 5, &fault), 0);
+	gmem_kunit_fill(fault.pfn, 1, GMEM_DATA);
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+
+	fail_next_hugepage(test, &m, 5);
+	migrate_disable();
+	r = gmem_kunit_collapse(m.f, 0, N);
+	check_freed(test, &m);
+	migrate_enable();
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+
+	KUNIT_EXPECT_EQ(test, r, -EHWPOISON);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + 5, &fault), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA), 0);
 }
 
 /* I2: a page of a hugepage that somebody uses stays bad, and nobody loses the hugepage. */
@@ -1395,6 +1430,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE_PARAM(bad_page_off_lru, off_lru_gen_params),
 	KUNIT_CASE(no_memory_to_migrate),
 	KUNIT_CASE(bad_page_in_new_hugepage),
+	KUNIT_CASE(bad_page_in_collapse_target),
 	KUNIT_CASE(fault_under_huge_mapping),
 	KUNIT_CASE(closed_meanwhile),
 	KUNIT_CASE(soft_offline),
