@@ -20,7 +20,7 @@ from matrix.cell.cells import Cell, asked
 from matrix.common import data, project
 from matrix.common.errors import WrongUse
 
-KEYS = {"path": str, "seconds": int, "arch": list, "hugepages": int, "args": list, "option": str}
+KEYS = {"path": str, "seconds": int, "arch": list, "hugepages": int, "args": list, "option": str, "gate": bool}
 FOLDERS = ("dev", "proc", "sys", "tmp", "selftests")  # in the initramfs: init's mount points, and the programs
 INIT_FLAGS = ("-static", "-O2", "-Wall", "-Wextra")
 
@@ -56,7 +56,8 @@ def load(root: Path, cell: Cell) -> list[Selftest]:
         if any(set(" \t\n") & set(word) or not word for word in (one.path, *one.args)):
             raise WrongUse(f"{where}: path and args must be words without blanks")
         option = entry.get("option")
-        if cell.arch in entry.get("arch", [cell.arch]) and (not option or options.get(option, "n") != "n"):
+        here = cell.arch in entry.get("arch", [cell.arch]) and entry.get("gate", cell.gate) == cell.gate
+        if here and (not option or options.get(option, "n") != "n"):
             if one.name in {other.name for other in found}:
                 raise WrongUse(f"{where}: {one.name} is listed twice")
             found.append(one)

@@ -98,6 +98,14 @@ class Listed(Project):
         for fragment, count in (("on", 2), ("off", 1)):
             self.assertEqual(len(selftests.load(self.root, self.cell("x86_64", fragment))), count)
 
+    def test_gate(self) -> None:
+        """A selftest can have other arguments in cells that are not in the gate, or be only there."""
+        self.list.write_text(LIST.replace("seconds = 30", "seconds = 30\ngate = true")
+                             + '[[selftest]]\npath = "x86/private_test"\ngate = false\nseconds = 300\n')  # fmt: skip
+        for gate, seconds in ((True, 30), (False, 300)):
+            tests = selftests.load(self.root, replace(self.cell("x86_64"), gate=gate))
+            self.assertEqual([(test.name, test.seconds) for test in tests], [("guest_memfd_test", 60), ("private_test", seconds)])
+
     def test_malformed(self) -> None:
         """Each mistake is reported."""
         for old, new, text in (
