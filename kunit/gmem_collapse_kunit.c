@@ -409,23 +409,38 @@ static void no_memory(struct kunit *test)
 	check_unchanged(test, f, c);
 }
 
-/* One range in use does not cost others their hugepage, but is reported. */
-static void goes_on(struct kunit *test)
+/* The caller learns which hugepage is in the way, and can go on behind it. */
+static void reports_progress(struct kunit *test)
 {
-	struct gmem_kunit_file *f = use_memory(test, &memories[0]);
-	struct gmem_kunit_fault fault;
+#ifdef KVM_GUEST_MEMFD_COLLAPSE
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, FLAGS);
+	struct kvm_guest_memfd_collapse args = { .size = NPAGES << PAGE_SHIFT };
 	struct folio *pinned;
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N, &fault), 0);
-	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, N, 1), 0);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, N + 1), 0);
+	gmem_kunit_no_hugepages(test);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+	pinned = gmem_kunit_pin(test, f, 2 * N - 1);
 
-	pinned = gmem_kunit_pin(test, f, 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, NPAGES), -EBUSY);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, N), PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, kvm_gmem_collapse(f->inode, &args), 0);
+	KUNIT_EXPECT_EQ(test, args.offset, N << PAGE_SHIFT);
+	KUNIT_EXPECT_EQ(test, args.size, 2 * N << PAGE_SHIFT);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
+
+	KUNIT_EXPECT_EQ(test, kvm_gmem_collapse(f->inode, &args), -EBUSY);
+	KUNIT_EXPECT_EQ(test, args.offset, N << PAGE_SHIFT);
+	KUNIT_EXPECT_EQ(test, args.size, 2 * N << PAGE_SHIFT);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 2 * N), 0);
+
+	args.offset += N << PAGE_SHIFT;
+	args.size -= N << PAGE_SHIFT;
+	KUNIT_EXPECT_EQ(test, kvm_gmem_collapse(f->inode, &args), 0);
+	KUNIT_EXPECT_EQ(test, args.offset, NPAGES << PAGE_SHIFT);
+	KUNIT_EXPECT_EQ(test, args.size, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 2 * N), PMD_ORDER);
 	folio_put(pinned);
+#endif
 }
 
 /* I2: the range of a call is exact. */
@@ -488,7 +503,7 @@ static void refused(struct kunit *test)
 #ifdef KVM_GUEST_MEMFD_COLLAPSE
 	const struct bad_range *c = test->param_value;
 	struct gmem_kunit_file *f = use_memory(test, &memories[0]);
-	const struct kvm_guest_memfd_collapse args = {
+	struct kvm_guest_memfd_collapse args = {
 		.offset = c->offset,
 		.size = c->size,
 		.flags = c->flags,
@@ -533,7 +548,7 @@ static struct kunit_case gmem_collapse_cases[] = {
 	KUNIT_CASE(pinned),
 	KUNIT_CASE_PARAM(poisoned, memory_gen_params),
 	KUNIT_CASE_PARAM(no_memory, memory_gen_params),
-	KUNIT_CASE(goes_on),
+	KUNIT_CASE(reports_progress),
 	KUNIT_CASE(other_ranges_stay),
 	KUNIT_CASE(interrupted),
 	KUNIT_CASE_PARAM(refused, bad_range_gen_params),

@@ -448,18 +448,23 @@ int gmem_kunit_migrate(struct gmem_kunit_file *f, pgoff_t index, new_folio_t all
  * @index: first page
  * @npages: number of pages
  *
- * Return: 0 or the error from the ioctl.
+ * Return: 0 if all of the range has been processed, or the error that prevents it.
  */
 int gmem_kunit_collapse(struct gmem_kunit_file *f, pgoff_t index,
 			unsigned long npages)
 {
 #ifdef KVM_GUEST_MEMFD_COLLAPSE
-	const struct kvm_guest_memfd_collapse args = {
+	struct kvm_guest_memfd_collapse args = {
 		.offset = (u64)index << PAGE_SHIFT,
 		.size = (u64)npages << PAGE_SHIFT,
 	};
+	int r;
 
-	return kvm_gmem_collapse(f->inode, &args);
+	do {
+		r = kvm_gmem_collapse(f->inode, &args);
+	} while (!r && args.size);
+
+	return r;
 #else
 	return -ENOTTY;
 #endif

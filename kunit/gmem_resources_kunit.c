@@ -692,7 +692,39 @@ static void collapse_follows_policy(struct kunit *test)
 	check_node(test, f, N + 3, 0, first);
 }
 
+/* Without a policy, memory stays on its node, wherever the caller runs. */
+static void collapse_stays_on_node(struct kunit *test)
+{
+	struct gmem_kunit_file *f;
+	struct folio *folio;
+	int node;
+
+	if (!GMEM_MIGRATES)
+		kunit_skip(test, "the kernel cannot migrate guest_memfd");
+	if (num_online_nodes() < 2)
+		kunit_skip(test, "needs two NUMA nodes");
+
+	for_each_online_node(node) {
+		f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES,
+				    GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
+		folio = __folio_alloc_node(GFP_HIGHUSER | __GFP_THISNODE, 0, node);
+		KUNIT_ASSERT_NOT_NULL(test, folio);
+		KUNIT_EXPECT_EQ(test, filemap_add_folio(f->inode->i_mapping, folio, N + 5,
+							GFP_KERNEL), 0);
+		folio_unlock(folio);
+		folio_put(folio);
+
+		KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, N, N), 0);
+		check_node(test, f, N + 3, PMD_ORDER, node);
+	}
+}
+
 #else
+
+static void collapse_stays_on_node(struct kunit *test)
+{
+	kunit_skip(test, "needs NUMA, TMPFS (to parse a policy) and built-in tests");
+}
 
 static void collapse_follows_policy(struct kunit *test)
 {
@@ -726,6 +758,7 @@ static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(numa_policy),
 	KUNIT_CASE(policy_boundary),
 	KUNIT_CASE(collapse_follows_policy),
+	KUNIT_CASE(collapse_stays_on_node),
 	{}
 };
 
