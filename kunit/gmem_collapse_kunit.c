@@ -191,25 +191,30 @@ static void keeps_contents(struct kunit *test)
 	check_hugepage(test, f, c);
 }
 
+/* In contrast to global_node_page_state(), this doesn't hide that a number is negative. */
+static long nr_pages(enum node_stat_item item)
+{
+	return atomic_long_read(&vm_node_stat[item]);
+}
+
 /* I4: the pages that a hugepage replaces are free, and no longer part of any statistics. */
 static void frees_pages(struct kunit *test)
 {
 	struct gmem_kunit_file *f = use_hugepage(test);
-	unsigned long nr_file = global_node_page_state(NR_FILE_PAGES);
-	unsigned long nr_huge = global_node_page_state_pages(NR_FILE_THPS);
+	long nr_file = nr_pages(NR_FILE_PAGES), nr_huge = nr_pages(NR_FILE_THPS);
 	unsigned long free = gmem_kunit_nr_free();
 	int i;
 
-	/* Go on, as one lost hugepage could be somebody else's. */
-	for (i = 0; i < 4; i++) {
+	/* Go on, as a few hugepages could be those of files that are just being closed. */
+	for (i = 0; i < 16; i++) {
 		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, hole.start, hole.npages), 0);
 		KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, 0), 0);
 		KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
 		check_around_hole(test, f, &hole);
 	}
 	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free() + 2 * N, free);
-	KUNIT_EXPECT_LE(test, abs_diff(global_node_page_state(NR_FILE_PAGES), nr_file), N / 2);
-	KUNIT_EXPECT_LE(test, abs_diff(global_node_page_state_pages(NR_FILE_THPS), nr_huge), N / 2);
+	KUNIT_EXPECT_LE(test, abs_diff(nr_pages(NR_FILE_PAGES), nr_file), (long)(4 * N));
+	KUNIT_EXPECT_LE(test, abs_diff(nr_pages(NR_FILE_THPS), nr_huge), (long)(4 * N));
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 0, N), 0);
 	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free() + N, free);
