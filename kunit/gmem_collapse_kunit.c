@@ -390,14 +390,19 @@ static void pinned(struct kunit *test)
 static void poisoned(struct kunit *test)
 {
 	const struct memory *c = test->param_value;
-	struct gmem_kunit_file *f = use_memory(test, c);
 	pgoff_t index = c->first + (nr_used(c) - 1) * c->step;
-	struct page *page = folio_page(gmem_kunit_folio(test, f, index), 0);
+	struct gmem_kunit_file *f;
+	struct folio *folio;
 
-	SetPageHWPoison(page);
+	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))
+		kunit_skip(test, "the kernel has no memory failure handling");
+
+	f = use_memory(test, c);
+	folio = gmem_kunit_folio(test, f, index);
+	SetPageHWPoison(&folio->page);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), -EHWPOISON);
-	KUNIT_EXPECT_PTR_EQ(test, folio_page(gmem_kunit_folio(test, f, index), 0), page);
-	ClearPageHWPoison(page);
+	KUNIT_EXPECT_PTR_EQ(test, gmem_kunit_peek(f, index), folio);
+	ClearPageHWPoison(&folio->page);
 	check_unchanged(test, f, c);
 }
 
