@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from matrix.tree import source
+from matrix.tree import apt, cache, source
 from matrix.common.errors import MachineError, WrongUse
 from matrix.tests import debian
 from matrix.tests.fake_kernel import FakeKernel, write
@@ -44,7 +44,7 @@ class Source(FakeKernel):
         self.template = self.top / "Debian.info"
         env = {"PATH": f"{self.apt}/bin:{os.environ['PATH']}", "FAKE_APT": str(self.apt)}
         self.enterContext(mock.patch.dict(os.environ, env))
-        self.enterContext(mock.patch.object(source, "TEMPLATE", self.template))
+        self.enterContext(mock.patch.object(apt, "TEMPLATE", self.template))
         self.deb = self.apt / "linux-source-7.3.deb"
         package = self.top / "deb"
         write(package / "DEBIAN/control", "Package: linux-source-7.3\nVersion: 7.3.5-1~bpo13+1\nArchitecture: all\n"
@@ -178,7 +178,7 @@ class RealApt(FakeKernel):
         debian.write(self.archive)
         careless = self.top / "apt.conf"
         write(careless, 'Acquire::AllowInsecureRepositories "true";\nAPT::Get::AllowUnauthenticated "true";\n')
-        self.enterContext(mock.patch.object(source, "debian_archives", return_value=[f"file:{self.archive}"]))
+        self.enterContext(mock.patch.object(apt, "archives", return_value=[f"file:{self.archive}"]))
         self.enterContext(mock.patch.dict(os.environ, {"APT_CONFIG": str(careless)}))
         self.pin = source.Pin("7.3", "7.3.4", debian.NAME, debian.SUITE, debian.ARCHIVE / "key.asc")
 
@@ -243,11 +243,11 @@ class Pins(FakeKernel):
     def test_cache_dir(self) -> None:
         """The cache is chosen by GMEM_CACHE, XDG_CACHE_HOME, home, in this order."""
         with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": "/x"}):
-            self.assertEqual(source.cache_dir(), self.cache)
+            self.assertEqual(cache.cache_dir(), self.cache)
             del os.environ["GMEM_CACHE"]
-            self.assertEqual(source.cache_dir(), Path("/x/gmem-hugepages"))
+            self.assertEqual(cache.cache_dir(), Path("/x/gmem-hugepages"))
             del os.environ["XDG_CACHE_HOME"]
-            self.assertEqual(source.cache_dir(), Path.home() / ".cache/gmem-hugepages")
+            self.assertEqual(cache.cache_dir(), Path.home() / ".cache/gmem-hugepages")
 
 
 if __name__ == "__main__":
