@@ -20,7 +20,7 @@ places = --out '$(O)' $(project)
 run = ./matrix/run $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base cells canary test fresh mutants coverage edit refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
+.PHONY: help matrix e2e e2e-base vmm cells canary test fresh mutants coverage edit refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -30,6 +30,7 @@ help:
 	@echo '               JOBS=n                         compile jobs (default: one per core)'
 	@echo 'make e2e       the same, but boot for the KVM selftests, which run guests in the kernel under test'
 	@echo 'make e2e-base  run these selftests on the kernel without the series, to see which fail there, too'
+	@echo 'make vmm       let QEMU boot Linux on guest_memfd in the kernel under test; CELLS= and FILTER= as above'
 	@echo 'make cells     list the cells and what each proves'
 	@echo 'make canary    build and boot kernels that must be red, each for the right reason'
 	@echo 'make test      unit tests, linters, checks of the series, the cells with their selftests, packages, canaries, some mutants'
@@ -58,6 +59,9 @@ e2e: setup-matrix
 
 e2e-base: setup-matrix
 	@$(run) --e2e --base $(CELLS)
+
+vmm: setup-matrix
+	@$(run) --e2e $(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json vmm | tr -d '[],"'))
 
 cells:
 	@./matrix/run $(project) --list

@@ -29,7 +29,7 @@ Done = TypeVar("Done")
 
 JOBS: dict[str, Callable[[Cell], bool]] = {
     "gate": lambda cell: cell.gate, "scheduled": lambda cell: not cell.gate,
-    "mutants": lambda cell: cell.mutants, "generated": lambda cell: cell.generated,
+    "mutants": lambda cell: cell.mutants, "generated": lambda cell: cell.generated, "vmm": lambda cell: cell.vmm,
 }  # fmt: skip
 
 SUMMARY = ("summary.json", "summary.md")
@@ -75,7 +75,7 @@ def parser(root: Path) -> argparse.ArgumentParser:
     add("--update-expected", action="store_true", help="update matrix/expected.txt with the tests that run")
     add("--canaries", action="store_true", help="run the canaries (CELL: names of canaries, default: all) and exit")
     add("--list", action="store_true", help="list the cells and exit")
-    add("--cells-json", choices=JOBS, help="print the cells of a job of the CI workflows as JSON and exit")
+    add("--cells-json", choices=JOBS, help="print the cells of a job of the CI workflows, or of make vmm, as JSON and exit")
     add("--merge", nargs="+", type=Path, metavar="DIR", help="summarise the result.json files below DIR and exit")
     return options
 

@@ -15,7 +15,7 @@ HOSTS = {"aarch64": "arm64", "x86_64": "x86_64"}  # uname -m -> the kernel's ARC
 KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
-    "slowdown": int, "part": str,
+    "slowdown": int, "part": str, "memory": int, "vmm": bool,
 }  # fmt: skip
 SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
@@ -47,13 +47,16 @@ class Cell:
     boot_seconds: int
     build_seconds: int
     part: str = ""  # of project.toml: the kernel has no patch after this part of the series
+    memory: int = 0  # of the machine, in MiB; 0: as the qemu_config has it
+    vmm: bool = False  # its boot with an initramfs runs vmm/ instead of the selftests
     slowdown: int = 1  # how much more time its boots and selftests get than in a cell of the gate
     seed: int | None = None  # see seeded()
 
     @property
     def qemu_args(self) -> str:
         """QEMU's arguments in addition to those of the qemu_config."""
-        return "" if self.seed is None else REPLAY.format(shift=SHIFT, seed=self.seed)
+        words = [f"-m {self.memory}"] if self.memory else []
+        return " ".join(words + ([] if self.seed is None else [REPLAY.format(shift=SHIFT, seed=self.seed)]))
 
     def slower(self, factor: int) -> "Cell":
         """Return the cell with factor times as much time for its boots and selftests."""
@@ -83,8 +86,10 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
     arch = found.get("arch", {}).get(entry["arch"])
     if not arch:
         raise WrongUse(f"{where}: there is no [arch.{entry['arch']}]")
-    if entry.get("slowdown", 1) < 1:
-        raise WrongUse(f"{where}: slowdown must be above 0")
+    if min(entry.get(key, 1) for key in ("slowdown", "memory")) < 1:
+        raise WrongUse(f"{where}: slowdown and memory must be above 0")
+    if entry.get("vmm"):
+        project.load(root).need_vmm()
     native = HOSTS.get(platform.machine()) == entry["arch"]
     return Cell(
         name=entry["name"],
@@ -97,12 +102,14 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         gate=entry.get("gate", False),
         coverage=entry.get("coverage", entry.get("gate", False)),
         mutants=entry.get("mutants", False),
-        generated=entry.get("generated", "part" not in entry),
+        generated=entry.get("generated", "part" not in entry and not entry.get("vmm")),
         proves=entry["proves"],
         kernel_args=tuple(entry.get("kernel_args", ())),
         boot_seconds=entry["boot_seconds"],
         build_seconds=entry["build_seconds"],
         part=entry.get("part", ""),
+        memory=entry.get("memory", 0),
+        vmm=entry.get("vmm", False),
     ).slower(entry.get("slowdown", 1))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from matrix.cell import boot, build, selftests
+from matrix.cell import boot, build, selftests, vmm
 from matrix.cell.cells import Cell, asked, options
 from matrix.common import proc, progress, project
 from matrix.common.errors import WrongUse
@@ -41,12 +41,15 @@ def result_name(cell: Cell, kind: str, base: bool = False) -> str:
 
 def expected_tests(root: Path, cell: Cell, kind: str) -> Expected:
     """Return the expected tests of a boot."""
-    return expected.load(root / LIST).of(cell.expected, _suites(root, kind))
+    return expected.load(root / LIST).of(cell.expected, _suites(root, cell, kind))
 
 
-def _suites(root: Path, kind: str) -> expected.Suites:
-    kit = project.load(root).selftests
-    return lambda suite: (kit is not None and suite == kit.suite) == (kind == E2E)
+def _suites(root: Path, cell: Cell, kind: str) -> expected.Suites:
+    """Return which suites run in a boot of this kind."""
+    known = project.load(root)
+    kit = known.vmm if cell.vmm else known.selftests
+    others = [one.suite for one in (known.vmm, known.selftests) if one]
+    return lambda suite: bool(kit and suite == kit.suite) if kind == E2E else suite not in others
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class Site:
     def kit(self) -> project.Selftests:
         """The selftests of the project."""
         return project.load(self.root).need_selftests()
+
+    @functools.cached_property
+    def vmm(self) -> project.Vmm:
+        """How vmm/ runs."""
+        return project.load(self.root).need_vmm()
 
     def build_dir(self, cell: Cell) -> Path:
         """Return kbuild's output directory, which is kept between runs."""
@@ -172,11 +180,11 @@ def finish(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Result:
     if site.base:
         evidence = replace(evidence, settle=lambda ran: Expected(list(ran), [(name, "") for name in ran]))
     elif job.update:
-        evidence = replace(evidence, settle=lambda ran: _updated(site, job, ran).of(job.cell.expected, _suites(site.root, job.kind)))
+        evidence = replace(evidence, settle=lambda ran: _updated(site, job, ran).of(job.cell.expected, _suites(site.root, job.cell, job.kind)))
     verdict = rejudge(evidence, results / "console.log" if "boot" in steps.seconds else None)
     if job.update:
         _update(site, job, verdict)
-    if job.kind == E2E and not site.base:
+    if job.kind == E2E and not site.base and not job.cell.vmm:
         _compare(site, verdict, job.cell)
     return _write(site, job, evidence, verdict, steps)
 
@@ -211,20 +219,28 @@ def _time(site: Site, steps: Steps, name: str, step: str, seconds: float) -> Non
 
 
 def chosen(site: Site, job: Job) -> list[selftests.Selftest]:
-    """Return the selftests of a boot."""
-    known = selftests.present(site.tree.path / site.kit.folder, selftests.load(site.root, job.cell))
-    return [test for test in known if not job.glob or matches(job.glob, f"{site.kit.suite}.{test.name}")]
+    """Return the selftests of a boot, or the rungs of vmm/."""
+    if job.cell.vmm:
+        suite, known = site.vmm.suite, vmm.load(site.root, job.cell)
+    else:
+        suite, known = site.kit.suite, selftests.present(site.tree.path / site.kit.folder, selftests.load(site.root, job.cell))
+    return [test for test in known if not job.glob or matches(job.glob, f"{suite}.{test.name}")]
 
 
 def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
-    """Build the selftests and pack them into an initramfs."""
+    """Build the selftests, or the programs of vmm/, and pack them into an initramfs."""
     results, folder = site.results(job), site.selftests_dir(job.cell)
     log = results / "build.log"
     before = log.stat().st_size
     with selftests.lock(folder):
         build.begin(folder, site.tree.touched, lambda *_: selftests.forget(folder))
         tests = chosen(site, job)
-        commands = selftests.build_commands(site.tree.path, job.cell, folder, site.kit, tests, site.jobs())
+        if job.cell.vmm:
+            machine = vmm.machine(site.root, job.cell)
+            qemu = vmm.fetch(machine, site.say)
+            commands = vmm.build_commands(site.tree.path, site.root, job.cell, folder, site.jobs())
+        else:
+            commands = selftests.build_commands(site.tree.path, job.cell, folder, site.kit, tests, site.jobs())
         done = _step(site, steps, (results.name, "selftests"), folder, commands, log, SELFTESTS_SECONDS)
         evidence = replace(evidence, selftests_status=done.returncode)
         if done.timed_out:
@@ -232,12 +248,16 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
         with open(log, "rb") as file:
             file.seek(before)
             added = file.read().decode("utf-8", "replace")
-        names = {name.removeprefix(f"{site.kit.folder}/") for name in site.tree.touched}  # as gcc names them
+        made = "" if job.cell.vmm else f"{site.kit.folder}/"
+        names = {name.removeprefix(made) for name in site.tree.touched}  # as gcc names them
         only = replace(evidence, build_log=added, touched=site.tree.touched | names)
         if done.whole:
             build.judged(folder, warned(only)[1])
-        if evidence.built:
-            selftests.pack(folder, site.kit, tests, site.build_dir(job.cell) / "e2e.cpio")
+        archive = site.build_dir(job.cell) / "e2e.cpio"
+        if evidence.built and job.cell.vmm:
+            vmm.pack(site.root, job.cell, folder, site.vmm, tests, site.build_dir(job.cell) / machine.kernel, qemu, archive)
+        elif evidence.built:
+            selftests.pack(folder, site.kit, tests, archive)
     return replace(only, build_log=log.read_text("utf-8", "replace"))
 
 
@@ -278,7 +298,7 @@ def _compare(site: Site, verdict: Verdict, cell: Cell) -> None:
 
 def _updated(site: Site, job: Job, ran: Mapping[str, ktap.Node]) -> expected.Listing:
     listing = expected.load(site.root / LIST)
-    listing.update(ran, job.cell.expected, _suites(site.root, job.kind))
+    listing.update(ran, job.cell.expected, _suites(site.root, job.cell, job.kind))
     return listing
 
 

@@ -74,21 +74,23 @@ def lock(folder: Path) -> threading.Lock:
     return _locks[folder]
 
 
-def build_commands(tree: Path, cell: Cell, folder: Path, kit: project.Selftests, tests: Sequence[Selftest], jobs: int) -> list[list[str]]:
-    """Return the commands that build the headers, the selftests and init, in this order; all paths are absolute.
+def build_commands(tree: Path, cell: Cell, folder: Path, kit: project.Selftests | None, tests: Sequence[Selftest], jobs: int) -> list[list[str]]:
+    """Return the commands that build the headers, the selftests if there are any, and init, in this order; all paths are absolute.
 
     They leave nothing in the tree, although Build.include tests compiler options in a temporary folder .tmp_* there.
     """
     output = folder / "programs"
-    for made in (folder / "headers", output, *(output / name for name in kit.mkdir)):
+    for made in (folder / "headers", output, *(output / name for name in (kit.mkdir if kit else ()))):
         made.mkdir(parents=True, exist_ok=True)
     common = [f"ARCH={cell.arch}", f"CROSS_COMPILE={cell.cross_compile}", f"--jobs={jobs}", "--silent"]
     headers = ["make", "-C", str(tree), f"O={folder / 'headers'}", *common, "headers"]
+    init = [f"{cell.cross_compile}gcc", *INIT_FLAGS, "-o", str(folder / "init"), str(Path(__file__).with_name("init.c"))]
+    if not kit or not tests:  # make without a target would build all selftests
+        return [headers, init]
     programs = ["make", "-C", str(tree / kit.folder), *common, f"OUTPUT={output}",
                 f"KHDR_INCLUDES=-isystem {folder / 'headers/usr/include'}", "USERLDFLAGS=-static",
                 *(word.replace("{output}", str(output)) for word in kit.make), *(str(output / test.path) for test in tests)]  # fmt: skip
-    init = [f"{cell.cross_compile}gcc", *INIT_FLAGS, "-o", str(folder / "init"), str(Path(__file__).with_name("init.c"))]
-    return [headers, programs, init] if tests else [headers, init]  # make without a target would build all selftests
+    return [headers, programs, init]
 
 
 def forget(folder: Path) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 from matrix.common import data
 from matrix.common.errors import WrongUse
 
-KEYS = {"suites": str, "seed": str, "build": dict, "selftests": dict, "mutants": dict, "parts": dict}
+KEYS = {"suites": str, "seed": str, "build": dict, "selftests": dict, "mutants": dict, "parts": dict, "vmm": dict}
 SELFTESTS_KEYS = {"folder": str, "suite": str, "make": list, "mkdir": list, "hold": str}
+VMM_KEYS = {"suite": str, "hold": str}
 FOLDER = re.compile(r"(?!/)(?!.*(^|/)\.\.?(/|$))[\w./-]+(?<!/)")  # in the kernel tree
 PARAMETER = re.compile(r"[\w.-]*")
 HOLD = re.compile(r"/\S+( 0x[0-9a-f]+)?")
@@ -30,6 +31,14 @@ class Selftests:
 
 
 @dataclass(frozen=True)
+class Vmm:
+    """How vmm/ runs."""
+
+    suite: str  # the KTAP suite that contains its rungs
+    hold: str  # as in Selftests
+
+
+@dataclass(frozen=True)
 class Project:
     """The properties of the series that the code depends on."""
 
@@ -39,6 +48,13 @@ class Project:
     mutants: Mapping[str, str]  # C identifier -> what a generated mutant replaces it with
     seed: str = ""  # the kernel parameter that seeds the tests
     parts: Mapping[str, str] = field(default_factory=dict)  # name -> its last patch, without number and .patch
+    vmm: Vmm | None = None
+
+    def need_vmm(self) -> Vmm:
+        """Return how vmm/ runs. Raise WrongUse when the project has none."""
+        if not self.vmm:
+            raise WrongUse("project.toml has no [vmm]: no cell of this project can have vmm = true")
+        return self.vmm
 
     def need_selftests(self) -> Selftests:
         """Return the selftests. Raise WrongUse when the project has none."""
@@ -71,16 +87,21 @@ def load(root: Path) -> Project:
         data.check_keys(where, own, SELFTESTS_KEYS, ("folder", "suite"))
         folders.append(own["folder"])
         kit = Selftests(own["folder"], own["suite"], _strings(where, own, "make"), _strings(where, own, "mkdir"), own.get("hold", ""))
-        if not re.fullmatch(r"\w+", kit.suite):
-            raise WrongUse(f"{where}: suite must be one word")
-        if kit.hold and not HOLD.fullmatch(kit.hold):
-            raise WrongUse(f"{where}: hold must be a device and an optional ioctl in hexadecimal, as \"/dev/kvm 0xae01\"")
+    vmm = None
+    if own := found.get("vmm"):
+        data.check_keys(f"{path}: [vmm]", own, VMM_KEYS, ("suite",))
+        vmm = Vmm(own["suite"], own.get("hold", ""))
+    for name, one in (("selftests", kit), ("vmm", vmm)):
+        if one and not re.fullmatch(r"\w+", one.suite):
+            raise WrongUse(f"{path}: [{name}]: suite must be one word")
+        if one and one.hold and not HOLD.fullmatch(one.hold):
+            raise WrongUse(f"{path}: [{name}]: hold must be a device and an optional ioctl in hexadecimal, as \"/dev/kvm 0xae01\"")
     for folder in folders:
         if not FOLDER.fullmatch(folder):
             raise WrongUse(f"{path}: {folder!r} must be a folder of the kernel tree, without / at either end")
     if not PARAMETER.fullmatch(found.get("seed", "")):
         raise WrongUse(f"{path}: seed must be the name of a kernel parameter")
-    return Project(found["suites"], build, kit, mutants, found.get("seed", ""), parts)
+    return Project(found["suites"], build, kit, mutants, found.get("seed", ""), parts, vmm)
 
 
 def _strings(where: str, entry: Mapping[str, Any], key: str) -> tuple[str, ...]:

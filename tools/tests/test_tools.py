@@ -477,6 +477,7 @@ class Make(Tools):
         self.assertEqual(self.make("cells"), ["./matrix/run --list SETUP= FLAGS="])
         self.assertEqual(self.make("canary", "JOBS=3"), ["tools/setup matrix SETUP=yes FLAGS=",
                                                          "./matrix/run --out build --jobs 3 --canaries SETUP= FLAGS="])
+        self.assertEqual(self.make("vmm", "CELLS=a b")[-1], "./matrix/run --out build --e2e a b SETUP= FLAGS=")
         self.assertEqual(self.make("test", "TESTS=unit lint"),
                          ["tools/setup test SETUP=yes FLAGS=", "ci/test --out build unit lint SETUP= FLAGS="])
         self.assertEqual(self.make("fresh"), ["tools/setup fresh SETUP=yes FLAGS=", "tools/fresh 13 --out build SETUP= FLAGS="])

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The first process of the Linux guest.  It takes commands from its console, one per
+ * line, and answers each with one line: "guest: <command>: <result>".
+ *
+ *	fill <MiB>	fill so much memory, on all CPUs, with words that tell their place
+ *	check		compare all of it: "ok", or how many pages are wrong; and how many
+ *			the kernel has reported as lost, which counts as ok
+ *	work <s>	write and compare it on all CPUs for so many seconds
+ *	free		give it back to the guest's kernel
+ *	reboot		reboot; QEMU ends at that with -no-reboot
+ *
+ * It says "guest: hello: <CPUs> CPUs" when it is ready.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/reboot.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_CPUS 16
+#define WORDS (PAGE / sizeof(uint64_t))
+#define PAGE 4096
+#define LOST (1ULL << 40)		/* instead of a round */
+#define MAGIC 0x6d656d672d747365ULL
+
+static uint64_t (*memory)[WORDS];
+static uint64_t *rounds;	/* of each page */
+static size_t pages, lost;
+static long cpus;
+
+struct share {
+	pthread_t thread;
+	size_t first, last;	/* the pages of this thread */
+	size_t bad, lost;
+	time_t until;
+	enum { FILL, CHECK, WORK } what;
+};
+
+/* The first word of a page is the same for all, so that the host can find pages. */
+static uint64_t word(size_t page, size_t at)
+{
+	return at ? (page * WORDS + at + (rounds[page] << 48)) * 0x9e3779b97f4a7c15ULL : MAGIC;
+}
+
+static _Thread_local sigjmp_buf lost_page;
+
+static void on_lost_page(int signal)
+{
+	(void)signal;
+	siglongjmp(lost_page, 1);
+}
+
+static void fill_page(size_t page)
+{
+	size_t at;
+
+	rounds[page]++;
+	for (at = 0; at < WORDS; at++)
+		memory[page][at] = word(page, at);
+}
+
+static bool right(size_t page)
+{
+	size_t at;
+
+	for (at = 0; at < WORDS; at++)
+		if (memory[page][at] != word(page, at))
+			return false;
+	return true;
+}
+
+static void *do_share(void *arg)
+{
+	struct share *share = arg;
+	volatile size_t page;
+
+	do {
+		for (page = share->first; page < share->last; page++) {
+			if (rounds[page] == LOST)
+				continue;
+			if (sigsetjmp(lost_page, 1)) {
+				rounds[page] = LOST;
+				share->lost++;
+				continue;
+			}
+			if (share->what != FILL && !right(page))
+				share->bad++;
+			if (share->what != CHECK)
+				fill_page(page);
+		}
+	} while (share->what == WORK && time(NULL) < share->until);
+	return NULL;
+}
+
+/* Let all CPUs do it; return the number of wrong pages, and count those that are lost. */
+static size_t on_all(int what, int seconds)
+{
+	static struct share shares[MAX_CPUS];
+	size_t bad = 0;
+	long i;
+
+	lost = 0;
+
+	for (i = 0; i < cpus; i++) {
+		shares[i] = (struct share){ .what = what, .until = time(NULL) + seconds,
+			.first = pages * i / cpus, .last = pages * (i + 1) / cpus };
+		if (pthread_create(&shares[i].thread, NULL, do_share, &shares[i]))
+			return -1;
+	}
+	for (i = 0; i < cpus; i++) {
+		pthread_join(shares[i].thread, NULL);
+		bad += shares[i].bad;
+		lost += shares[i].lost;
+	}
+	return bad;
+}
+
+static bool give_back(void)
+{
+	bool done = !pages || (!munmap(memory, pages * PAGE) && !munmap(rounds, pages * 8));
+
+	pages = 0;
+	return done;
+}
+
+static bool take(size_t size)
+{
+	const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS;
+
+	if (!give_back())
+		return false;
+	memory = mmap(NULL, size, prot, flags, -1, 0);
+	rounds = mmap(NULL, size / PAGE * 8, prot, flags, -1, 0);
+	if (memory == MAP_FAILED || rounds == MAP_FAILED)
+		return false;
+	pages = size / PAGE;
+	return true;
+}
+
+static void answer(const char *command, size_t bad)
+{
+	if (bad)
+		printf("guest: %s: %zu of %zu pages are wrong\n", command, bad, pages);
+	else if (lost)
+		printf("guest: %s: ok, %zu lost\n", command, lost);
+	else
+		printf("guest: %s: ok\n", command);
+	lost = 0;
+}
+
+static void obey(char *line)
+{
+	const char *command = strtok(line, " \n"), *word = strtok(NULL, " \n");
+	long number = word ? atol(word) : 0;
+
+	if (!command)
+		return;
+	if (!strcmp(command, "fill"))
+		answer(command, take((size_t)number << 20) ? on_all(FILL, 0) : 1);
+	else if (!strcmp(command, "check"))
+		answer(command, on_all(CHECK, 0));
+	else if (!strcmp(command, "work"))
+		answer(command, on_all(WORK, number));
+	else if (!strcmp(command, "free"))
+		answer(command, !give_back());
+	else if (!strcmp(command, "reboot"))
+		reboot(RB_AUTOBOOT);
+	else
+		printf("guest: %s: unknown command\n", command);
+}
+
+int main(void)
+{
+	struct termios terminal;
+	char line[128];
+
+	if (!tcgetattr(0, &terminal)) {
+		terminal.c_lflag &= ~ECHO;
+		tcsetattr(0, TCSANOW, &terminal);
+	}
+	signal(SIGBUS, on_lost_page);
+	cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	if (cpus > MAX_CPUS)
+		cpus = MAX_CPUS;
+	setlinebuf(stdout);
+	printf("guest: hello: %ld CPUs\n", cpus);
+	while (fgets(line, sizeof(line), stdin))
+		obey(line);
+	printf("guest: end of input: %s\n", strerror(errno));
+	return 1;
+}

@@ -1,0 +1,733 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What people do with a VMM, one case per name of this program: start QEMU with gmem.so,
+ * let its Linux guest use memory, and compare what guest, host and KVM say about it.
+ *
+ * /vmm/qemu has QEMU's arguments for the architecture, one per line; /vmm/guest.cpio is the
+ * initramfs of the guest, whose init is guest.c.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <linux/kernel-page-flags.h>
+#include <linux/kvm.h>
+
+#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
+#define MAX_ARGS 96
+#define GUEST 192		/* memory of a guest, in MiB */
+#define FILL 112		/* what it fills: the kernel in it needs the rest */
+#define SECONDS 240		/* for an answer; the time limit of the whole comes from init */
+#define KVM_DEBUG "/sys/kernel/debug/kvm"
+#define CGROUPS "/tmp/cgroups"
+#define MAGIC 0x6d656d672d747365ULL	/* see guest.c */
+#define STEP 0x9e3779b97f4a7c15ULL
+#define PAGE 4096
+#define HUGE (2 << 20)
+#define PFN ((1ULL << 55) - 1)		/* of an entry of pagemap */
+
+#ifdef __x86_64__
+#define MACHINE "microvm,acpi=off,rtc=on"
+#define RAM 0
+#else
+#define MACHINE "virt,gic-version=host"
+#define RAM 0x40000000
+#endif
+
+struct vm {
+	const char *name;
+	const char *machine, *flags, *extra;
+	const char *expected;		/* is no splat in the guest */
+	pid_t pid;
+	int in, out, monitor;
+	char line[512];
+	size_t length;
+};
+
+static int kmsg;
+
+static void __attribute__((format(printf, 1, 2), noreturn)) fail(const char *format, ...)
+{
+	va_list args;
+
+	/* init quotes the line after this one as the reason. */
+	printf("==== Test Assertion Failure ====\n  ");
+	va_start(args, format);
+	vprintf(format, args);
+	va_end(args);
+	printf("\n");
+	exit(1);
+}
+
+#define need(condition, format, ...) do {					\
+	if (!(condition))							\
+		fail(format ": %s", ##__VA_ARGS__, strerror(errno));		\
+} while (0)
+
+static double now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec + time.tv_nsec / 1e9;
+}
+
+/* QEMU. */
+
+static void add_words(char **argv, int *argc, char *words, const char *blank)
+{
+	char *word;
+
+	for (word = strtok(words, blank); word && *argc < MAX_ARGS - 1; word = strtok(NULL, blank))
+		argv[(*argc)++] = word;
+	argv[*argc] = NULL;
+}
+
+static char *read_file(const char *path)
+{
+	static char text[8192];
+	FILE *file = fopen(path, "re");
+	size_t length;
+
+	need(file, "%s", path);
+	length = fread(text, 1, sizeof(text) - 1, file);
+	fclose(file);
+	text[length] = '\0';
+	return text;
+}
+
+static void write_file(const char *path, const char *format, ...)
+{
+	FILE *file = fopen(path, "we");
+	va_list args;
+
+	need(file, "%s", path);
+	va_start(args, format);
+	vfprintf(file, format, args);
+	va_end(args);
+	need(!fclose(file), "%s", path);
+}
+
+/* The memory that is charged for a guest, in MiB.  Each guest has a cgroup of its own. */
+static long charged(struct vm *vm)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), CGROUPS "/%s/memory.current", vm->name);
+	return atol(read_file(path)) >> 20;
+}
+
+static void limit(const char *name, long mib)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), CGROUPS "/%s", name);
+	need(!mkdir(path, 0755) || errno == EEXIST, "%s", path);
+	if (!mib)
+		return;
+	snprintf(path, sizeof(path), CGROUPS "/%s/memory.max", name);
+	write_file(path, "%ldM", mib);
+}
+
+static int open_monitor(const char *name, char *option, size_t size)
+{
+	static const char * const ends[] = { "in", "out" };
+	int fds[ARRAY_SIZE(ends)];
+	char path[64];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(ends); i++) {
+		snprintf(path, sizeof(path), "/tmp/%s.%s", name, ends[i]);
+		unlink(path);
+		need(!mkfifo(path, 0600), "%s", path);
+		fds[i] = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+		need(fds[i] >= 0, "%s", path);
+	}
+	snprintf(option, size, "pipe:/tmp/%s", name);
+	return fds[0];
+}
+
+static void __attribute__((noreturn)) run_qemu(struct vm *vm, char **argv)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), CGROUPS "/%s/cgroup.procs", vm->name);
+	write_file(path, "0");
+	if (vm->flags) {
+		setenv("LD_PRELOAD", "/vmm/gmem.so", 1);
+		setenv("GMEM", "require", 1);
+		setenv("GMEM_FLAGS", vm->flags, 1);
+	}
+	execv(argv[0], argv);
+	printf("%s: %s\n", argv[0], strerror(errno));
+	_exit(127);
+}
+
+/*
+ * Start a guest.  Its flags are those of GMEM_FLAGS, or NULL for memory of QEMU's own;
+ * extra are more arguments of QEMU.
+ */
+static void start(struct vm *vm)
+{
+	char *argv[MAX_ARGS], words[512], monitor[64], *common = strdup(read_file("/vmm/qemu"));
+	int in[2], out[2], argc = 0;
+
+	vm->monitor = open_monitor(vm->name, monitor, sizeof(monitor));
+	snprintf(words, sizeof(words), "-machine %s -m %dM -initrd /vmm/guest.cpio -monitor %s %s",
+		 vm->machine ? vm->machine : MACHINE, GUEST, monitor, vm->extra ? vm->extra : "");
+	add_words(argv, &argc, common, "\n");
+	add_words(argv, &argc, words, " ");
+	limit(vm->name, 0);
+	need(!pipe2(in, O_CLOEXEC) && !pipe2(out, O_CLOEXEC), "pipe");
+	vm->pid = fork();
+	need(vm->pid >= 0, "fork");
+	if (!vm->pid) {
+		dup2(in[0], 0);
+		dup2(out[1], 1);
+		dup2(out[1], 2);
+		run_qemu(vm, argv);
+	}
+	close(in[0]);
+	close(out[1]);
+	vm->in = in[1];
+	vm->out = out[0];
+	free(common);
+}
+
+/* Read until a line contains text; return false at the end of output or in time. */
+static bool read_until(struct vm *vm, const char *text, double seconds)
+{
+	struct pollfd pollfd = { .fd = vm->out, .events = POLLIN };
+	double end = now() + seconds;
+	char byte;
+
+	while (now() < end && poll(&pollfd, 1, 200) >= 0) {
+		if (!pollfd.revents)
+			continue;
+		if (read(vm->out, &byte, 1) != 1)
+			return false;
+		if (byte != '\n' && vm->length < sizeof(vm->line) - 1) {
+			if (byte != '\r')
+				vm->line[vm->length++] = byte;
+			continue;
+		}
+		vm->line[vm->length] = '\0';
+		vm->length = 0;
+		/* Where the verdict looks for splats, those of the guest's kernel among them. */
+		if (!vm->expected || !strstr(vm->line, vm->expected))
+			dprintf(kmsg, "%s: %s\n", vm->name, vm->line);
+		if (strstr(vm->line, text))
+			return true;
+	}
+	return false;
+}
+
+static void wait_for(struct vm *vm, const char *text)
+{
+	if (!read_until(vm, text, SECONDS))
+		fail("%s: no \"%s\" from the guest; the last line was \"%s\"", vm->name, text,
+		     vm->line);
+}
+
+static void send_line(int fd, const char *line)
+{
+	need(write(fd, line, strlen(line)) == (ssize_t)strlen(line) && write(fd, "\n", 1) == 1,
+	     "cannot send \"%s\"", line);
+}
+
+/* Let the guest do something, and expect that it succeeds. */
+static double tell(struct vm *vm, const char *format, ...)
+{
+	char command[64], text[128];
+	double begin = now();
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(command, sizeof(command), format, args);
+	va_end(args);
+	send_line(vm->in, command);
+	snprintf(text, sizeof(text), "guest: %.*s: ", (int)strcspn(command, " "), command);
+	wait_for(vm, text);
+	if (!strstr(vm->line, ": ok"))
+		fail("%s: %s", vm->name, vm->line);
+	return now() - begin;
+}
+
+/* Wait for QEMU to end by itself, with success. */
+static void finish(struct vm *vm)
+{
+	int status;
+
+	while (read_until(vm, "\n", SECONDS))
+		;
+	need(waitpid(vm->pid, &status, 0) == vm->pid, "waitpid");
+	if (status)
+		fail("%s: QEMU ended with status %#x", vm->name, status);
+	close(vm->in);
+	close(vm->out);
+	close(vm->monitor);
+}
+
+static void end_by_guest(struct vm *vm)
+{
+	send_line(vm->in, "reboot");
+	finish(vm);
+}
+
+/* What KVM says. */
+
+static void debug_path(struct vm *vm, const char *file, char *path, size_t size)
+{
+	DIR *dir = opendir(KVM_DEBUG);
+	struct dirent *entry;
+
+	need(dir, KVM_DEBUG);
+	while ((entry = readdir(dir))) {
+		if (atoi(entry->d_name) == vm->pid && strchr(entry->d_name, '-')) {
+			snprintf(path, size, KVM_DEBUG "/%s/%s", entry->d_name, file);
+			closedir(dir);
+			return;
+		}
+	}
+	fail("%s: KVM has no statistics of its VM", vm->name);
+}
+
+static long stat_of(struct vm *vm, const char *name)
+{
+	char path[320];
+
+	debug_path(vm, name, path, sizeof(path));
+	return atol(read_file(path));
+}
+
+/* Guest memory that KVM maps with hugepages, in MiB. */
+static long huge(struct vm *vm)
+{
+#ifdef __x86_64__
+	return stat_of(vm, "pages_2m") * 2;
+#else
+	unsigned long from, to, bytes = 0;
+	char path[320], line[256];
+	FILE *file;
+
+	debug_path(vm, "stage2_page_tables", path, sizeof(path));
+	file = fopen(path, "re");
+	need(file, "%s", path);
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "0x%lx-0x%lx", &from, &to) == 2 && strstr(line, "BLK"))
+			bytes += to - from;
+	fclose(file);
+	return bytes >> 20;
+#endif
+}
+
+/* Let the guest fill memory and say how much KVM maps with hugepages then, in MiB. */
+static long fill(struct vm *vm, int mib)
+{
+	double seconds = tell(vm, "fill %d", mib);
+	long mapped = huge(vm);
+
+	printf("# %s: %ld MiB of %d in hugepages, filled %d in %.1f s\n", vm->name, mapped, GUEST,
+	       mib, seconds);
+	return mapped;
+}
+
+/* Fill, compare, work on all CPUs, compare. */
+static long use(struct vm *vm)
+{
+	long mapped = fill(vm, FILL);
+
+	tell(vm, "check");
+	tell(vm, "work 2");
+	tell(vm, "check");
+	return mapped;
+}
+
+static void boot(struct vm *vm)
+{
+	double begin = now();
+
+	start(vm);
+	wait_for(vm, "guest: hello");
+	printf("# %s: boots in %.1f s\n", vm->name, now() - begin);
+}
+
+/* Wait until the guest's memory is down to this, in MiB. */
+static void wait_until_charged(struct vm *vm, long most)
+{
+	double end = now() + SECONDS;
+
+	while (charged(vm) > most) {
+		if (now() > end)
+			fail("%s still has %ld MiB, more than %ld", vm->name, charged(vm), most);
+		usleep(200000);		/* and leave what it prints in the pipe */
+	}
+}
+
+/* The rungs. */
+
+/* With the flag, nearly all that the guest has touched is mapped huge. */
+static void hugepages(void)
+{
+	struct vm vm = { .name = "hugepages", .flags = "hugepage", .extra = "-no-reboot" };
+	long mapped;
+
+	boot(&vm);
+	mapped = use(&vm);
+	if (mapped < FILL * 9 / 10)
+		fail("only %ld MiB are mapped with hugepages", mapped);
+	end_by_guest(&vm);
+}
+
+/* Without it, nothing is; the guest's memory is right all the same. */
+static void pages(void)
+{
+	struct vm vm = { .name = "pages", .flags = "", .extra = "-no-reboot" };
+	long mapped;
+
+	boot(&vm);
+	mapped = use(&vm);
+	if (mapped)
+		fail("%ld MiB are mapped with hugepages, without the flag", mapped);
+	end_by_guest(&vm);
+}
+
+/* The control: the same QEMU without the library. */
+static void anonymous(void)
+{
+	struct vm vm = { .name = "anonymous", .extra = "-no-reboot" };
+
+	boot(&vm);
+	use(&vm);
+	end_by_guest(&vm);
+}
+
+/* QEMU keeps the memory of a guest that reboots. */
+static void guest_reboots(void)
+{
+	struct vm vm = { .name = "reboots", .flags = "hugepage" };
+
+	boot(&vm);
+	use(&vm);
+	send_line(vm.in, "reboot");
+	wait_for(&vm, "guest: hello");
+	use(&vm);
+	send_line(vm.monitor, "quit");
+	finish(&vm);
+}
+
+static void two_guests(void)
+{
+	struct vm one = { .name = "one", .flags = "hugepage", .extra = "-no-reboot" };
+	struct vm two = { .name = "two", .flags = "hugepage", .extra = "-no-reboot" };
+
+	start(&one);
+	start(&two);
+	wait_for(&one, "guest: hello");
+	wait_for(&two, "guest: hello");
+	use(&one);
+	use(&two);
+	tell(&one, "check");
+	end_by_guest(&one);
+	tell(&two, "check");
+	end_by_guest(&two);
+}
+
+/* A PC has slots that firmware and BIOS areas split, move and make read-only. */
+static void split_slots(void)
+{
+	struct vm vm = { .name = "pc", .machine = "pc", .flags = "hugepage",
+		.extra = "-no-reboot" };
+	long mapped;
+
+	boot(&vm);
+	mapped = use(&vm);
+	if (mapped < FILL * 9 / 10)
+		fail("only %ld MiB are mapped with hugepages", mapped);
+	end_by_guest(&vm);
+}
+
+/* The host finds what the guest has stored. */
+static void host_reads(void)
+{
+	struct vm vm = { .name = "dump", .flags = "hugepage", .extra = "-no-reboot" };
+	static uint64_t page[PAGE / sizeof(uint64_t)];
+	long found = 0, wrong = 0;
+	char command[96];
+	FILE *file;
+	size_t i;
+
+	boot(&vm);
+	fill(&vm, FILL);
+	snprintf(command, sizeof(command), "pmemsave %#x %d /tmp/dump", RAM, GUEST << 20);
+	send_line(vm.monitor, command);
+	/* The monitor answers the next command when it has done the first one. */
+	tell(&vm, "check");
+	end_by_guest(&vm);
+	file = fopen("/tmp/dump", "re");
+	need(file, "/tmp/dump");
+	while (fread(page, sizeof(page), 1, file) == 1) {
+		if (page[0] != MAGIC)
+			continue;
+		found++;
+		for (i = 2; i < ARRAY_SIZE(page); i++)
+			if (page[i] - page[i - 1] != STEP)
+				break;
+		wrong += i < ARRAY_SIZE(page);
+	}
+	fclose(file);
+	unlink("/tmp/dump");
+	if (found != FILL << 8 || wrong)
+		fail("the host sees %ld of %d pages, %ld of them wrong", found, FILL << 8, wrong);
+}
+
+/*
+ * The guest gives memory up, page by page, while it works, and gets it back.  The host
+ * has it in the meantime.
+ */
+static void balloon(void)
+{
+	struct vm vm = { .name = "balloon", .flags = "hugepage",
+		.extra = "-no-reboot -device virtio-balloon-device" };
+	long before;
+
+	boot(&vm);
+	fill(&vm, FILL);
+	before = charged(&vm);
+	tell(&vm, "fill 16");
+	send_line(vm.in, "work 20");
+	send_line(vm.monitor, "balloon 96");
+	wait_until_charged(&vm, before - FILL / 2);
+	printf("# balloon: %ld MiB in use, %ld before\n", charged(&vm), before);
+	wait_for(&vm, "guest: work: ok");
+	tell(&vm, "check");
+	snprintf(vm.line, sizeof(vm.line), "balloon %d", GUEST);
+	send_line(vm.monitor, vm.line);
+	/* The guest's kernel has the pages only some time later. */
+	tell(&vm, "work 5");
+	use(&vm);
+	end_by_guest(&vm);
+}
+
+/* The guest's kernel tells which memory is free, and the host takes it. */
+static void free_pages(void)
+{
+	struct vm vm = { .name = "reports", .flags = "hugepage",
+		.extra = "-no-reboot -device virtio-balloon-device,free-page-reporting=on" };
+	long before;
+
+	boot(&vm);
+	fill(&vm, FILL);
+	before = charged(&vm);
+	tell(&vm, "free");
+	wait_until_charged(&vm, before - FILL / 2);
+	printf("# reports: %ld MiB in use, %ld before\n", charged(&vm), before);
+	use(&vm);
+	end_by_guest(&vm);
+}
+
+/* Where hugepages would exceed the limit of the cgroup, the guest gets single pages. */
+static void little_memory(void)
+{
+	struct vm single = { .name = "single", .flags = "", .extra = "-no-reboot" };
+	struct vm vm = { .name = "little", .flags = "hugepage", .extra = "-no-reboot" };
+	long enough;
+
+	boot(&single);
+	tell(&single, "fill %d", FILL / 2);
+	enough = charged(&single) + 8;
+	end_by_guest(&single);
+
+	limit(vm.name, enough);
+	boot(&vm);
+	fill(&vm, FILL / 2);
+	tell(&vm, "work 2");
+	tell(&vm, "check");
+	printf("# little: %ld MiB in use, the limit is %ld\n", charged(&vm), enough);
+	end_by_guest(&vm);
+}
+
+/* QEMU is killed while the guest works: its memory is free again. */
+static void killed(void)
+{
+	struct vm vm = { .name = "killed", .flags = "hugepage", .extra = "" };
+	long left;
+
+	boot(&vm);
+	fill(&vm, FILL);
+	send_line(vm.in, "work 60");
+	need(!kill(vm.pid, SIGKILL), "kill");
+	need(waitpid(vm.pid, NULL, 0) == vm.pid, "waitpid");
+	left = charged(&vm);
+	printf("# killed: %ld MiB left\n", left);
+	if (left > 16)
+		fail("%ld MiB are still charged", left);
+}
+
+/* A file descriptor of the guest_memfd that has the guest's memory. */
+static int steal_gmem(struct vm *vm)
+{
+	char path[64], link[64];
+	struct dirent *entry;
+	int fd = -1, pidfd;
+	ssize_t length;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", vm->pid);
+	dir = opendir(path);
+	need(dir, "%s", path);
+	while ((entry = readdir(dir))) {
+		length = readlinkat(dirfd(dir), entry->d_name, link, sizeof(link) - 1);
+		link[length < 0 ? 0 : length] = '\0';
+		if (strstr(link, "kvm-gmem"))
+			fd = atoi(entry->d_name);
+	}
+	closedir(dir);
+	if (fd < 0)
+		fail("QEMU has no guest_memfd");
+	pidfd = syscall(SYS_pidfd_open, vm->pid, 0);
+	need(pidfd >= 0, "pidfd_open");
+	fd = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+	need(fd >= 0, "pidfd_getfd");
+	close(pidfd);
+	return fd;
+}
+
+/* After holes and refills, the guest has its hugepages back without noticing. */
+static void collapse(void)
+{
+	struct vm vm = { .name = "collapse", .flags = "hugepage,migratable",
+		.extra = "-no-reboot -device virtio-balloon-device" };
+	struct kvm_guest_memfd_collapse range = { .size = GUEST << 20 };
+	long before, between, after;
+	int fd;
+
+	boot(&vm);
+	before = fill(&vm, FILL);
+	tell(&vm, "free");
+	send_line(vm.monitor, "balloon 96");
+	wait_until_charged(&vm, charged(&vm) - 32);
+	snprintf(vm.line, sizeof(vm.line), "balloon %d", GUEST);
+	send_line(vm.monitor, vm.line);
+	tell(&vm, "work 5");
+	between = fill(&vm, FILL);
+	send_line(vm.in, "work 10");
+	fd = steal_gmem(&vm);
+	while (range.size) {
+		if (!ioctl(fd, KVM_GUEST_MEMFD_COLLAPSE, &range))
+			continue;
+		need(errno == EAGAIN || errno == EBUSY, "collapse at %#llx", (long long)range.offset);
+		range.offset += HUGE;		/* best effort */
+		range.size -= HUGE;
+	}
+	close(fd);
+	wait_for(&vm, "guest: work: ok");
+	tell(&vm, "check");
+	after = huge(&vm);
+	printf("# collapse: %ld MiB in hugepages, %ld after the holes, %ld before\n", after, between,
+	       before);
+	if (between > before / 2 || after < before * 9 / 10)
+		fail("%ld MiB in hugepages, %ld after the holes, %ld before", after, between, before);
+	end_by_guest(&vm);
+}
+
+/*
+ * A page of the guest goes bad while all CPUs use the memory: the guest loses this page
+ * and is told so; the host never uses it again.
+ */
+static void memory_error(void)
+{
+	struct vm vm = { .name = "error", .flags = "hugepage", .extra = "-no-reboot",
+		.expected = "[Hardware Error]" };
+	uint64_t *memory, entry, flags;
+	size_t at, words = PAGE / sizeof(*memory);
+	int fd, pagemap;
+
+	boot(&vm);
+	fill(&vm, FILL);
+	send_line(vm.in, "work 3");
+	fd = steal_gmem(&vm);
+	memory = mmap(NULL, GUEST << 20, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	need(memory != MAP_FAILED, "mmap");
+	for (at = (GUEST / 2 << 20) / PAGE; memory[at * words] != MAGIC; at++)
+		if (at == (GUEST << 20) / PAGE - 1)
+			fail("the host does not find the guest's pages");
+	pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	need(pread(pagemap, &entry, 8, ((uintptr_t)memory / PAGE + at) * 8) == 8, "pagemap");
+	close(pagemap);
+	need(!madvise(memory + at * words, PAGE, MADV_HWPOISON), "MADV_HWPOISON");
+	munmap(memory, GUEST << 20);
+	close(fd);
+	wait_for(&vm, "guest: work: ok");
+	if (!strstr(vm.line, "1 lost"))
+		tell(&vm, "check");
+	if (!strstr(vm.line, "1 lost"))
+		fail("the guest was not told: %s", vm.line);
+	tell(&vm, "check");
+	end_by_guest(&vm);
+	pagemap = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	need(pread(pagemap, &flags, 8, (entry & PFN) * 8) == 8, "kpageflags");
+	close(pagemap);
+	if (!(flags & 1ULL << KPF_HWPOISON) || flags & 1ULL << KPF_BUDDY)
+		fail("the flags of the bad page are %#llx", (long long)flags);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(void);
+} rungs[] = {
+	{ "hugepages", hugepages },
+	{ "pages", pages },
+	{ "anonymous", anonymous },
+	{ "guest_reboots", guest_reboots },
+	{ "two_guests", two_guests },
+	{ "split_slots", split_slots },
+	{ "host_reads", host_reads },
+	{ "balloon", balloon },
+	{ "free_pages", free_pages },
+	{ "little_memory", little_memory },
+	{ "collapse", collapse },
+	{ "memory_error", memory_error },
+	{ "killed", killed },
+};
+
+int main(int argc, char **argv)
+{
+	const char *rung;
+	size_t i;
+
+	(void)argc;
+	signal(SIGPIPE, SIG_IGN);
+	setlinebuf(stdout);
+	kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	need(kmsg >= 0, "/dev/kmsg");
+	mkdir(CGROUPS, 0755);
+	if (!mount("none", CGROUPS, "cgroup2", 0, NULL))
+		write_file(CGROUPS "/cgroup.subtree_control", "+memory");
+	else
+		need(errno == EBUSY, CGROUPS);
+	rung = strrchr(argv[0], '/');
+	rung = rung ? rung + 1 : argv[0];
+	for (i = 0; i < ARRAY_SIZE(rungs); i++) {
+		if (!strcmp(rungs[i].name, rung)) {
+			rungs[i].run();
+			return 0;
+		}
+	}
+	fail("there is no rung %s", rung);
+}
