@@ -20,7 +20,7 @@ places = --out '$(O)' $(project)
 run = ./matrix/run $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base vmm cells canary test fresh mutants coverage edit refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
+.PHONY: help matrix e2e e2e-base vmm cells canary test fresh mutants coverage edit series refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -42,6 +42,7 @@ help:
 	@echo '               GENERATED=yes                  not those of matrix/mutants/, but small changes of each added line'
 	@echo 'make coverage  count which of the added lines the suites and the selftests execute; CELLS= as above'
 	@echo 'make edit      open the series as git commits, and print where'
+	@echo 'make series    write the series as mailboxes, with cover letters and the suites as a patch'
 	@echo 'make refresh   write these commits back to kernel/'
 	@echo 'make clean     remove the build folder; downloads stay'
 	@echo 'All of them: O=dir sets the build folder (default: build), SETUP=no installs nothing.'
@@ -84,6 +85,9 @@ coverage: setup-coverage
 edit: setup-matrix
 	@tools/edit $(places)
 
+series: setup-matrix
+	@tools/export $(places)
+
 refresh:
 	@tools/refresh $(places)
 
@@ -91,5 +95,5 @@ refresh:
 clean:
 	@tools/refresh $(places) --check
 	@if grep -F " $$(realpath -m '$(O)')/" /proc/self/mountinfo; then echo 'make clean: unmount this first' >&2; exit 3; fi
-	rm -rf $(foreach made,linux-* ksrc-* edit results canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
+	rm -rf $(foreach made,linux-* ksrc-* edit series results canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
 	@if [ -d '$(O)' ]; then rmdir --ignore-fail-on-non-empty '$(O)'; fi

@@ -54,7 +54,7 @@ struct vm {
 	const char *machine, *flags, *extra;
 	const char *expected;		/* is no splat in the guest */
 	pid_t pid;
-	int in, out, monitor;
+	int in, out, monitor, answers;
 	char line[512];
 	size_t length;
 };
@@ -144,7 +144,7 @@ static void limit(const char *name, long mib)
 	write_file(path, "%ldM", mib);
 }
 
-static int open_monitor(const char *name, char *option, size_t size)
+static void open_monitor(struct vm *vm, char *option, size_t size)
 {
 	static const char * const ends[] = { "in", "out" };
 	int fds[ARRAY_SIZE(ends)];
@@ -152,14 +152,15 @@ static int open_monitor(const char *name, char *option, size_t size)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(ends); i++) {
-		snprintf(path, sizeof(path), "/tmp/%s.%s", name, ends[i]);
+		snprintf(path, sizeof(path), "/tmp/%s.%s", vm->name, ends[i]);
 		unlink(path);
 		need(!mkfifo(path, 0600), "%s", path);
 		fds[i] = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 		need(fds[i] >= 0, "%s", path);
 	}
-	snprintf(option, size, "pipe:/tmp/%s", name);
-	return fds[0];
+	snprintf(option, size, "pipe:/tmp/%s", vm->name);
+	vm->monitor = fds[0];
+	vm->answers = fds[1];
 }
 
 static void __attribute__((noreturn)) run_qemu(struct vm *vm, char **argv)
@@ -187,7 +188,7 @@ static void start(struct vm *vm)
 	char *argv[MAX_ARGS], words[512], monitor[64], *common = strdup(read_file("/vmm/qemu"));
 	int in[2], out[2], argc = 0;
 
-	vm->monitor = open_monitor(vm->name, monitor, sizeof(monitor));
+	open_monitor(vm, monitor, sizeof(monitor));
 	snprintf(words, sizeof(words), "-machine %s -m %dM -initrd /vmm/guest.cpio -monitor %s %s",
 		 vm->machine ? vm->machine : MACHINE, GUEST, monitor, vm->extra ? vm->extra : "");
 	add_words(argv, &argc, common, "\n");
@@ -209,6 +210,16 @@ static void start(struct vm *vm)
 	free(common);
 }
 
+/* The verdict looks for splats in the kernel log, those of the guest's kernel among them. */
+static void log_line(const struct vm *vm)
+{
+	char line[sizeof(vm->line) + 64];
+	int length = snprintf(line, sizeof(line), "%s: %s\n", vm->name, vm->line);
+
+	if (!vm->expected || !strstr(line, vm->expected))
+		need(write(kmsg, line, length) == length, "/dev/kmsg");
+}
+
 /* Read until a line contains text; return false at the end of output or in time. */
 static bool read_until(struct vm *vm, const char *text, double seconds)
 {
@@ -228,9 +239,7 @@ static bool read_until(struct vm *vm, const char *text, double seconds)
 		}
 		vm->line[vm->length] = '\0';
 		vm->length = 0;
-		/* Where the verdict looks for splats, those of the guest's kernel among them. */
-		if (!vm->expected || !strstr(vm->line, vm->expected))
-			dprintf(kmsg, "%s: %s\n", vm->name, vm->line);
+		log_line(vm);
 		if (strstr(vm->line, text))
 			return true;
 	}
@@ -248,6 +257,34 @@ static void send_line(int fd, const char *line)
 {
 	need(write(fd, line, strlen(line)) == (ssize_t)strlen(line) && write(fd, "\n", 1) == 1,
 	     "cannot send \"%s\"", line);
+}
+
+/* Let QEMU do something, and wait until it has. */
+static void ask(struct vm *vm, const char *format, ...)
+{
+	char command[96], answer[4096];
+	double end = now() + SECONDS;
+	size_t length = 0;
+	ssize_t count;
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(command, sizeof(command), format, args);
+	va_end(args);
+	while (read(vm->answers, answer, sizeof(answer)) > 0)
+		;
+	send_line(vm->monitor, command);
+	/* It echoes the command, and prompts for the next one when it has done this one. */
+	do {
+		if (now() > end || length == sizeof(answer) - 1)
+			fail("%s: no answer to \"%s\"", vm->name, command);
+		usleep(10000);
+		count = read(vm->answers, answer + length, sizeof(answer) - 1 - length);
+		length += count > 0 ? count : 0;
+		answer[length] = '\0';
+	} while (!strstr(answer, "\n(qemu) "));
+	if (strstr(answer, "rror"))
+		fail("%s: %s: %s", vm->name, command, strrchr(answer, '\r') ? "error" : answer);
 }
 
 /* Let the guest do something, and expect that it succeeds. */
@@ -281,6 +318,7 @@ static void finish(struct vm *vm)
 	close(vm->in);
 	close(vm->out);
 	close(vm->monitor);
+	close(vm->answers);
 }
 
 static void end_by_guest(struct vm *vm)
@@ -468,16 +506,12 @@ static void host_reads(void)
 	struct vm vm = { .name = "dump", .flags = "hugepage", .extra = "-no-reboot" };
 	static uint64_t page[PAGE / sizeof(uint64_t)];
 	long found = 0, wrong = 0;
-	char command[96];
 	FILE *file;
 	size_t i;
 
 	boot(&vm);
 	fill(&vm, FILL);
-	snprintf(command, sizeof(command), "pmemsave %#x %d /tmp/dump", RAM, GUEST << 20);
-	send_line(vm.monitor, command);
-	/* The monitor answers the next command when it has done the first one. */
-	tell(&vm, "check");
+	ask(&vm, "pmemsave %#x %d /tmp/dump", RAM, GUEST << 20);
 	end_by_guest(&vm);
 	file = fopen("/tmp/dump", "re");
 	need(file, "/tmp/dump");
@@ -511,13 +545,12 @@ static void balloon(void)
 	before = charged(&vm);
 	tell(&vm, "fill 16");
 	send_line(vm.in, "work 20");
-	send_line(vm.monitor, "balloon 96");
+	ask(&vm, "balloon 96");
 	wait_until_charged(&vm, before - FILL / 2);
 	printf("# balloon: %ld MiB in use, %ld before\n", charged(&vm), before);
 	wait_for(&vm, "guest: work: ok");
 	tell(&vm, "check");
-	snprintf(vm.line, sizeof(vm.line), "balloon %d", GUEST);
-	send_line(vm.monitor, vm.line);
+	ask(&vm, "balloon %d", GUEST);
 	/* The guest's kernel has the pages only some time later. */
 	tell(&vm, "work 5");
 	use(&vm);
@@ -620,10 +653,9 @@ static void collapse(void)
 	boot(&vm);
 	before = fill(&vm, FILL);
 	tell(&vm, "free");
-	send_line(vm.monitor, "balloon 96");
+	ask(&vm, "balloon 96");
 	wait_until_charged(&vm, charged(&vm) - 32);
-	snprintf(vm.line, sizeof(vm.line), "balloon %d", GUEST);
-	send_line(vm.monitor, vm.line);
+	ask(&vm, "balloon %d", GUEST);
 	tell(&vm, "work 5");
 	between = fill(&vm, FILL);
 	send_line(vm.in, "work 10");

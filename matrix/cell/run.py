@@ -267,7 +267,8 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
     console, junit = results / "console.log", results / "junit.xml"
     if job.kind == E2E:
         config = folder / "e2e.py"
-        config.write_text(boot.initramfs_config(cell, folder / "e2e.cpio", boot.WITHOUT_KUNIT, boot.ONE_THREAD), "utf-8")
+        accel = boot.THREADS if cell.vmm else boot.ONE_THREAD
+        config.write_text(boot.initramfs_config(cell, folder / "e2e.cpio", boot.WITHOUT_KUNIT, accel), "utf-8")
         limit = BOOT_SECONDS * cell.slowdown + sum(test.seconds for test in chosen(site, job))
         cell, glob = replace(cell, qemu_config=config, boot_seconds=limit), ""
     evidence = replace(evidence, arguments=boot.kernel_arguments(cell, glob, job.kind != E2E, job.initramfs or job.kind == E2E))

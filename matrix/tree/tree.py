@@ -124,17 +124,19 @@ def run_git(cwd: Path, *args: str, env: Mapping[str, str] | None = None, stdin: 
     return proc.run(["git", *options, *args], cwd=cwd, env=clean | _ENV | dict(env or {}), limit=GIT_SECONDS, stdin=stdin)
 
 
-def git(folder: Path, *args: str, tree: str = "tree", top: Path | None = None, stdin: Path | None = None) -> str:
+def git(folder: Path, *args: str, tree: str = "tree", top: Path | None = None, stdin: Path | None = None,
+        env: Mapping[str, str] | None = None) -> str:
     """Run git on <out>/<key> with the index of the work tree named tree, rooted at top if given. Raise MachineError when git fails."""
-    done = _git(folder, *args, tree=tree, top=top, stdin=stdin)
+    done = _git(folder, *args, tree=tree, top=top, stdin=stdin, env=env)
     if done.returncode:
         raise MachineError(f"git {args[0]} in {folder} failed: {done.output.strip()}\nRun again; if it fails again, remove {folder}")
     return done.output
 
 
-def _git(folder: Path, *args: str, tree: str = "tree", top: Path | None = None, stdin: Path | None = None) -> proc.Completed:
+def _git(folder: Path, *args: str, tree: str = "tree", top: Path | None = None, stdin: Path | None = None,
+         env: Mapping[str, str] | None = None) -> proc.Completed:
     top = top or folder / tree
-    env = {"GIT_DIR": str(folder / "git"), "GIT_WORK_TREE": str(top), "GIT_INDEX_FILE": str(_index(folder, tree))}
+    env = dict(env or {}) | {"GIT_DIR": str(folder / "git"), "GIT_WORK_TREE": str(top), "GIT_INDEX_FILE": str(_index(folder, tree))}
     return run_git(top if top.is_dir() else folder, *args, env=env, stdin=stdin)
 
 
