@@ -188,6 +188,8 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
             raise WrongUse("--update-expected needs all tests: omit --filter")
         if re.search(r"[\s\"']", options.filter):
             raise WrongUse(f"--filter {options.filter!r}: spaces and quotes are not possible on the kernel command line")
+    if options.base and any(cell.vmm for cell in chosen):
+        raise WrongUse("--base cannot be combined with cells that run a VMM: it needs what the series adds")
     if len({cell.part for cell in chosen}) > 1:
         raise WrongUse("these cells have different parts of the series; run them one after the other")
     for cell in chosen:

@@ -730,6 +730,44 @@ static void memory_error(void)
 		fail("the flags of the bad page are %#llx", (long long)flags);
 }
 
+/* Run QEMU just for its version, with a variable; expect this status and output. */
+static void try_variable(const char *name, const char *value, int expected, const char *text)
+{
+	struct vm vm = { .name = value };
+	int out[2], status;
+	bool said;
+
+	need(!pipe2(out, O_CLOEXEC), "pipe");
+	vm.pid = fork();
+	need(vm.pid >= 0, "fork");
+	if (!vm.pid) {
+		dup2(out[1], 1);
+		dup2(out[1], 2);
+		setenv("LD_PRELOAD", "/vmm/gmem.so", 1);
+		setenv(name, value, 1);
+		execl(strtok(read_file("/vmm/qemu"), "\n"), "qemu", "-version", NULL);
+		_exit(127);
+	}
+	close(out[1]);
+	vm.out = out[0];
+	said = read_until(&vm, text, SECONDS);
+	while (read_until(&vm, "\n", SECONDS))
+		;
+	close(out[0]);
+	need(waitpid(vm.pid, &status, 0) == vm.pid, "waitpid");
+	if (!said || !WIFEXITED(status) || WEXITSTATUS(status) != expected)
+		fail("%s=%s: status %#x, and %s\"%s\"", name, value, status, said ? "" : "no ", text);
+}
+
+/* Values that gmem.so does not know, and a program that does not use KVM. */
+static void bad_input(void)
+{
+	try_variable("GMEM", "maybe", 2, "gmem: GMEM must be try, require or off");
+	try_variable("GMEM_FLAGS", "hugepages", 2, "gmem: GMEM_FLAGS must be a list");
+	try_variable("GMEM", "require", 0, "gmem: GMEM=require, but this program has created no VM");
+	try_variable("GMEM", "off", 0, "QEMU emulator version");
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
@@ -747,6 +785,7 @@ static const struct {
 	{ "collapse", collapse },
 	{ "memory_error", memory_error },
 	{ "killed", killed },
+	{ "bad_input", bad_input },
 };
 
 int main(int argc, char **argv)

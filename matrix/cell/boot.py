@@ -53,8 +53,8 @@ WITHOUT_KUNIT = "kunit.enable=0"  # no suite runs
 # then, with hugepages or single pages, with one vCPU or two; on arm64 a CPU may go on with its translation of code that the kernel
 # has patched, e.g. not load a vCPU again that was preempted.
 ONE_THREAD = "tcg,thread=single"
-# … and for those with a VMM. There it is one thread for all CPUs that fails on x86_64, with QEMU 7.2 and 10.0, with guest_memfd and without: the guest
-# in the guest gets an interrupt a second time, although it has disabled interrupts, and panics or spins on the lock of that interrupt.
+# For boots with a VMM. There it is one thread for all CPUs that fails on x86_64, with QEMU 7.2 and 10.0, with guest_memfd and
+# without: the VMM's guest gets an interrupt a second time, although it has disabled interrupts, and panics or spins on a lock.
 THREADS = "tcg,thread=multi"
 INITRAMFS = """
 # Run an initramfs on the same machine. kernel_command_line comes last, so it overrides the arguments with

@@ -180,7 +180,8 @@ def finish(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Result:
     if site.base:
         evidence = replace(evidence, settle=lambda ran: Expected(list(ran), [(name, "") for name in ran]))
     elif job.update:
-        evidence = replace(evidence, settle=lambda ran: _updated(site, job, ran).of(job.cell.expected, _suites(site.root, job.cell, job.kind)))
+        suites = _suites(site.root, job.cell, job.kind)
+        evidence = replace(evidence, settle=lambda ran: _updated(site, job, ran).of(job.cell.expected, suites))
     verdict = rejudge(evidence, results / "console.log" if "boot" in steps.seconds else None)
     if job.update:
         _update(site, job, verdict)

@@ -74,23 +74,34 @@ def lock(folder: Path) -> threading.Lock:
     return _locks[folder]
 
 
-def build_commands(tree: Path, cell: Cell, folder: Path, kit: project.Selftests | None, tests: Sequence[Selftest], jobs: int) -> list[list[str]]:
-    """Return the commands that build the headers, the selftests if there are any, and init, in this order; all paths are absolute.
+def headers_command(tree: Path, cell: Cell, folder: Path, jobs: int) -> list[str]:
+    """Return the command that installs the uapi headers of a tree into the folder."""
+    (folder / "headers").mkdir(parents=True, exist_ok=True)
+    return ["make", "-C", str(tree), f"O={folder / 'headers'}", *_variables(cell, jobs), "headers"]
+
+
+def init_command(cell: Cell, folder: Path) -> list[str]:
+    """Return the command that compiles init."""
+    return [f"{cell.cross_compile}gcc", *INIT_FLAGS, "-o", str(folder / "init"), str(Path(__file__).with_name("init.c"))]
+
+
+def _variables(cell: Cell, jobs: int) -> list[str]:
+    return [f"ARCH={cell.arch}", f"CROSS_COMPILE={cell.cross_compile}", f"--jobs={jobs}", "--silent"]
+
+
+def build_commands(tree: Path, cell: Cell, folder: Path, kit: project.Selftests, tests: Sequence[Selftest], jobs: int) -> list[list[str]]:
+    """Return the commands that build the headers, the selftests and init, in this order; all paths are absolute.
 
     They leave nothing in the tree, although Build.include tests compiler options in a temporary folder .tmp_* there.
     """
     output = folder / "programs"
-    for made in (folder / "headers", output, *(output / name for name in (kit.mkdir if kit else ()))):
+    for made in (output, *(output / name for name in kit.mkdir)):
         made.mkdir(parents=True, exist_ok=True)
-    common = [f"ARCH={cell.arch}", f"CROSS_COMPILE={cell.cross_compile}", f"--jobs={jobs}", "--silent"]
-    headers = ["make", "-C", str(tree), f"O={folder / 'headers'}", *common, "headers"]
-    init = [f"{cell.cross_compile}gcc", *INIT_FLAGS, "-o", str(folder / "init"), str(Path(__file__).with_name("init.c"))]
-    if not kit or not tests:  # make without a target would build all selftests
-        return [headers, init]
-    programs = ["make", "-C", str(tree / kit.folder), *common, f"OUTPUT={output}",
+    headers, init = headers_command(tree, cell, folder, jobs), init_command(cell, folder)
+    programs = ["make", "-C", str(tree / kit.folder), *_variables(cell, jobs), f"OUTPUT={output}",
                 f"KHDR_INCLUDES=-isystem {folder / 'headers/usr/include'}", "USERLDFLAGS=-static",
                 *(word.replace("{output}", str(output)) for word in kit.make), *(str(output / test.path) for test in tests)]  # fmt: skip
-    return [headers, programs, init]
+    return [headers, programs, init] if tests else [headers, init]  # make without a target would build all selftests
 
 
 def forget(folder: Path) -> None:

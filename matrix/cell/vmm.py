@@ -141,14 +141,14 @@ def needed(top: Path, program: str, patterns: Sequence[str]) -> Iterator[tuple[s
 
 def build_commands(tree: Path, root: Path, cell: Cell, folder: Path, jobs: int) -> list[list[str]]:
     """Return the commands that build the headers of the tree, the programs of vmm/ and init, in this order; all paths are absolute."""
-    folder.mkdir(parents=True, exist_ok=True)
-    headers, init = selftests.build_commands(tree, cell, folder, None, (), jobs)
+    headers, init = selftests.headers_command(tree, cell, folder, jobs), selftests.init_command(cell, folder)
     compiler = [f"{cell.cross_compile}gcc", *FLAGS, "-isystem", str(folder / "headers/usr/include")]
     programs = [[*compiler, *flags, "-o", str(folder / name), str(root / "vmm" / source)] for name, (source, flags) in PROGRAMS.items()]
     return [headers, *programs, init]
 
 
-def pack(root: Path, cell: Cell, folder: Path, kit: Vmm, tests: Sequence[Selftest], kernel: Path, qemu: cache.Archive, archive: Path) -> None:
+def pack(root: Path, cell: Cell, folder: Path, kit: Vmm, tests: Sequence[Selftest], kernel: Path, qemu: cache.Archive, archive: Path
+         ) -> None:  # fmt: skip
     """Write the initramfs: QEMU, init and its list /tests, the rungs, and kernel and initramfs of the guest."""
     guest = archive.with_name("guest.cpio")
     initramfs.pack(guest, ("dev",), {"init": (folder / "guest").read_bytes()})

@@ -53,7 +53,7 @@ class Source(FakeKernel):
         (package / "usr/src/linux-source-7.3.tar.xz").write_bytes(self.tarball)
         subprocess.run(["dpkg-deb", "-b", str(package), str(self.deb)], check=True, capture_output=True)
 
-    def fetch(self, **changes: Any) -> source.Archive:
+    def fetch(self, **changes: Any) -> cache.Archive:
         """Call fetch() with some fields of the pin changed."""
         return source.fetch(dataclasses.replace(self.pin, **changes), self.say)
 
@@ -146,7 +146,7 @@ class Source(FakeKernel):
 
     def test_a_second_run_waits(self) -> None:
         """Of two concurrent downloads, the second waits and uses the file of the first."""
-        results: list[source.Archive] = []
+        results: list[cache.Archive] = []
         threads = [threading.Thread(target=lambda: results.append(self.fetch())) for _ in range(3)]
         for thread in threads:
             thread.start()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Test vmm.toml, the commands that build vmm/, QEMU's files and the initramfs."""
 
+import io
 import os
 import tempfile
 import unittest
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+from matrix import main
 from matrix.cell import cells, run, vmm
 from matrix.cell.cells import Cell
 from matrix.cell.selftests import Selftest
@@ -69,7 +71,8 @@ class Listed(unittest.TestCase):
     def test_malformed(self) -> None:
         """A key that is missing or unknown, a name that is no word, and a limit of zero are named."""
         for old, new, words in (("seconds = 60", "", "seconds"), ("seconds = 60", "seconds = 0", "rung both: seconds must be above 0"),
-                                ('"both"', '"a b"', "rung a b: a name consists of"), ("kernel =", "image =", "image"), ("suite =", "suit =", "suit")):
+                                ('"both"', '"a b"', "rung a b: a name consists of"), ("kernel =", "image =", "image"),
+                                ("suite =", "suit =", "suit")):
             write(self.root / "vmm/vmm.toml", LIST.replace(old, new))
             with self.assertRaisesRegex(WrongUse, words):
                 vmm.machine(self.root, self.cell())
@@ -85,6 +88,17 @@ class Listed(unittest.TestCase):
                 self.assertEqual(list(expected), rungs, cell.name)
             else:
                 self.assertFalse(set(expected) & set(rungs), cell.name)
+
+    def test_memory(self) -> None:
+        """Its memory is an argument of QEMU, with and without a seed."""
+        self.assertEqual(self.cell().qemu_args, "-m 2048")
+        self.assertRegex(cells.seeded(self.cell(), "seed", 7).qemu_args, "^-m 2048 -smp 1 -icount .* -seed 7$")
+
+    def test_base(self) -> None:
+        """There is no such boot without the series."""
+        with tempfile.TemporaryDirectory() as out, mock.patch("sys.stderr", new_callable=io.StringIO) as said:
+            self.assertEqual(main.main(["--e2e", "--base", "--out", out, "x86_64-vmm"], ROOT), 2)
+        self.assertIn("--base cannot be combined with cells that run a VMM", said.getvalue())
 
     def test_without_vmm(self) -> None:
         """A cell can ask for a VMM only if the project has one."""
