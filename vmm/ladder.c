@@ -132,16 +132,12 @@ static long charged(struct vm *vm)
 	return atol(read_file(path)) >> 20;
 }
 
-static void limit(const char *name, long mib)
+static void make_cgroup(const char *name)
 {
 	char path[64];
 
 	snprintf(path, sizeof(path), CGROUPS "/%s", name);
 	need(!mkdir(path, 0755) || errno == EEXIST, "%s", path);
-	if (!mib)
-		return;
-	snprintf(path, sizeof(path), CGROUPS "/%s/memory.max", name);
-	write_file(path, "%ldM", mib);
 }
 
 static void open_monitor(struct vm *vm, char *option, size_t size)
@@ -193,7 +189,7 @@ static void start(struct vm *vm)
 		 vm->machine ? vm->machine : MACHINE, GUEST, monitor, vm->extra ? vm->extra : "");
 	add_words(argv, &argc, common, "\n");
 	add_words(argv, &argc, words, " ");
-	limit(vm->name, 0);
+	make_cgroup(vm->name);
 	need(!pipe2(in, O_CLOEXEC) && !pipe2(out, O_CLOEXEC), "pipe");
 	vm->pid = fork();
 	need(vm->pid >= 0, "fork");
@@ -578,27 +574,6 @@ static void free_pages(void)
 	end_by_guest(&vm);
 }
 
-/* Where hugepages would exceed the limit of the cgroup, the guest gets single pages. */
-static void little_memory(void)
-{
-	struct vm single = { .name = "single", .flags = "", .extra = "-no-reboot" };
-	struct vm vm = { .name = "little", .flags = "hugepage", .extra = "-no-reboot" };
-	long enough;
-
-	boot(&single);
-	tell(&single, "fill %d", FILL / 2);
-	enough = charged(&single) + 8;
-	end_by_guest(&single);
-
-	limit(vm.name, enough);
-	boot(&vm);
-	fill(&vm, FILL / 2);
-	tell(&vm, "work 2");
-	tell(&vm, "check");
-	printf("# little: %ld MiB in use, the limit is %ld\n", charged(&vm), enough);
-	end_by_guest(&vm);
-}
-
 /* QEMU is killed while the guest works: its memory is free again. */
 static void killed(void)
 {
@@ -781,7 +756,6 @@ static const struct {
 	{ "host_reads", host_reads },
 	{ "balloon", balloon },
 	{ "free_pages", free_pages },
-	{ "little_memory", little_memory },
 	{ "collapse", collapse },
 	{ "memory_error", memory_error },
 	{ "killed", killed },

@@ -406,7 +406,7 @@ class Refused(Fake):
             ('arch = "arm64"', 'arch = "mips"', "there is no [arch.mips]"),
             ('gate = false', 'gate = "no"', "gate must be of type bool"),
             ('gate = false', 'gaet = false', "unknown key 'gaet', did you mean gate"),
-            ('gate = false', 'gate = false\nslowdown = 0', "slowdown must be above 0"),
+            ('gate = false', 'gate = false\nslowdown = 0', "slowdown and memory must be above 0"),
             ('name = "extra"', 'name = "one"', "cell one is listed twice"),
             ('name = "extra"', 'name = "../x"', "a name consists of letters"),
             ('name = "extra"', '', "name is missing"),
