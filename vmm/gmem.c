@@ -47,10 +47,11 @@ struct block {
 	int vm, fd;
 };
 
-/* A slot that is bound to a guest_memfd; unused without a block. */
+/* A slot; unused without a VM. */
 struct slot {
-	struct block *block;
+	int vm;
 	__u32 id;
+	struct block *block;		/* to which it is bound; NULL: an ordinary slot */
 	__u64 gpa, size;
 	uintptr_t start;		/* its host address */
 };
@@ -63,7 +64,7 @@ struct vcpu {
 
 /*
  * Protects all of the following.  An allocator that is preloaded, too, may call mmap()
- * while this library holds the lock; nothing here depends on memory from an allocator.
+ * while this library holds the lock; nothing here allocates memory.
  */
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 static struct mapping mappings[64];
@@ -126,20 +127,25 @@ static size_t round_up(size_t value, size_t to)
 	return (value + to - 1) / to * to;
 }
 
+/* Take [start, end) away from a range.  Of two rests, only the first remains. */
+static void trim(uintptr_t *from, uintptr_t *to, uintptr_t start, uintptr_t end)
+{
+	if (start >= *to || end <= *from)
+		return;
+	if (start > *from)
+		*to = start;
+	else if (end < *to)
+		*from = end;
+	else
+		*from = *to = 0;
+}
+
 static void forget_mappings(uintptr_t start, uintptr_t end)
 {
-	struct mapping *one;
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(mappings); i++) {
-		one = &mappings[i];
-		if (one->start >= start && one->start < end)
-			one->start = MIN(one->end, end);
-		else if (one->end > start && one->end <= end)
-			one->end = MAX(one->start, start);
-		if (one->start == one->end)
-			*one = (struct mapping){};
-	}
+	for (i = 0; i < ARRAY_SIZE(mappings); i++)
+		trim(&mappings[i].start, &mappings[i].end, start, end);
 }
 
 /* The newest mapping comes first; the oldest is forgotten, and its memory stays as it is. */
@@ -167,34 +173,44 @@ static struct mapping *find_mapping(uintptr_t start, uintptr_t end)
  */
 static const char *shrink(uintptr_t start, uintptr_t end, struct mapping *range)
 {
-	FILE *maps = fopen("/proc/self/maps", "re");
 	uintptr_t from, to, reached = range->start;
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	static char text[1 << 13];	/* protected by the lock */
+	char *line = text, *next, perms[5];
+	size_t length = 0;
 	unsigned long inode;
-	char line[512], perms[5];
+	ssize_t count;
 
-	if (!maps)
+	if (fd < 0)
 		return "cannot read /proc/self/maps";
-	while (fgets(line, sizeof(line), maps)) {
-		if (sscanf(line, "%lx-%lx %4s %*s %*s %lu", &from, &to, perms, &inode) != 4 ||
-		    to <= reached)
-			continue;
-		if (from >= range->end)
-			break;
-		if (from > reached || strcmp(perms, "rw-p") || inode) {
-			/* A hole, or something else. */
-			if (MAX(from, reached) >= end)
+	while ((count = read(fd, text + length, sizeof(text) - 1 - length)) > 0) {
+		length += count;
+		text[length] = '\0';
+		for (line = text; (next = strchr(line, '\n')); line = next + 1) {
+			if (sscanf(line, "%lx-%lx %4s %*s %*s %lu", &from, &to, perms, &inode) != 4 ||
+			    to <= reached)
+				continue;
+			if (from >= range->end)
 				break;
-			if (to > start || from > start) {
-				fclose(maps);
-				return "it is not private anonymous memory";
+			if (!strcmp(perms, "rw-p") && !inode) {
+				if (from > reached && from <= start)
+					range->start = from;	/* behind a hole */
+				else if (from > reached)
+					range->end = reached;
+			} else if (to <= start) {
+				range->start = to;
+			} else {
+				range->end = MIN(range->end, MAX(from, reached));
 			}
-			range->start = to;
+			reached = to;
 		}
-		reached = to;
+		length -= line - text;
+		memmove(text, line, length + 1);
 	}
-	fclose(maps);
+	close(fd);
 	range->end = MIN(range->end, reached);
-	return range->start <= start && range->end >= end ? NULL : "it is not mapped";
+	return range->start <= start && range->end >= end ? NULL :
+	       "it is not private anonymous memory";
 }
 
 /* Copy the pages that are in use and not zero. */
@@ -239,7 +255,7 @@ static const char *create(struct block *block, size_t huge)
 	return NULL;
 }
 
-/* Map the file in place of the memory; until that has succeeded, nothing has changed. */
+/* Map the file in place of the memory, whose contents stay. */
 static const char *replace(struct block *block)
 {
 	size_t size = block->end - block->start;
@@ -251,14 +267,18 @@ static const char *replace(struct block *block)
 	if (memory == MAP_FAILED)
 		return "cannot map the guest_memfd";
 	why = copy_used(memory, (char *)block->start, size);
-	if (!why && mremap(memory, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
-			   block->start) == MAP_FAILED)
-		why = "cannot move the mapping of the guest_memfd";
-	if (why)
+	if (why) {
 		syscall(SYS_munmap, memory, size);
-	else	/* A child gets no copy of shared memory; better none than the VM's own. */
-		syscall(SYS_madvise, block->start, size, MADV_DONTFORK);
-	return why;
+		return why;
+	}
+	/* If that fails, what was mapped there may be gone. */
+	if (mremap(memory, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, block->start) == MAP_FAILED) {
+		say("gmem: cannot move a mapping: %s; the VMM ends", strerror(errno));
+		_exit(1);
+	}
+	/* A child gets no copy of shared memory; better none than the VM's own. */
+	syscall(SYS_madvise, block->start, size, MADV_DONTFORK);
+	return NULL;
 }
 
 static struct block *find_block(uintptr_t start, uintptr_t end)
@@ -276,7 +296,7 @@ static struct slot *find_slot(int vm, __u32 id)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(slots); i++)
-		if (slots[i].block && slots[i].block->vm == vm && slots[i].id == id)
+		if (slots[i].vm == vm && slots[i].id == id)
 			return &slots[i];
 	return NULL;
 }
@@ -285,11 +305,26 @@ static void drop_block(struct block *block)
 {
 	size_t i;
 
+	/* The slots remain bound until the VMM deletes them. */
 	for (i = 0; i < ARRAY_SIZE(slots); i++)
 		if (slots[i].block == block)
 			slots[i].block = NULL;
 	close(block->fd);
 	*block = (struct block){};
+}
+
+/* The VMM has unmapped this, or mapped something else there. */
+static void forget_blocks(uintptr_t start, uintptr_t end)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(blocks); i++) {
+		if (!blocks[i].end)
+			continue;
+		trim(&blocks[i].start, &blocks[i].end, start, end);
+		if (!blocks[i].end)
+			drop_block(&blocks[i]);
+	}
 }
 
 static struct block *make_block(int vm, uintptr_t start, uintptr_t end)
@@ -345,9 +380,13 @@ static long create_vm(int fd, const void *arg)
 		return vm;
 	pthread_mutex_lock(&lock);
 	seen_vm = true;
-	for (i = 0; i < ARRAY_SIZE(blocks); i++)	/* of a VM that had this descriptor */
+	/* Forget a VM that had this descriptor. */
+	for (i = 0; i < ARRAY_SIZE(blocks); i++)
 		if (blocks[i].end && blocks[i].vm == vm)
 			drop_block(&blocks[i]);
+	for (i = 0; i < ARRAY_SIZE(slots); i++)
+		if (slots[i].vm == vm)
+			slots[i] = (struct slot){};
 	errno = 0;
 	if (!usable(vm))
 		lacks("KVM", "has no guest_memfd that a VMM can map (Linux has it since 6.18)");
@@ -383,32 +422,43 @@ static long change_slot(int vm, const struct kvm_userspace_memory_region2 *regio
 	return result;
 }
 
-static long add_slot(int vm, unsigned long request, const void *arg,
-		     const struct kvm_userspace_memory_region2 *region)
+/* Return the block for a slot, or NULL if the slot can only be an ordinary one. */
+static struct block *block_for(int vm, const struct kvm_userspace_memory_region2 *region)
 {
 	uintptr_t start = region->userspace_addr, end = start + region->memory_size;
 	struct block *block = find_block(start, end);
-	struct slot *slot = NULL;
-	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(slots) && !slot; i++)
-		if (!slots[i].block)
-			slot = &slots[i];
 	/* KVM has no read-only slots of guest_memfd, and none that log writes. */
-	if (!slot || region->flags || !usable(vm))
-		return sys_ioctl(vm, request, arg);
+	if (region->flags || !usable(vm))
+		return NULL;
 	if (!block)
 		block = make_block(vm, start, end);
-	if (!block || block->vm != vm)
-		return sys_ioctl(vm, request, arg);
-	if (bind_slot(vm, *region, block)) {
-		say("gmem: slot %u remains a slot of a host address: %s", region->slot,
-		    strerror(errno));
-		return sys_ioctl(vm, request, arg);
+	return block && block->vm == vm ? block : NULL;
+}
+
+static long add_slot(int vm, unsigned long request, const void *arg,
+		     const struct kvm_userspace_memory_region2 *region)
+{
+	struct block *block = block_for(vm, region);
+	struct slot *slot = find_slot(0, 0);
+	long result = -1;
+	char what[64];
+
+	errno = 0;
+	if (block && slot)
+		result = bind_slot(vm, *region, block);
+	if (result) {
+		if (!region->flags && region->memory_size >= SMALL) {
+			snprintf(what, sizeof(what), "slot %u", region->slot);
+			lacks(what, "remains an ordinary slot, with a host address");
+		}
+		block = NULL;
+		result = sys_ioctl(vm, request, arg);
 	}
-	*slot = (struct slot){ block, region->slot, region->guest_phys_addr, region->memory_size,
-			       start };
-	return 0;
+	if (!result && slot)
+		*slot = (struct slot){ vm, region->slot, block, region->guest_phys_addr,
+				       region->memory_size, region->userspace_addr };
+	return result;
 }
 
 static long set_region(int vm, unsigned long request, const void *arg)
@@ -421,14 +471,15 @@ static long set_region(int vm, unsigned long request, const void *arg)
 	       sizeof(struct kvm_userspace_memory_region) : sizeof(region));
 	pthread_mutex_lock(&lock);
 	slot = find_slot(vm, region.slot);
-	if (region.flags & KVM_MEM_GUEST_MEMFD) {
-		result = sys_ioctl(vm, request, arg);	/* the VMM knows guest_memfd */
-	} else if (!region.memory_size) {
+	if (!region.memory_size) {
 		result = sys_ioctl(vm, request, arg);
 		if (!result && slot)
-			slot->block = NULL;
-	} else if (slot) {
+			*slot = (struct slot){};
+	} else if (slot && slot->block) {
 		result = change_slot(vm, &region, slot->block);
+	} else if (slot || region.flags & KVM_MEM_GUEST_MEMFD) {
+		/* An ordinary slot changes, or the VMM knows guest_memfd. */
+		result = sys_ioctl(vm, request, arg);
 	} else {
 		result = add_slot(vm, request, arg, &region);
 	}
@@ -476,7 +527,7 @@ static uintptr_t bad_address(int fd)
 	if (run && run->exit_reason == KVM_EXIT_MEMORY_FAULT) {
 		gpa = run->memory_fault.gpa;
 		for (i = 0; i < ARRAY_SIZE(slots); i++)
-			if (slots[i].block && slots[i].block->vm == vm && gpa >= slots[i].gpa &&
+			if (slots[i].block && slots[i].vm == vm && gpa >= slots[i].gpa &&
 			    gpa - slots[i].gpa < slots[i].size)
 				address = slots[i].start + (gpa - slots[i].gpa);
 	}
@@ -536,15 +587,16 @@ PUBLIC int ioctl(int fd, unsigned long request, ...)
 PUBLIC void *mmap(void *addr, size_t size, int prot, int flags, int fd, off_t offset)
 {
 	long result = syscall(SYS_mmap, addr, size, prot, flags, fd, offset);
-	uintptr_t start = result;
+	uintptr_t start = result, end = start + round_up(size, sysconf(_SC_PAGESIZE));
 	size_t i;
 
 	if (result == -1 || mode == OFF)
 		return (void *)result;
 	pthread_mutex_lock(&lock);
-	forget_mappings(start, start + size);
+	forget_mappings(start, end);
+	forget_blocks(start, end);
 	if (flags & MAP_ANONYMOUS && !(flags & MAP_SHARED) && size >= SMALL)
-		remember_mapping(start, start + size);
+		remember_mapping(start, end);
 	for (i = 0; i < ARRAY_SIZE(vcpus) && !(flags & MAP_ANONYMOUS) && !offset; i++)
 		if (vcpus[i].vm && vcpus[i].fd == fd)
 			vcpus[i].run = (struct kvm_run *)result;
@@ -561,15 +613,12 @@ PUBLIC int munmap(void *addr, size_t size)
 {
 	uintptr_t start = (uintptr_t)addr, end = start + round_up(size, sysconf(_SC_PAGESIZE));
 	int result = syscall(SYS_munmap, addr, size);
-	size_t i;
 
 	if (result || mode == OFF)
 		return result;
 	pthread_mutex_lock(&lock);
 	forget_mappings(start, end);
-	for (i = 0; i < ARRAY_SIZE(blocks); i++)
-		if (blocks[i].end && start <= blocks[i].start && end >= blocks[i].end)
-			drop_block(&blocks[i]);
+	forget_blocks(start, end);
 	pthread_mutex_unlock(&lock);
 	return result;
 }
@@ -616,7 +665,8 @@ static void in_child(void)
 	for (i = 0; i < ARRAY_SIZE(blocks); i++)
 		if (blocks[i].end)
 			drop_block(&blocks[i]);
-	pthread_mutex_unlock(&lock);
+	/* The thread that holds it has another ID here, and could not unlock it. */
+	lock = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
 }
 
 static void __attribute__((constructor)) begin(void)

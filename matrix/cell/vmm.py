@@ -6,6 +6,7 @@ Debian's packages of QEMU and of all that it depends on are unpacked once, and w
 
 import hashlib
 import io
+import os
 import re
 import tarfile
 import tempfile
@@ -115,11 +116,12 @@ def needed(top: Path, program: str, patterns: Sequence[str]) -> Iterator[tuple[s
 
     top is a folder with unpacked packages. Raise MachineError when something is missing there.
     """
+    plain = os.environ | {"LC_ALL": "C"}
     libraries = {path.name: path for path in sorted(top.rglob("*.so*")) if path.exists()}
     places = {program: top / program}
     todo = [top / program]
     while todo:
-        done = proc.run(["readelf", "--dynamic", "--program-headers", "--wide", str(todo.pop())], limit=60)
+        done = proc.run(["readelf", "--dynamic", "--program-headers", "--wide", str(todo.pop())], env=plain, limit=60)
         if done.returncode:
             raise MachineError(f"cannot read {program} of Debian's package: {apt.last_line(done)}")
         for soname, loader in ELF.findall(done.output):

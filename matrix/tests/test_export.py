@@ -83,7 +83,8 @@ class Export(FakeKernel):
         self.assertEqual(len(found), 3)
         self.assertEqual(found[1:], ["[PATCH 2/3] KVM: Add suites", "[PATCH 3/3] KVM: Hook up the suites"])
         self.assertIn("The text of the addition.", got["second.cover"])
-        self.assertIn("base-commit: 0123456789abcdef\n", got["second.cover"])
+        self.assertTrue(got["first.cover"].endswith("\nbase-commit: 0123456789abcdef\n"))
+        self.assertRegex(got["second.cover"], r"\nbase-commit: 0123456789abcdef\nprerequisite-patch-id: [0-9a-f]{40}\n$")
         for text in got.values():
             self.assertNotIn("A Person", text)
             self.assertNotIn("*** ", text)
@@ -95,6 +96,7 @@ class Export(FakeKernel):
     def test_range_diff(self) -> None:
         """A later version says what has changed since the newest before it, and keeps that."""
         first = self.export()
+        self.assertEqual([line for line in self.said if "range-diff" in line], [])
         write(self.root / "kunit/gmem_kunit.c", "another test\n")
         got = self.export(3)
         self.assertIn("Range-diff against v1:", got["second.cover"])
@@ -115,6 +117,7 @@ class Export(FakeKernel):
         with self.assertRaisesRegex(WrongUse, "cover-first.txt is missing"):
             self.export()
         self.assertFalse((self.out / "series/v1").exists())
+        self.assertEqual(tree.git(self.out / "linux-7.3.4", "for-each-ref", "refs/exports"), "")
         write(self.top / ".gitconfig", "")
         with self.assertRaisesRegex(WrongUse, "git does not know who sends the series"):
             self.export()

@@ -45,18 +45,22 @@ def export(root: Path, out: Path, version: int, commit: str, say: Say) -> list[P
         work = folder.with_name(f".v{version}.part")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        names = []
+        names = list[str]()
+        refs = dict[str, str]()
         for part, first, last in ranges(root, base, patches, made):
             text = _text(root / "kernel" / base.kernel / COVER.format(part=part))
-            cover, mbox = _mail(base, text, (first, last), version, commit, who)
+            cover, mbox = _mail(base, text, (first, last), commit, version, who)
             before = _range_diff(base, part, version, f"{first}..{last}")
+            if version > 1 and not before:
+                say(f"export: no older version of {part} is known, so there is no range-diff")
             (work / f"{part}.cover").write_text(f"{cover}{before}")
             (work / f"{part}.mbox").write_text(mbox)
-            tree.git(base.folder, "update-ref", f"refs/exports/v{version}/{part}", last)
-            tree.git(base.folder, "update-ref", f"refs/exports/v{version}/{part}-base", first)
+            refs |= {part: last, f"{part}-base": first}
             names += [f"{part}.cover", f"{part}.mbox"]
         shutil.rmtree(folder, ignore_errors=True)
         work.rename(folder)
+        for name, target in refs.items():
+            tree.git(base.folder, "update-ref", f"refs/exports/v{version}/{name}", target)
     return [folder / name for name in names]
 
 
@@ -146,7 +150,7 @@ def _range_diff(base: Base, part: str, version: int, span: str) -> str:
     return ""
 
 
-def _mail(base: Base, text: str, ends: tuple[str, str], version: int, commit: str, who: Mapping[str, str]) -> tuple[str, str]:
+def _mail(base: Base, text: str, ends: tuple[str, str], commit: str, version: int, who: Mapping[str, str]) -> tuple[str, str]:
     """Return the cover letter of a part, and its patches as git format-patch writes them."""
     prefix = "PATCH" if version == 1 else f"PATCH v{version}"
     made = tree.git(base.folder, "format-patch", "--stdout", "--cover-letter", "--thread=shallow", "--abbrev=12", "--no-signature",
@@ -156,4 +160,13 @@ def _mail(base: Base, text: str, ends: tuple[str, str], version: int, commit: st
     shortlog, start, patches = rest.partition("\nFrom ")
     head = head.replace("*** SUBJECT HERE ***", subject)
     tail = f"base-commit: {commit}" if commit else f"Based on Linux {base.version} ({base.origin})."
+    tail += "".join(f"\nprerequisite-patch-id: {one}" for one in _patch_ids(base, ends[0]))
     return f"{head}\n\n{body.strip()}\n{shortlog}\n{tail}\n", (start + patches).lstrip("\n")
+
+
+def _patch_ids(base: Base, last: str) -> list[str]:
+    """Return the IDs of the patches up to a commit, oldest first, as git format-patch --base has them."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".patch") as file:
+        file.write(tree.git(base.folder, "log", "--reverse", "--patch", f"base..{last}", "--"))
+        file.flush()
+        return [line.split()[0] for line in tree.git(base.folder, "patch-id", "--stable", stdin=Path(file.name)).splitlines()]
