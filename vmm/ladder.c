@@ -451,9 +451,8 @@ static void wait_until_charged(struct vm *vm, long most)
 /* The rungs. */
 
 /* With the flag, nearly all that the guest has touched is mapped huge. */
-static void hugepages(void)
+static void mostly_huge(struct vm vm)
 {
-	struct vm vm = { .name = "hugepages", .flags = "hugepage", .extra = "-no-reboot" };
 	long mapped;
 
 	boot(&vm);
@@ -461,6 +460,11 @@ static void hugepages(void)
 	if (mapped < FILL * 9 / 10)
 		fail("only %ld MiB are mapped with hugepages", mapped);
 	end_by_guest(&vm);
+}
+
+static void hugepages(void)
+{
+	mostly_huge((struct vm){ .name = "hugepages", .flags = "hugepage", .extra = "-no-reboot" });
 }
 
 /* Without it, nothing is; the guest's memory is right all the same. */
@@ -520,15 +524,8 @@ static void two_guests(void)
 /* A PC has slots that firmware and BIOS areas split, move and make read-only. */
 static void split_slots(void)
 {
-	struct vm vm = { .name = "pc", .machine = "pc", .flags = "hugepage",
-		.extra = "-no-reboot" };
-	long mapped;
-
-	boot(&vm);
-	mapped = use(&vm);
-	if (mapped < FILL * 9 / 10)
-		fail("only %ld MiB are mapped with hugepages", mapped);
-	end_by_guest(&vm);
+	mostly_huge((struct vm){ .name = "pc", .machine = "pc", .flags = "hugepage",
+		    .extra = "-no-reboot" });
 }
 
 /* The host finds what the guest has stored. */
