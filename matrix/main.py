@@ -190,6 +190,8 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
             raise WrongUse(f"--filter {options.filter!r}: spaces and quotes are not possible on the kernel command line")
     if options.base and any(cell.vmm for cell in chosen):
         raise WrongUse("--base cannot be combined with cells that run a VMM: it needs what the series adds")
+    if options.seed is not None and E2E in kinds and any(cell.vmm for cell in chosen):
+        raise WrongUse("--seed cannot be combined with boots of a VMM: QEMU cannot count instructions with a thread for each CPU")
     if len({cell.part for cell in chosen}) > 1:
         raise WrongUse("these cells have different parts of the series; run them one after the other")
     for cell in chosen:

@@ -425,14 +425,20 @@ static int steal_gmem(struct vm *vm)
 	return fd;
 }
 
+/* Wait for the guest, which must have guest_memfd if it is to have flags. */
+static void wait_for_guest(struct vm *vm)
+{
+	wait_for(vm, "guest: hello");
+	if (vm->flags)
+		close(steal_gmem(vm));
+}
+
 static void boot(struct vm *vm)
 {
 	double begin = now();
 
 	start(vm);
-	wait_for(vm, "guest: hello");
-	if (vm->flags)
-		close(steal_gmem(vm));
+	wait_for_guest(vm);
 	printf("# %s: boots in %.1f s\n", vm->name, now() - begin);
 }
 
@@ -511,8 +517,8 @@ static void two_guests(void)
 
 	start(&one);
 	start(&two);
-	wait_for(&one, "guest: hello");
-	wait_for(&two, "guest: hello");
+	wait_for_guest(&one);
+	wait_for_guest(&two);
 	use(&one);
 	use(&two);
 	tell(&one, "check");

@@ -95,10 +95,12 @@ class Listed(unittest.TestCase):
         self.assertRegex(cells.seeded(self.cell(), "seed", 7).qemu_args, "^-m 2048 -smp 1 -icount .* -seed 7$")
 
     def test_base(self) -> None:
-        """There is no such boot without the series."""
+        """There is no such boot without the series, or with a seed."""
         with tempfile.TemporaryDirectory() as out, mock.patch("sys.stderr", new_callable=io.StringIO) as said:
             self.assertEqual(main.main(["--e2e", "--base", "--out", out, "x86_64-vmm"], ROOT), 2)
+            self.assertEqual(main.main(["--e2e", "--seed", "1", "--out", out, "x86_64-vmm"], ROOT), 2)
         self.assertIn("--base cannot be combined with cells that run a VMM", said.getvalue())
+        self.assertIn("--seed cannot be combined with boots of a VMM", said.getvalue())
 
     def test_without_vmm(self) -> None:
         """A cell can ask for a VMM only if the project has one."""
