@@ -749,7 +749,15 @@ static int pin_thread(void *data)
 	return 0;
 }
 
-/* Split hugepages behind the back of guest_memfd, as core MM may. */
+/* What core MM may do behind the back of guest_memfd. */
+static void split_locked(struct folio *folio)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)	/* else it is not exported */
+	if (IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && folio_test_large(folio))
+		split_folio(folio);
+#endif
+}
+
 static int split_thread(void *data)
 {
 	struct shared *s = data;
@@ -757,17 +765,14 @@ static int split_thread(void *data)
 
 	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 4);
 	while (!kthread_should_stop()) {
-#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 		pgoff_t index = prandom_u32_state(&rnd_state) % NPAGES;
 		struct folio *folio = filemap_lock_folio(s->f->inode->i_mapping, index);
 
 		if (!IS_ERR(folio)) {
-			if (IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && folio_test_large(folio))
-				split_folio(folio);
+			split_locked(folio);
 			folio_unlock(folio);
 			folio_put(folio);
 		}
-#endif
 		schedule_timeout_interruptible(1 + prandom_u32_state(&rnd_state) % 4);
 	}
 	return 0;
