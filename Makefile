@@ -4,6 +4,7 @@
 CELLS ?=
 KSRC ?=
 FILTER ?=
+SHARD ?=
 JOBS ?=
 O ?= $(if $(PROJECT),$(PROJECT)/)build
 SETUP ?= yes
@@ -13,23 +14,25 @@ DEBIAN ?= 13
 PROJECT ?=
 
 # The kernel's own make must not see this make's flags and variables.
-unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER CELLS TESTS ONLY DEBIAN PROJECT
+unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER SHARD CELLS TESTS ONLY DEBIAN PROJECT
 
 project = $(if $(PROJECT),--project '$(PROJECT)')
 places = --out '$(O)' $(project)
-run = ./matrix/run $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS))
+run = ./matrix/run $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS)) $(if $(SHARD),--shard '$(SHARD)')
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base vmm cells canary test fresh mutants coverage edit series refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
+.PHONY: help matrix e2e e2e-base run-until-failure vmm cells canary test fresh mutants coverage edit series refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
-	@echo '               CELLS="arm64-thp arm64-nothp"  only these cells'
+	@echo '               CELLS="arm64-thp arm64-nothp"  only these cells; CELLS=all: every cell, with its selftests'
+	@echo '               SHARD=2/3                      only the second of three shares of these cells'
 	@echo '               FILTER=kvm_gmem_fault.*        only these tests, as for kunit.py'
 	@echo '               KSRC=dir                       your own kernel tree, which is never written to'
 	@echo '               JOBS=n                         compile jobs (default: one per core)'
 	@echo 'make e2e       the same, but boot for the KVM selftests, which run guests in the kernel under test'
 	@echo 'make e2e-base  run these selftests on the kernel without the series, to see which fail there, too'
+	@echo 'make run-until-failure  repeat make matrix with one seed after the other until it is red; CELLS= and FILTER= as above'
 	@echo 'make vmm       let QEMU boot Linux on guest_memfd in the kernel under test; CELLS= and FILTER= as above'
 	@echo 'make cells     list the cells and what each proves'
 	@echo 'make canary    build and boot kernels that must be red, each for the right reason'
@@ -60,6 +63,9 @@ e2e: setup-matrix
 
 e2e-base: setup-matrix
 	@$(run) --e2e --base $(CELLS)
+
+run-until-failure: setup-matrix
+	@$(run) --until-failure $(CELLS)
 
 vmm: setup-matrix
 	@$(run) --e2e $(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json vmm | tr -d '[],"'))

@@ -3,6 +3,7 @@
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import re
@@ -32,9 +33,11 @@ JOBS: dict[str, Callable[[Cell], bool]] = {
     "mutants": lambda cell: cell.mutants, "generated": lambda cell: cell.generated, "vmm": lambda cell: cell.vmm,
 }  # fmt: skip
 
+ALL = "all"  # in place of the names of all cells
 SUMMARY = ("summary.json", "summary.md")
 EXAMPLES = """examples:
   ./matrix/run                                 the cells of the gate
+  ./matrix/run --until-failure x86_64-thp      look for a seed with which a race makes a test fail
   ./matrix/run --list                          all cells and what each one proves
   ./matrix/run arm64-nothp x86_64-thp          these two
   ./matrix/run --ksrc ~/src/linux x86_64-thp   with your own tree, which stays as it is
@@ -61,9 +64,11 @@ def parser(root: Path) -> argparse.ArgumentParser:
                     "whole console.",
     )  # fmt: skip
     add = options.add_argument
-    add("cells", nargs="*", metavar="CELL", help="cells to run (default: those of the gate)")
+    add("cells", nargs="*", metavar="CELL", help=f"cells to run (default: those of the gate); {ALL}: every cell, for all of its boots")
+    add("--shard", metavar="I/N", help="run only the I-th of N shares of these cells, counted from 1")
     add("--filter", default="", metavar="GLOB", help="run only tests that match SUITE_GLOB[.CASE_GLOB]")
     add("--seed", type=int, metavar="N", help="seed the tests, and let QEMU count instructions: the run repeats itself")
+    add("--until-failure", action="store_true", help="repeat the run with one seed after the other until it is red, or interrupted")
     add("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
         help="compile N files at once, in all cells together (default: %(default)s)")  # fmt: skip
     add("--parallel", type=int, default=2, metavar="N", help="run N cells in parallel (default: %(default)s)")
@@ -82,11 +87,23 @@ def parser(root: Path) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str], root: Path, prepare: Prepare = tree.prepare) -> int:
     """Run the command line argv; root is the default project. Return the exit status."""
-    return guarded("matrix", lambda: _main(argv, root, prepare))
-
-
-def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
     options = parser(root).parse_args(argv)
+    return guarded("matrix", lambda: _repeat(options, root, prepare) if options.until_failure else _main(options, root, prepare))
+
+
+def _repeat(options: argparse.Namespace, root: Path, prepare: Prepare) -> int:
+    """Run with the seed, 1 by default, then with the next ones; return the status of the first run that is not green."""
+    if any((options.list, options.cells_json, options.canaries, options.merge, options.update_expected)):
+        raise WrongUse("--until-failure repeats boots of cells, and nothing else")
+    for seed in itertools.count(1 if options.seed is None else options.seed):
+        again = argparse.Namespace(**vars(options) | {"seed": seed, "cells": [*options.cells]})
+        if status := _main(again, root, prepare):
+            print(f"matrix: seed {seed} is the first that is not green", flush=True)
+            return status
+    raise AssertionError
+
+
+def _main(options: argparse.Namespace, root: Path, prepare: Prepare) -> int:
     jobs = int(options.jobs)
     root, out = project.places(options)
     tested = project.load(root)
@@ -99,7 +116,9 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
     if options.canaries:
         return _canaries(options, root, out, canary.select(canary.load(root, known), options.cells), prepare)
     gate = [cell.name for cell in known if cell.gate]
-    chosen = cells.select(known, [*gate, *options.cells] if options.merge else options.cells)
+    if ALL in options.cells:
+        options.cells, options.all = [cell.name for cell in known], True
+    chosen = _share(cells.select(known, [*gate, *options.cells] if options.merge else options.cells), options.shard)
     if options.e2e:
         tested.need_selftests()
     both = [KUNIT, E2E] if tested.selftests else [KUNIT]
@@ -121,36 +140,62 @@ def _main(argv: Sequence[str], root: Path, prepare: Prepare) -> int:
     with locked(out):
         _clear(out, [*SUMMARY, *sum((names[cell.name] for cell in chosen), [])])
         say, inputs = sayer(), merge.inputs(root)
-        if options.base:
-            prepare = tree.pristine
-        elif chosen[0].part:
-            prepare = functools.partial(prepare, part=chosen[0].part)
-        prepared = prepare(root, out, options.ksrc, say)
-        say(f"kernel: Linux {prepared.version}, {prepared.origin}")
-        side: int = max(1, min(options.parallel, jobs, len(chosen)))
 
-        unfinished = set(cell.name for cell in chosen)
+        def site(part: str, jobs_now: Callable[[], int]) -> Site:
+            prepared = tree.pristine(root, out, options.ksrc, say) if options.base else prepare(root, out, options.ksrc, say, part)
+            say(f"kernel: Linux {prepared.version}, {prepared.origin}")
+            return Site(root, out, prepared, say, jobs_now, inputs=inputs, base=options.base)
 
-        def share() -> int:
-            return jobs if len(unfinished) == 1 else max(1, jobs // side)
+        def tasks(cell: Cell) -> list[Job]:
+            return [Job(cell, kind, options.filter, options.update_expected) for kind in own[cell.name]]
 
-        site = Site(root, out, prepared, say, share, inputs=inputs, base=options.base)
+        # Each part of the series is a tree of its own.
+        parts = ("",) if options.base else dict.fromkeys(cell.part for cell in chosen)
+        results = [_run([cell for cell in chosen if options.base or cell.part == part], functools.partial(site, part), tasks,
+                        jobs, options.parallel) for part in parts]  # fmt: skip
+        return _end(out, sum(results, []))
 
-        def one(cell: Cell) -> list[report.Result]:
-            try:
-                return run(site, [Job(cell, kind, options.filter, options.update_expected) for kind in own[cell.name]])
-            except (MatrixError, OSError):
-                raise
-            except Exception as err:  # pylint: disable=broad-exception-caught
-                return [failed_check(out, name, err) for name in names[cell.name]]
-            finally:
-                unfinished.discard(cell.name)
 
-        return _end(out, sum(pool(one, chosen, side), []))
+def _run(chosen: Sequence[Cell], make_site: Callable[[Callable[[], int]], Site], tasks: Callable[[Cell], list[Job]],
+         jobs: int, parallel: int) -> list[report.Result]:  # fmt: skip
+    """Run the cells of one part of the series."""
+    side = max(1, min(parallel, jobs, len(chosen)))
+    unfinished = set(cell.name for cell in chosen)
+    site = make_site(lambda: jobs if len(unfinished) == 1 else max(1, jobs // side))
+
+    def one(cell: Cell) -> list[report.Result]:
+        try:
+            return run(site, tasks(cell))
+        except (MatrixError, OSError):
+            raise
+        except Exception as err:  # pylint: disable=broad-exception-caught
+            return [failed_check(site.out, result_name(cell, job.kind, site.base), err) for job in tasks(cell)]
+        finally:
+            unfinished.discard(cell.name)
+
+    return sum(pool(one, chosen, side), [])
+
+
+def _share(chosen: Sequence[Cell], shard: str | None) -> list[Cell]:
+    """Return the cells of a share "I/N"; every cell is in exactly one of N shares."""
+    if shard is None:
+        return list(chosen)
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", shard)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count:
+        raise WrongUse(f"--shard {shard}: expected I/N with 1 <= I <= N, as in 2/3")
+    some = list(chosen[number - 1::count])
+    if not some:
+        raise WrongUse(f"--shard {shard}: there are only {len(chosen)} cells")
+    return some
 
 
 def _kinds(options: argparse.Namespace, root: Path, cell: Cell, kinds: Sequence[str]) -> Sequence[str]:
     """Return those of these kinds for which the cell has tests. A part of the series may lack the suites."""
+    if cell.build_only:
+        if KUNIT not in kinds or options.update_expected:
+            raise WrongUse(f"cell {cell.name} does not boot; omit --e2e and --update-expected")
+        return [KUNIT]
     if not cell.part or options.update_expected or options.base:
         return kinds
     some = [kind for kind in kinds if expected_tests(root, cell, kind).tests]
@@ -192,8 +237,6 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
         raise WrongUse("--base cannot be combined with cells that run a VMM: it needs what the series adds")
     if options.seed is not None and E2E in kinds and any(cell.vmm for cell in chosen):
         raise WrongUse("--seed cannot be combined with boots of a VMM: QEMU cannot count instructions with a thread for each CPU")
-    if len({cell.part for cell in chosen}) > 1:
-        raise WrongUse("these cells have different parts of the series; run them one after the other")
     for cell in chosen:
         for kind in () if options.base else _kinds(options, root, cell, kinds):
             _check_expected(root, options.filter, cell, kind)
@@ -203,6 +246,7 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
         build.need_tools(cell)
         if E2E in kinds:
             selftests.load(root, cell)
+        if E2E in kinds or cell.modules:
             build.need_static_libc(cell)
 
 
@@ -226,6 +270,8 @@ def _clear(out: Path, names: Sequence[str]) -> None:
 def _check_expected(root: Path, glob: str, cell: Cell, kind: str) -> None:
     """Check that the list of expected tests is valid and that glob selects some."""
     expected = expected_tests(root, cell, kind)
+    if glob and cell.build_only:
+        raise WrongUse(f"cell {cell.name} does not boot; omit --filter")
     if glob and not any(matches(glob, test) for test in expected.tests):
         near = ", ".join(expected.near(glob)) or "none; run it once with --update-expected"
         raise WrongUse(f"--filter {glob!r} selects no test of {result_name(cell, kind)}; suites: {near}")

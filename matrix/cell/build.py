@@ -52,6 +52,7 @@ def common(cell: Cell, build: Path) -> list[str]:
     """The options that config, build and exec share; absolute paths, for kunit.py changes to the tree."""
     options = [f"--build_dir={build}", f"--arch={cell.arch}", f"--qemu_config={cell.qemu_config}"]
     options += [f"--kunitconfig={path}" for path in cell.fragments]
+    options += [f"--kconfig_add={line}" for line in cell.kconfig_add]
     return options + ([f"--cross_compile={cell.cross_compile}"] if cell.cross_compile else [])
 
 
@@ -64,7 +65,8 @@ def shell(argv: list[str], variables: Mapping[str, str] | None = None) -> str:
 
 def need_tools(cell: Cell) -> None:
     """Raises MachineError naming every program that this cell needs and the machine lacks."""
-    names = ["make", "flex", "bison", "bc", *(cell.cross_compile + tool for tool in ("gcc", "ld")), cell.qemu]
+    names = ["make", "flex", "bison", "bc", *(cell.cross_compile + tool for tool in ("gcc", "ld"))]
+    names += [] if cell.build_only else [cell.qemu]
     missing = [name for name in names if not shutil.which(name)]
     if missing:
         raise MachineError(f"cell {cell.name} needs {', '.join(missing)}; run tools/setup")

@@ -11,11 +11,12 @@ from typing import Any
 from matrix.common import data, project
 from matrix.common.errors import WrongUse
 
-HOSTS = {"aarch64": "arm64", "x86_64": "x86_64"}  # uname -m -> the kernel's ARCH
+HOSTS = {"aarch64": ("arm64",), "x86_64": ("x86_64", "i386")}  # uname -m -> values of the kernel's ARCH that its compiler builds
 KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
-    "slowdown": int, "part": str, "memory": int, "vmm": bool,
+    "slowdown": int, "part": str, "memory": int, "vmm": bool, "kconfig_add": list, "modules": list, "suite_modules": list,
+    "build_only": bool,
 }  # fmt: skip
 SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
@@ -49,6 +50,10 @@ class Cell:
     part: str = ""  # of project.toml: the kernel has no patch after this part of the series
     memory: int = 0  # of the machine, in MiB; 0: as the qemu_config has it
     vmm: bool = False  # its boot with an initramfs runs vmm/ instead of the selftests
+    kconfig_add: tuple[str, ...] = ()  # options that override those of the fragments, as for kunit.py
+    modules: tuple[str, ...] = ()  # init loads these into its kernel, in this order
+    suite_modules: tuple[str, ...] = ()  # … and then these, for the suites in them
+    build_only: bool = False  # nothing boots
     slowdown: int = 1  # how much more time its boots and selftests get than in a cell of the gate
     seed: int | None = None  # see seeded()
 
@@ -88,9 +93,11 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         raise WrongUse(f"{where}: there is no [arch.{entry['arch']}]")
     if min(entry.get(key, 1) for key in ("slowdown", "memory")) < 1:
         raise WrongUse(f"{where}: slowdown and memory must be above 0")
+    if entry.get("suite_modules") and not entry.get("modules") or entry.get("vmm") and entry.get("modules"):
+        raise WrongUse(f"{where}: suite_modules need modules, and a cell with vmm has none")
     if entry.get("vmm"):
         project.load(root).need_vmm()
-    native = HOSTS.get(platform.machine()) == entry["arch"]
+    native = entry["arch"] in HOSTS.get(platform.machine(), ())
     return Cell(
         name=entry["name"],
         arch=entry["arch"],
@@ -102,7 +109,7 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         gate=entry.get("gate", False),
         coverage=entry.get("coverage", entry.get("gate", False)),
         mutants=entry.get("mutants", False),
-        generated=entry.get("generated", "part" not in entry and not entry.get("vmm")),
+        generated=entry.get("generated", not any(entry.get(key) for key in ("part", "vmm", "modules", "build_only"))),
         proves=entry["proves"],
         kernel_args=tuple(entry.get("kernel_args", ())),
         boot_seconds=entry["boot_seconds"],
@@ -110,6 +117,10 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         part=entry.get("part", ""),
         memory=entry.get("memory", 0),
         vmm=entry.get("vmm", False),
+        kconfig_add=tuple(entry.get("kconfig_add", ())),
+        modules=tuple(entry.get("modules", ())),
+        suite_modules=tuple(entry.get("suite_modules", ())),
+        build_only=entry.get("build_only", False),
     ).slower(entry.get("slowdown", 1))
 
 
@@ -146,7 +157,7 @@ def options(text: str) -> dict[str, str]:
 
 
 def asked(cell: Cell) -> dict[str, str]:
-    """Return the options that the cell's fragments ask for. Raise WrongUse when two fragments conflict."""
+    """Return the options that the cell asks for. Raise WrongUse when two of its fragments conflict."""
     merged: dict[str, str] = {}
     source: dict[str, str] = {}
     for path in cell.fragments:
@@ -164,4 +175,8 @@ def asked(cell: Cell) -> dict[str, str]:
                     f"{path.name} wants {value}"
                 )
             source.setdefault(name, path.name)
+    for line in cell.kconfig_add:
+        if len(line.splitlines()) != 1 or not options(line):
+            raise WrongUse(f"cell {cell.name}: kconfig_add: not an option: {line}")
+        merged |= options(line)
     return merged

@@ -6,13 +6,17 @@
  *
  * The lines of /tests:
  *
+ *	module <file>
  *	suite <name>
  *	hold <device> [<ioctl>]
  *	<seconds> <hugepages> <program> [<argument>...]
  *
+ * "module" is optional: load the module, with its parameters on the kernel's
+ * command line, as modprobe does.  All of them are unloaded before the reboot, in
+ * reverse order: a VM or a file that keeps its module for good must not go unnoticed.
  * "hold" is optional: open the device before the first selftest, issue the ioctl
- * without an argument, and keep both open until the reboot.  Without a program
- * no KTAP is printed.
+ * without an argument, and keep both open until the last one has ended.  Without
+ * a program no KTAP is printed.
  *
  * With gcov in the kernel, print each of its files in debugfs at the end: a line
  * "gcov: <path> <size>", then the content as base64 in lines that start with
@@ -37,6 +41,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -48,6 +53,7 @@
 #define LINE_SIZE	800	/* a printk record holds about 1000 bytes */
 #define NAME_SIZE	120
 #define MAX_TESTS	64
+#define MAX_MODULES	16
 #define MAX_ARGS	16
 #define MAX_RESULTS	256	/* of one selftest's own TAP */
 #define MAX_LINES	2000	/* of one selftest's output */
@@ -55,6 +61,7 @@
 #define GCOV_BYTES	540	/* per line, divisible by three */
 #define TICK_MS		100
 #define KILL_MS		10000	/* until a killed selftest must be gone */
+#define UNLOAD_MS	10000	/* until nothing may use a module any more */
 #define KSFT_SKIP	4	/* tools/testing/selftests/kselftest.h */
 
 enum status { PASS, FAIL, SKIP, NR_STATUS };
@@ -67,9 +74,12 @@ struct result {
 
 /* The lines of /tests other than selftests. */
 struct setup {
+	const char *modules[MAX_MODULES];	/* files */
+	int nr_modules;
 	const char *suite;
 	const char *device;		/* to hold open */
 	unsigned long request;		/* ioctl number, 0 for none */
+	int held[2];			/* the device, and what the ioctl returned */
 };
 
 struct test {
@@ -167,21 +177,95 @@ static void mount_all(void)
 		give_up("printk_devkmsg");
 }
 
-static void hold(const struct setup *setup)
+/* The name of a module whose file is <name>.ko; the kernel has '_' where the file may have '-'. */
+static void name_of(const char *path, char *name)
 {
-	int fd = setup->device ? open(setup->device, O_RDWR | O_CLOEXEC) : -1;
+	const char *slash = strrchr(path, '/');
 
+	snprintf(name, NAME_SIZE, "%s", slash ? slash + 1 : path);
+	name[strcspn(name, ".")] = '\0';
+	for (; *name; name++)
+		if (*name == '-')
+			*name = '_';
+}
+
+/* Collect the parameters of a module from a kernel command line, where they have the prefix "<name>.". */
+static void parameters_of(const char *name, const char *command_line, char *parameters)
+{
+	char *words = strdup(command_line), *word, *at;
+	size_t length = strlen(name), used = 0;
+
+	parameters[0] = '\0';
+	for (word = strtok(words, " \n"); word; word = strtok(NULL, " \n")) {
+		for (at = word; *at && *at != '.' && *at != '='; at++)
+			if (*at == '-')
+				*at = '_';
+		if (!strncmp(word, name, length) && word[length] == '.' && used < LINE_SIZE)
+			used += snprintf(parameters + used, LINE_SIZE - used, "%s ", word + length + 1);
+	}
+	free(words);
+	if (used >= LINE_SIZE) {
+		errno = E2BIG;
+		give_up(name);
+	}
+}
+
+static void load_modules(const struct setup *setup)
+{
+	char name[NAME_SIZE], parameters[LINE_SIZE], command_line[4 * LINE_SIZE] = "";
+	FILE *file = fopen("/proc/cmdline", "re");
+	int fd, i;
+
+	if (!file || !fgets(command_line, sizeof(command_line), file))
+		give_up("/proc/cmdline");
+	fclose(file);
+	for (i = 0; i < setup->nr_modules; i++) {
+		name_of(setup->modules[i], name);
+		parameters_of(name, command_line, parameters);
+		fd = open(setup->modules[i], O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || syscall(SYS_finit_module, fd, parameters, 0))
+			give_up(setup->modules[i]);
+		close(fd);
+	}
+}
+
+/* What a selftest has left behind ends a little later than its process. */
+static void unload_modules(const struct setup *setup)
+{
+	long long end = now_ms() + UNLOAD_MS;
+	char name[NAME_SIZE];
+	int i;
+
+	for (i = setup->nr_modules - 1; i >= 0; i--) {
+		name_of(setup->modules[i], name);
+		while (syscall(SYS_delete_module, name, O_NONBLOCK)) {
+			if (errno != EAGAIN || now_ms() > end)
+				give_up(name);
+			usleep(TICK_MS * 1000);
+		}
+	}
+}
+
+static void hold(struct setup *setup)
+{
+	setup->held[0] = setup->device ? open(setup->device, O_RDWR | O_CLOEXEC) : -1;
+	setup->held[1] = -1;
 	/* If the device is missing, the selftests themselves report that. */
-	if (fd >= 0 && setup->request && ioctl(fd, setup->request, 0) < 0)
+	if (setup->held[0] < 0 || !setup->request)
+		return;
+	setup->held[1] = ioctl(setup->held[0], setup->request, 0);
+	if (setup->held[1] < 0)
 		give_up(setup->device);
 }
 
-/* Parse a "suite" or "hold" line; return false for any other line. */
+/* Parse a "module", "suite" or "hold" line; return false for any other line. */
 static bool take_setup(struct setup *setup, const char *word)
 {
 	const char *request;
 
-	if (!strcmp(word, "suite")) {
+	if (!strcmp(word, "module") && setup->nr_modules < MAX_MODULES) {
+		setup->modules[setup->nr_modules++] = strtok(NULL, " \n");
+	} else if (!strcmp(word, "suite")) {
 		setup->suite = strtok(NULL, " \n");
 	} else if (!strcmp(word, "hold")) {
 		setup->device = strtok(NULL, " \n");
@@ -560,10 +644,14 @@ int main(void)
 
 	mount_all();
 	count = read_tests("/tests", &setup, tests);
+	load_modules(&setup);
 	if (count) {
 		hold(&setup);
 		run_all(setup.suite, tests, count);
+		close(setup.held[1]);
+		close(setup.held[0]);
 	}
+	unload_modules(&setup);
 	if (!access(GCOV, F_OK) && nftw(GCOV, say_counters, 16, FTW_PHYS))
 		give_up(GCOV);
 	reboot(RB_AUTOBOOT);

@@ -138,7 +138,7 @@ def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool
     """Configure and build; stop at the first step that fails. configured: skip the first step, and build with make alone."""
     if cell.part != site.tree.part and not site.base:
         raise WrongUse(f"cell {cell.name} has another part of the series; run it by itself, with ./matrix/run")
-    evidence = Evidence(asked=asked(cell), got=None, expected=Expected(), touched=site.tree.touched)
+    evidence = Evidence(asked=asked(cell), got=None, expected=Expected(), touched=site.tree.touched, build_only=cell.build_only)
     log, tree, folder = results / "build.log", site.tree.path, site.build_dir(cell)
     build.begin(folder, site.tree.touched)
     steps_left = [("configure", build.CONFIG_SECONDS), ("build", float(cell.build_seconds))][configured:]
@@ -173,9 +173,9 @@ def finish(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Result:
     """Boot the kernel that kernel() built, judge it and write the result."""
     results = site.results(job)
     evidence = replace(evidence, expected=expected_tests(site.root, job.cell, job.kind), glob=job.glob)
-    if job.kind == E2E and evidence.built:
+    if _has_init(job) and evidence.built:
         evidence = _selftests(site, job, evidence, steps)
-    if evidence.built:
+    if evidence.built and not job.cell.build_only:
         evidence = _boot(site, job, evidence, steps)
     if site.base:
         evidence = replace(evidence, settle=lambda ran: Expected(list(ran), [(name, "") for name in ran]))
@@ -219,8 +219,15 @@ def _time(site: Site, steps: Steps, name: str, step: str, seconds: float) -> Non
     site.say(f"{name}: {step} {seconds:.1f} s")
 
 
+def _has_init(job: Job) -> bool:
+    """Return whether the job needs an initramfs of its own."""
+    return job.kind == E2E or bool(job.cell.modules)
+
+
 def chosen(site: Site, job: Job) -> list[selftests.Selftest]:
     """Return the selftests of a boot, or the rungs of vmm/."""
+    if job.kind != E2E:
+        return []
     if job.cell.vmm:
         suite, known = site.vmm.suite, vmm.load(site.root, job.cell)
     else:
@@ -236,7 +243,9 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
     with selftests.lock(folder):
         build.begin(folder, site.tree.touched, lambda *_: selftests.forget(folder))
         tests = chosen(site, job)
-        if job.cell.vmm:
+        if job.kind != E2E:
+            commands = [selftests.init_command(job.cell, folder)]
+        elif job.cell.vmm:
             machine = vmm.machine(site.root, job.cell)
             qemu = vmm.fetch(machine, site.say)
             commands = vmm.build_commands(site.tree.path, site.root, job.cell, folder, site.jobs())
@@ -254,11 +263,13 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
         only = replace(evidence, build_log=added, touched=site.tree.touched | names)
         if done.whole:
             build.judged(folder, warned(only)[1])
-        archive = site.build_dir(job.cell) / "e2e.cpio"
-        if evidence.built and job.cell.vmm:
+        archive = site.build_dir(job.cell) / f"{job.kind}.cpio"
+        if evidence.built and job.kind == E2E and job.cell.vmm:
             vmm.pack(site.root, job.cell, folder, site.vmm, tests, site.build_dir(job.cell) / machine.kernel, qemu, archive)
         elif evidence.built:
-            selftests.pack(folder, site.kit, tests, archive)
+            kit, suites = (site.kit, ()) if job.kind == E2E else (None, job.cell.suite_modules)
+            loaded = selftests.modules(site.build_dir(job.cell), (*job.cell.modules, *suites))
+            selftests.pack(folder, kit, tests, archive, loaded)
     return replace(only, build_log=log.read_text("utf-8", "replace"))
 
 
@@ -266,13 +277,16 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
     """Boot the kernel, and run kunit.py parse on its console."""
     results, folder, cell, glob = site.results(job), site.build_dir(job.cell), job.cell, job.glob
     console, junit = results / "console.log", results / "junit.xml"
+    if _has_init(job):
+        config = folder / f"{job.kind}.py"
+        words = ("", "tcg") if job.kind != E2E else (boot.WITHOUT_KUNIT, boot.THREADS if cell.vmm else boot.ONE_THREAD)
+        config.write_text(boot.initramfs_config(cell, folder / f"{job.kind}.cpio", *words), "utf-8")
+        cell = replace(cell, qemu_config=config)
     if job.kind == E2E:
-        config = folder / "e2e.py"
-        accel = boot.THREADS if cell.vmm else boot.ONE_THREAD
-        config.write_text(boot.initramfs_config(cell, folder / "e2e.cpio", boot.WITHOUT_KUNIT, accel), "utf-8")
         limit = BOOT_SECONDS * cell.slowdown + sum(test.seconds for test in chosen(site, job))
-        cell, glob = replace(cell, qemu_config=config, boot_seconds=limit), ""
-    evidence = replace(evidence, arguments=boot.kernel_arguments(cell, glob, job.kind != E2E, job.initramfs or job.kind == E2E))
+        cell, glob = replace(cell, boot_seconds=limit), ""
+    initramfs = job.initramfs or _has_init(job)
+    evidence = replace(evidence, arguments=boot.kernel_arguments(cell, glob, job.kind != E2E, initramfs))
     argv = boot.exec_command(site.tree.path, cell, job.image or folder, glob)
     steps.commands["boot"] = build.shell(argv, {"PATH": f'{shlex.quote(str(boot.SHIM))}:"$PATH"'})
     enough = job.until or (lambda console: False)

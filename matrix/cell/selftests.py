@@ -11,7 +11,7 @@ They do not depend on a .config, so the cells of an architecture share them.
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from matrix.common import data, project
 from matrix.common.errors import WrongUse
 
 KEYS = {"path": str, "seconds": int, "arch": list, "hugepages": int, "args": list, "option": str, "gate": bool}
-FOLDERS = ("dev", "proc", "sys", "tmp", "selftests")  # in the initramfs: init's mount points, and the programs
+FOLDERS = ("dev", "proc", "sys", "tmp", "selftests", "modules")  # in the initramfs: init's mount points, and its files
 INIT_FLAGS = ("-static", "-O2", "-Wall", "-Wextra")
 
 _locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
@@ -109,10 +109,25 @@ def forget(folder: Path) -> None:
     shutil.rmtree(folder / "programs", ignore_errors=True)
 
 
-def pack(folder: Path, kit: project.Selftests, tests: Sequence[Selftest], archive: Path) -> None:
-    """Write the initramfs: init, its list /tests, and the selftests."""
-    lines = [f"suite {kit.suite}", *([f"hold {kit.hold}"] if kit.hold else [])]
+def modules(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Return name -> content of these modules of the kernel in a build directory, in this order. Raise WrongUse if one is not there."""
+    order = folder / "modules.order"
+    built = [folder / line for line in order.read_text("utf-8").split()] if order.exists() else []
+    files = {path.stem: path.with_suffix(".ko") for path in built}
+    for name in names:
+        if name not in files:
+            raise WrongUse(f"{folder.name}: the kernel has no module {name!r}{data.near(name, files)}; see matrix/cells.toml")
+    return {name: files[name].read_bytes() for name in names}
+
+
+def pack(folder: Path, kit: project.Selftests | None, tests: Sequence[Selftest], archive: Path, loaded: Mapping[str, bytes] | None = None
+         ) -> None:  # fmt: skip
+    """Write the initramfs: init, its list /tests, the modules that it loads, and the selftests. Without a kit there are no tests."""
+    files = {f"modules/{name}.ko": content for name, content in (loaded or {}).items()}
+    lines = [f"module /{name}" for name in files]
+    if kit:
+        lines += [f"suite {kit.suite}", *([f"hold {kit.hold}"] if kit.hold else [])]
     lines += [" ".join([str(test.seconds), str(test.hugepages), f"/selftests/{test.name}", *test.args]) for test in tests]
-    files = {"init": (folder / "init").read_bytes(), "tests": ("\n".join(lines) + "\n").encode()}
+    files |= {"init": (folder / "init").read_bytes(), "tests": ("\n".join(lines) + "\n").encode()}
     files |= {f"selftests/{test.name}": (folder / "programs" / test.path).read_bytes() for test in tests}
     initramfs.pack(archive, FOLDERS, files)

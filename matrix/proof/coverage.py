@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from matrix.cell import boot, build, initramfs, selftests
+from matrix.cell import boot, build, selftests
 from matrix.common import proc
 from matrix.proof import mutate
 from matrix.tree import tree
@@ -87,7 +87,7 @@ def measure(site: Site, cell: Cell, into: Path) -> list[Result]:
     if results[0]["verdict"] != "green":
         return results
     initrd = folder / "gcov.cpio"  # the same init, with an empty list of selftests
-    initramfs.pack(initrd, selftests.FOLDERS, {"init": (site.selftests_dir(cell) / "init").read_bytes(), "tests": b""})
+    selftests.pack(site.selftests_dir(cell), None, (), initrd)
     config = folder / "gcov.py"
     config.write_text(boot.initramfs_config(cell, initrd), "utf-8")
     suites = Job(replace(cell, qemu_config=config), initramfs=True)

@@ -53,7 +53,8 @@ def main() -> int:
         calls.write(json.dumps([verb, *options]) + "\n")
     if verb == "config":
         asked = [Path(word.partition("=")[2]) for word in options if word.startswith("--kunitconfig=")]
-        text = "".join(path.read_text("utf-8") for path in asked)
+        added = [word.partition("=")[2] for word in options if word.startswith("--kconfig_add=")]
+        text = "\n".join([*(path.read_text("utf-8") for path in asked), *added])
         (folder / ".config").write_text(play.get("config", text), "utf-8")
     if verb == "parse" and "status" not in play:
         junit = next(word.partition("=")[2] for word in options if word.startswith("--junit="))
@@ -74,7 +75,9 @@ def main() -> int:
     if verb == "exec" and "KTAP version" in text:  # as the kernel would, unless the scenario overrides it
         words = [word.partition("=")[2] for word in options if word.startswith("--kernel_args=")]
         words += ["kunit.filter_glob=" + word for word in options if not word.startswith("-")]
-        words += ["kunit.enable=1", "kunit_shutdown=reboot", *(["kunit.enable=0", "kunit_shutdown=none"] if key == "e2e" else [])]
+        initramfs = any(word.startswith("--qemu_config=") and word.endswith(("/e2e.py", "/kunit.py")) for word in options)
+        words += ["kunit.enable=1", "kunit_shutdown=reboot", *(["kunit_shutdown=none"] if initramfs else [])]
+        words += ["kunit.enable=0"] if key == "e2e" else []
         print("Command line:", *(() if play.get("no_arguments") else words))
         if "Linux version" not in text:
             print(play.get("banner", BANNER))

@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 from matrix.tests.consoles import CLEAN, E2E, E2E_TESTS, TESTS, expect, listing, spoil, verdict
-from matrix.tests.test_run import Fake, prepared
+from matrix.tests.test_run import CELL, Fake, prepared
 from matrix.tree.tree import PreparedTree
 
 LIST = """\
@@ -69,6 +69,53 @@ def arrange(fake: Fake) -> None:
     for name in ("plain_test", "x86/skip_test", "tap_test"):
         (kvm / f"{name}.c").touch()
     fake.list.write_text(listing(TESTS | E2E_TESTS))
+
+
+class Modules(Fake):
+    """A cell whose kernel has KVM and the suites as modules."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        arrange(self)
+        self.play(e2e={"text": E2E}, exec={"text": CLEAN})
+        self.cells = self.root / "matrix/cells.toml"
+        with self.cells.open("a") as file:
+            file.write(CELL.format("mods", "x86_64", "off", "false") + 'kconfig_add = ["CONFIG_THP=m"]\n'
+                       'modules = ["kvm"]\nsuite_modules = ["suites"]\n')
+        self.folder = self.out / "linux-7.3.4/cells/mods"
+        self.folder.mkdir(parents=True)
+        for name in ("kvm", "suites"):
+            (self.folder / f"{name}.ko").write_text(f"content of {name}")
+        (self.folder / "modules.order").write_text("kvm.o\nsuites.o\n")
+
+    def test_green(self) -> None:
+        """Both boots have an initramfs with the modules, those of the suites only the boot for KUnit; options override the fragments."""
+        status, text = self.run_main("--all", "mods")
+        self.assertEqual(status, 0, text)
+        self.assertIn("--kconfig_add=CONFIG_THP=m", self.calls()[0])
+        kunit, e2e = (call for call in self.calls() if call[0] == "exec")
+        self.assertIn(f"--qemu_config={self.folder}/kunit.py", kunit)
+        self.assertIn(f"--qemu_config={self.folder}/e2e.py", e2e)
+        archive = (self.folder / "kunit.cpio").read_bytes()
+        self.assertIn(b"module /modules/kvm.ko\nmodule /modules/suites.ko\n", archive)
+        self.assertIn(b"content of suites", archive)
+        archive = (self.folder / "e2e.cpio").read_bytes()
+        self.assertIn(b"module /modules/kvm.ko\nsuite kvm_selftests\n", archive)
+        self.assertNotIn(b"content of suites", archive)
+
+    def test_wrong_use(self) -> None:
+        """A module that the kernel does not have, something that is not an option, and modules for a VMM are refused."""
+        good = self.cells.read_text()
+        for old, new, message in (
+            ('["kvm"]', '["kvn"]', "the kernel has no module 'kvn', did you mean kvm"),
+            ("CONFIG_THP=m", "THP", "cell mods: kconfig_add: not an option: THP"),
+            ("CONFIG_THP=m", "CONFIG_THP=m\\nCONFIG_X=y", "not an option"),
+            ('modules = ["kvm"]', "", "suite_modules need modules"),
+        ):
+            with self.subTest(message):
+                self.cells.write_text(good.replace(old, new))
+                status, text = self.run_main("mods")
+                self.assertEqual((status == 0, message in text), (False, True), text)
 
 
 class E2e(Fake):

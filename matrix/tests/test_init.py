@@ -11,6 +11,7 @@ from matrix.cell.selftests import INIT_FLAGS
 INIT = Path(__file__).resolve().parents[1] / "cell/init.c"
 # With arguments "ended" and wait status: read the output of a selftest from stdin, as run() does from the pipe.
 # With one argument: read this list, print it, and hold its device.
+# With "parameters" and a module: print the module's name, and its parameters on the kernel command line in stdin.
 HARNESS = f"""
 #define main init_main
 #include "{INIT}"
@@ -22,12 +23,24 @@ static int show(const char *path)
 	struct setup setup = {{}};
 	int i, count = read_tests(path, &setup, tests);
 
+	for (i = 0; i < setup.nr_modules; i++)
+		printf("module %s\\n", setup.modules[i]);
 	printf("%s %s %#lx\\n", setup.suite, setup.device, setup.request);
 	for (i = 0; i < count; i++)
 		printf("%s %d %s %s %s\\n", tests[i].name, tests[i].seconds, tests[i].hugepages, tests[i].argv[0], tests[i].argv[1]);
 	fflush(stdout);
 	hold(&setup);
 	return access("/proc/self/fd/3", F_OK) ? 0 : 3;
+}}
+
+static int show_parameters(const char *path)
+{{
+	char name[NAME_SIZE], parameters[LINE_SIZE], command_line[4 * LINE_SIZE];
+
+	name_of(path, name);
+	parameters_of(name, fgets(command_line, sizeof(command_line), stdin), parameters);
+	printf("%s: %s\\n", name, parameters);
+	return 0;
 }}
 
 int main(int argc, char **argv)
@@ -42,6 +55,8 @@ int main(int argc, char **argv)
 		return show(argv[1]);
 	if (argc != 3)
 		return 2;
+	if (!strcmp(argv[1], "parameters"))
+		return show_parameters(argv[2]);
 	out.name = test.name;
 	while (take_output(&out, 0))
 		;
@@ -100,6 +115,24 @@ class Listed(Init):
             with self.subTest(line):
                 done = self.read(f"suite s\n{line}\n1 0 /x\n")
                 self.assertEqual((done.stdout.split("\n")[0], done.returncode), (f"s {shown}", status))
+
+    def test_modules(self) -> None:
+        """Modules are read in their order, up to the largest number."""
+        self.assertEqual(self.read("module /b.ko\nmodule /a.ko\n").stdout, "module /b.ko\nmodule /a.ko\n(null) (null) 0\n")
+        self.assertEqual([self.read("module /m.ko\n" * count).returncode for count in (16, 17)], [0, 1])
+
+    def test_parameters(self) -> None:
+        """A module gets its parameters from the kernel command line, where '-' in its name is '_', and no others."""
+        def parameters(module: str, command_line: str) -> str:
+            argv = [str(self.program), "parameters", module]
+            return subprocess.run(argv, input=command_line, text=True, check=True, capture_output=True, timeout=60).stdout
+
+        words = "console=ttyS0 kvm.x=a-b kvm-amd.npt=0 kvm_amd.avic=1 kvm=9 notkvm.y=1 kvm.flag\n"
+        self.assertEqual(parameters("/modules/kvm-amd.ko", words), "kvm_amd: npt=0 avic=1 \n")
+        self.assertEqual(parameters("/modules/kvm.ko", words), "kvm: x=a-b flag \n")
+        self.assertEqual(parameters("/modules/kunit.ko", words), "kunit: \n")
+        with self.assertRaises(subprocess.CalledProcessError):
+            parameters("/kvm.ko", "kvm.x=" + "x" * 800)
 
     def test_malformed(self) -> None:
         """A malformed list makes init exit, so the kernel panics."""

@@ -15,13 +15,15 @@ import tempfile
 import time
 import tracemalloc
 import unittest
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from matrix import main
 from matrix.cell import build, cells
+from matrix.cell.run import Job, Site
+from matrix.cell.run import run as run_cell
 from matrix.common import proc
 from matrix.common.errors import MachineError, WrongUse
 from matrix.tests.consoles import CLEAN, TESTS, listing, spoil
@@ -432,7 +434,7 @@ class Refused(Fake):
         self.check(0, "one: green", "one")
 
     def test_part(self) -> None:
-        """A cell with a part of the series is built from that part, in its own folder, and never together with another part."""
+        """A cell with a part of the series is built from that part, in its own folder."""
         with (self.root / "project.toml").open("a") as file:
             file.write('[parts]\nearly = "x"\n')
         with (self.root / "matrix/cells.toml").open("a") as file:
@@ -441,7 +443,8 @@ class Refused(Fake):
         self.assertTrue((self.out / "linux-7.3.4/on-part-early/cells/old").is_dir())
         self.check(0, "one: green", "one")
         self.assertTrue((self.out / "linux-7.3.4/cells/one").is_dir())
-        self.check(2, "different parts", "one", "old")
+        self.check(0, "one: green", "old", "one")
+        self.assertEqual([one["cell"] for one in json.loads((self.out / "results/summary.json").read_text())["cells"]], ["old", "one"])
         self.check(0, '["one", "two", "extra"]', "--cells-json", "generated")
         with mock.patch(f"{__name__}.prepared", lambda root, out, ksrc, say, part, whole=prepared: whole(root, out, ksrc, say)):
             self.check(2, "cell old has another part of the series", "old")
@@ -450,6 +453,60 @@ class Refused(Fake):
         text = (self.root / "matrix/cells.toml").read_text()
         (self.root / "matrix/cells.toml").write_text(text.replace('"early"', '"earli"'))
         self.check(2, "cell old: project.toml has no part 'earli', did you mean early", "one")
+
+    def test_build_only(self) -> None:
+        """A cell that is only built is green without a boot and without QEMU, and red as any other when the build is not clean."""
+        with (self.root / "matrix/cells.toml").open("a") as file:
+            file.write(CELL.format("built", "arm64", "off", "false") + "build_only = true\n")
+        os.environ["PATH"] = os.environ["PATH"].replace("/usr/bin:/bin", str(self.root / "hidden"))
+        hidden = self.root / "hidden"
+        hidden.mkdir()
+        for name in ("sh", "git"):
+            (hidden / name).symlink_to(shutil.which(name, path="/usr/bin:/bin") or "")
+        (self.tools / "qemu-system-aarch64").unlink()
+        self.check(0, "built: green, 0 passed", "--all", "built")
+        self.assertEqual([call[0] for call in self.calls()], ["config", "build"])
+        self.check(2, "cell built does not boot; omit --e2e and --update-expected", "--update-expected", "built")
+        self.check(2, "cell built does not boot; omit --filter", "--filter", "alpha", "built")
+        self.check(0, '["one", "two", "extra"]', "--cells-json", "generated")
+        broken: list[tuple[dict[str, Any], str]] = [
+            ({"build": {"text": "virt/kvm/guest_memfd.c:1:1: warning: unused variable"}}, "warning: virt/kvm/guest_memfd.c"),
+            ({"config": {"config": "CONFIG_KUNIT=y\nCONFIG_THP=y\n"}}, "CONFIG_THP is y, asked for n"),
+            ({"build": {"status": 1, "text": "x.c:1:1: error: y"}}, "build: kunit.py build fails: x.c:1:1: error"),
+        ]
+        for scenario, text in broken:
+            self.play(**scenario)
+            self.check(1, text, "built")
+
+    def test_until_failure(self) -> None:
+        """The seeds count up until a run is red, which is then the result; nothing else can be repeated."""
+        path = self.root / "project.toml"
+        path.write_text('seed = "x.seed"\n' + path.read_text())
+
+        def run(site: Site, jobs: Sequence[Job]) -> list[report.Result]:
+            done = run_cell(site, jobs)
+            seeds.append(jobs[0].cell.seed)
+            if seeds[-1] == 5:
+                self.play(exec={"text": ""})
+            return done
+
+        seeds: list[int | None] = []
+        with mock.patch("matrix.main.run", run):
+            self.check(1, "seed 6 is the first that is not green", "--until-failure", "--seed", "4", "one")
+        self.assertEqual(seeds, [4, 5, 6])
+        self.assertEqual(self.result()["repeat"], "./matrix/run --seed 6 one")
+        self.check(2, "repeats boots of cells", "--until-failure", "--list")
+
+    def test_all(self) -> None:
+        """The name "all" stands for every cell, and shares are disjoint and complete."""
+        self.check(0, "extra: green", "all")
+        self.assertEqual(len(json.loads((self.out / "results/summary.json").read_text())["cells"]), 3)
+        shares = [[cell.name for cell in main._share(cells.load(self.root), f"{number}/2")]  # pylint: disable=protected-access
+                  for number in (1, 2)]  # fmt: skip
+        self.assertEqual(shares, [["one", "extra"], ["two"]])
+        self.check(0, "two: green", "all", "--shard", "2/2")
+        for shard, text in (("3/2", "expected I/N"), ("0/2", "expected I/N"), ("x", "expected I/N"), ("4/9", "only 3 cells")):
+            self.check(2, text, "all", "--shard", shard)
 
     def test_prepare(self) -> None:
         """Errors of matrix.tree end the run with their exit status."""

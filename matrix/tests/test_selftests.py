@@ -168,6 +168,23 @@ class Built(Project):
         selftests.pack(folder, KIT, selftests.load(self.root, self.cell("x86_64")), self.root / "e2e.cpio")
         self.assertEqual((self.root / "e2e.cpio").read_bytes(), before)
 
+    def test_modules(self) -> None:
+        """The archive has the modules of the build directory, which init loads in the given order."""
+        build = self.root / "build"
+        for name in ("drivers/a", "lib/b-c"):
+            (build / name).parent.mkdir(parents=True, exist_ok=True)
+            (build / f"{name}.ko").write_text(name)
+        with self.assertRaisesRegex(WrongUse, "build: the kernel has no module 'a'"):
+            selftests.modules(build, ("a",))
+        (build / "modules.order").write_text("drivers/a.o\nlib/b-c.o\n")
+        with self.assertRaisesRegex(WrongUse, "no module 'b_c', did you mean b-c;"):
+            selftests.modules(build, ("a", "b_c"))
+        (self.root / "init").write_text("i")
+        selftests.pack(self.root, None, (), self.root / "kunit.cpio", selftests.modules(build, ("b-c", "a")))
+        found = unpack((self.root / "kunit.cpio").read_bytes())
+        self.assertEqual(found["tests"][1], b"module /modules/b-c.ko\nmodule /modules/a.ko\n")
+        self.assertEqual(found["modules/b-c.ko"][1], b"lib/b-c")
+
     def test_cut(self) -> None:
         """A failed write leaves no partial archive."""
         path = self.root / "x.cpio"

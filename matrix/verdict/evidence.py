@@ -43,6 +43,7 @@ class Evidence:
     console: BinaryIO | None = None
     banner: str = ""  # the "Linux version" line of the kernel that was built
     arguments: Sequence[str] = ()  # that the kernel command line must contain
+    build_only: bool = False  # the kernel is not to be booted
     glob: str = ""  # kunit.py's filter_glob
     config_status: int = 0  # exit statuses of kunit.py's steps
     build_status: int = 0

@@ -71,7 +71,7 @@ def judge(evidence: Evidence) -> Verdict:
         guarded(lambda: check_stream(seen), "ktap")
         guarded(lambda: check_tests(evidence, seen, verdict), "tests")
         guarded(lambda: check_end(evidence, seen), "end")
-    if not verdict.reasons and not any(node.status == ktap.OK for node in verdict.tests.values()):
+    if not verdict.reasons and not evidence.build_only and not any(node.status == ktap.OK for node in verdict.tests.values()):
         verdict.reasons.append(Reason("test", "no test passed"))
     return verdict
 
@@ -88,7 +88,7 @@ def check_steps(evidence: Evidence) -> list[Reason]:
         return [Reason("build", f"kunit.py build fails: {_complaint(log)}")]
     if evidence.selftests_status:
         return [Reason("build", f"the selftests do not build: {_complaint(log)}")]
-    if evidence.console is None:
+    if evidence.console is None and not evidence.build_only:
         return [Reason("boot", "the kernel was not booted")]
     return []
 

@@ -15,7 +15,7 @@ from matrix.verdict.evidence import Evidence, Reason
 from matrix.verdict.judge import Verdict
 
 STEPS = ("configure", "build", "selftests", "boot")
-JUDGED = ("touched", "banner", "arguments", "glob", "config_status", "build_status", "selftests_status", "exec_status",
+JUDGED = ("touched", "banner", "build_only", "arguments", "glob", "config_status", "build_status", "selftests_status", "exec_status",
           "parse_status", "timed_out", "limit")  # fields of Evidence that neither the logs nor the checkout contain
 LOGS = ("console.log", "build.log", ".config")
 WITHOUT = " (without the series: "  # appended to a reason
