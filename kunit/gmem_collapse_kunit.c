@@ -34,11 +34,13 @@ struct memory {
 	unsigned long first;
 	unsigned long step;
 	bool mapped;		/* all of them are mapped into the host as well */
+	bool mlocked;		/* by mlockall() */
 };
 
 static const struct memory memories[] = {
 	{ "all_pages", 0, 1, false },
 	{ "all_pages_mapped", 0, 1, true },
+	{ "all_pages_mlocked", 0, 1, true, true },
 	{ "first_page", 0, N, false },
 	{ "last_page_mapped", N - 1, N, true },
 	{ "every_third_page", 1, 3, false },
@@ -64,8 +66,11 @@ static struct gmem_kunit_file *use_memory(struct kunit *test, const struct memor
 	pgoff_t index;
 	u8 byte;
 
+	if (c->mlocked)
+		current->mm->def_flags |= VM_LOCKED | VM_LOCKONFAULT;
 	if (c->mapped)
 		f->addr = gmem_kunit_map(test, f, 0);
+	current->mm->def_flags &= ~(VM_LOCKED | VM_LOCKONFAULT);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
 
 	gmem_kunit_no_hugepages(test);

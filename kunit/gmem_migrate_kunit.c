@@ -7,6 +7,7 @@
  */
 #include <kunit/resource.h>
 #include <kunit/test.h>
+#include <linux/delay.h>
 #include <linux/gfp.h>
 #include <linux/kvm_host.h>
 #include <linux/mempolicy.h>
@@ -200,6 +201,37 @@ static void stays_beside_hole(struct kunit *test)
 	check_memory(test, &u, false);
 }
 
+struct holding {
+	struct address_space *mapping;
+	struct folio *folio;
+};
+
+/* Hold the invalidate lock until a little after migration has locked a folio. */
+static int hold_thread(void *data)
+{
+	struct holding *h = data;
+
+	filemap_invalidate_lock(h->mapping);
+	(void)gmem_kunit_wait_until(folio_test_locked(h->folio));
+	fsleep(USEC_PER_MSEC);
+	filemap_invalidate_unlock(h->mapping);
+	return 0;
+}
+
+/* I3: a hole that takes a moment does not make migration fail, e.g. that for a pin. */
+static void waits_for_hole(struct kunit *test)
+{
+	struct used u = use_memory(test, test->param_value, GUEST_MEMFD_FLAG_MIGRATABLE);
+	struct holding h = { u.f->inode->i_mapping, pfn_folio(u.pfn) };
+	struct task_struct *task = gmem_kunit_thread(test, hold_thread, &h);
+
+	wake_up_process(task);
+	KUNIT_ASSERT_TRUE(test, gmem_kunit_wait_until(rwsem_is_locked(&h.mapping->invalidate_lock)));
+	KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	gmem_kunit_stop_thread(test, task);
+	check_memory(test, &u, true);
+}
+
 /* Memory that no memslot uses moves as well. */
 static void not_bound(struct kunit *test)
 {
@@ -323,6 +355,7 @@ static struct kunit_case gmem_migrate_cases[] = {
 	KUNIT_CASE_PARAM(stays_in_use, memory_gen_params),
 	KUNIT_CASE(stays_if_pinned),
 	KUNIT_CASE_PARAM(stays_beside_hole, memory_gen_params),
+	KUNIT_CASE_PARAM(waits_for_hole, memory_gen_params),
 	KUNIT_CASE_PARAM(not_bound, memory_gen_params),
 	KUNIT_CASE(not_used),
 	KUNIT_CASE(hole_moves),

@@ -191,13 +191,9 @@ struct failed {
 static void unpoison(void *data)
 {
 	struct page *page = *(struct page **)data;
-	bool kept_out = page && PageHWPoison(page) && !page_count(page);
 
-	/* Nobody else frees a page that was bad when its hugepage was freed. */
-	if (page && !unpoison_memory(page_to_pfn(page)) && kept_out) {
-		init_page_count(page);
-		__free_page(page);
-	}
+	if (page)
+		unpoison_memory(page_to_pfn(page));
 }
 
 /*
@@ -726,6 +722,23 @@ static void unpoison_afterwards(struct kunit *test)
 	migrate_enable();
 }
 
+/* The same if a hole has split the hugepage before another one covers the bad page. */
+static void unpoison_after_split(struct kunit *test)
+{
+	const struct bad_page *c = test->param_value;
+	struct failed m;
+
+	fail_memory(test, &m, c->index, false);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, c->index ? 0 : 1, 1), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, c->index, 1), 0);
+	KUNIT_EXPECT_FALSE(test, is_free(m.bad));
+
+	migrate_disable();
+	KUNIT_EXPECT_EQ(test, unpoison_memory(page_to_pfn(m.bad)), 0);
+	KUNIT_EXPECT_TRUE(test, is_free(m.bad));
+	migrate_enable();
+}
+
 static int memory_failure_thread(void *pfn)
 {
 	memory_failure((unsigned long)pfn, MF_SW_SIMULATED);
@@ -894,10 +907,9 @@ static void hole_meets_memory_failure(struct kunit *test)
 static const struct off_lru {
 	const char *name;
 	bool split;
-	int result;
 } off_lru_cases[] = {
-	{ "hugepage", false, 0 },
-	{ "single_page", true, -EBUSY },
+	{ "hugepage", false },
+	{ "single_page", true },
 };
 
 KUNIT_ARRAY_PARAM_DESC(off_lru, off_lru_cases, name);
@@ -928,18 +940,14 @@ static void bad_page_off_lru(struct kunit *test)
 	m.bad = pfn_to_page(m.head + bad);
 	KUNIT_ASSERT_TRUE(test, isolate_folio_to_list(page_folio(m.bad), &isolated));
 	seq = m.f->kvm->mmu_invalidate_seq;
-	KUNIT_EXPECT_EQ(test, memory_failure(m.head + bad, MF_SW_SIMULATED), c->result);
+	KUNIT_EXPECT_EQ(test, memory_failure(m.head + bad, MF_SW_SIMULATED), 0);
 	putback_movable_pages(&isolated);
 	/* The list on which a CPU collects pages for the LRU has a reference. */
 	lru_add_drain_all();
 	KUNIT_ASSERT_TRUE(test, PageHWPoison(m.bad));
 	*m.unpoison = m.bad;
-	/* Single pages stay mapped, in stock 7.3 as well. */
-	if (!c->split) {
-		KUNIT_EXPECT_NE(test, m.f->kvm->mmu_invalidate_seq, seq);
-		check_host(test, m.addr, bad);
-	}
-
+	KUNIT_EXPECT_NE(test, m.f->kvm->mmu_invalidate_seq, seq);
+	check_host(test, m.addr, bad);
 	check_guest(test, m.f, bad, GMEM_DATA);
 	migrate_disable();
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
@@ -1423,6 +1431,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE_PARAM(task_is_told, told_gen_params),
 	KUNIT_CASE(reader_is_not_told),
 	KUNIT_CASE_PARAM(unpoison_afterwards, bad_gen_params),
+	KUNIT_CASE_PARAM(unpoison_after_split, bad_gen_params),
 	KUNIT_CASE_PARAM(no_unpoison_in_use, bad_gen_params),
 	KUNIT_CASE(lock_order),
 	KUNIT_CASE(file_goes_away),

@@ -2,8 +2,8 @@
 """Read and judge mutants: patches that put one mistake into the kernel, which a test must find.
 
 matrix/mutants/<name>.patch starts with the header lines "Mistake:", "Killed-by:" (cases, as suite.case), "Cells:" if only
-some cells can find it, and "Gate: yes" if it runs on every push; a line that starts with a space continues the previous one.
-After an empty line follows a patch on top of series and suites. A mutant is killed in a cell if every case in Killed-by
+some cells can find it, "Rungs:" if cells with a VMM find it, too, and "Gate: yes" if it runs on every push; a line that starts
+with a space continues the previous one. After an empty line follows a patch on top of series and suites. A mutant is killed in a cell if every case in Killed-by
 fails there, or the kernel splats or dies in it. If the cases are selftests, the kernel is booted for selftests. Other
 failures do not count, unless Killed-by is "*", as in generated mutants.
 """
@@ -14,7 +14,7 @@ import fnmatch
 import os.path
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matrix.common import project
@@ -24,7 +24,7 @@ from matrix.cell.cells import Cell
 from matrix.common.errors import WrongUse
 from matrix.verdict.console import Console
 
-HEADER = re.compile(r"(Mistake|Killed-by|Cells|Gate): *(.*)")
+HEADER = re.compile(r"(Mistake|Killed-by|Cells|Rungs|Gate): *(.*)")
 CASE = re.compile(r"\w+\.\w+")
 ANYTHING = ("*",)
 WHERE = re.compile(r" in (\w+)(?:\.(\w+)|, after (\w+))?")  # the position in a splat of Console
@@ -44,7 +44,8 @@ class Mutant:
     killed_by: tuple[str, ...]
     cells: tuple[str, ...]  # empty: all
     gate: bool = False
-    end_to_end: bool = False  # the cases are selftests
+    end_to_end: bool = False  # the cases are selftests, or rungs of a VMM
+    rungs: tuple[str, ...] = ()  # the cases that must kill it in a cell with a VMM
 
     @property
     def glob(self) -> str:
@@ -55,8 +56,14 @@ class Mutant:
 
     def concerns(self, cell: Cell) -> bool:
         """Whether this cell can find it: the header allows the cell, and the file is not of another architecture."""
+        if cell.build_only or cell.modules or (cell.vmm and not self.rungs):
+            return False
         folders = {name.split("/")[1] for name in tree.patched_files(self.path) if name.startswith("arch/")}
         return (not self.cells or cell.name in self.cells) and (not folders or FOLDERS[cell.arch] in folders)
+
+    def at(self, cell: Cell) -> Mutant:
+        """Return it with the cases that must kill it in this cell."""
+        return replace(self, killed_by=self.rungs, end_to_end=True) if cell.vmm else self
 
 
 @dataclass(frozen=True)
@@ -81,12 +88,13 @@ def _glob(names: Sequence[str]) -> str:
 
 def load(root: Path) -> list[Mutant]:
     """Return all mutants, sorted by name. Raise WrongUse on a malformed header."""
-    kit = project.load(root).selftests
-    return [parse(path, kit.suite if kit else "") for path in sorted((root / "matrix/mutants").glob("*.patch"))]
+    known = project.load(root)
+    names = [kit.suite if kit else "" for kit in (known.selftests, known.vmm)]
+    return [parse(path, *names) for path in sorted((root / "matrix/mutants").glob("*.patch"))]
 
 
-def parse(path: Path, selftests: str = "") -> Mutant:
-    """Read a mutant; selftests is the name of their suite. Raise WrongUse when its header is malformed."""
+def parse(path: Path, selftests: str = "", vmm: str = "") -> Mutant:
+    """Read a mutant; selftests and vmm are the names of their suites. Raise WrongUse when its header is malformed."""
     found: dict[str, str] = {}
     last = ""
     for line in path.read_text("utf-8").partition("\n\n")[0].splitlines():
@@ -106,7 +114,8 @@ def parse(path: Path, selftests: str = "") -> Mutant:
     if found.get("Gate", "yes") != "yes":
         raise WrongUse(f"{path}: Gate: {found['Gate']}: must be yes, or be left out")
     return Mutant(path.stem, path, found["Mistake"], killed_by, tuple(found.get("Cells", "").split()), "Gate" in found,
-                  end_to_end=killed_by[0].partition(".")[0] == selftests)
+                  end_to_end=killed_by[0].partition(".")[0] == selftests,
+                  rungs=tuple(f"{vmm}.{rung}" for rung in found.get("Rungs", "").split()))
 
 
 def select(mutants: Sequence[Mutant], globs: Sequence[str]) -> list[Mutant]:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from matrix.cell import build, cells
+from matrix.cell import build, cells, vmm
 from matrix.proof import mutantreport, mutantrun, mutants, mutate
 from matrix.tree import tree
 from matrix.verdict import report
 from matrix.cell.run import E2E, KUNIT, expected_tests
 from matrix.common.errors import WrongUse
+from matrix.common import project
 from matrix.common.project import Project
 from matrix.proof.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
@@ -229,6 +230,27 @@ class Judge(unittest.TestCase):
                 mutant = Mutant("m", path, "", mutants.ANYTHING, ())
                 self.assertEqual([name for name in ("x86_64-thp", "arm64-thp") if mutant.concerns(known[name])], wanted.split())
             self.assertFalse(dataclasses.replace(mutant, cells=("arm64-thp",)).concerns(known["x86_64-thp"]))
+            self.assertFalse(any(mutant.concerns(cell) for cell in known.values() if cell.build_only or cell.modules or cell.vmm))
+
+    def test_rungs(self) -> None:
+        """A mutant with rungs also concerns cells with a VMM, where these must kill it."""
+        known = {cell.name: cell for cell in cells.load(ROOT)}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "m.patch"
+            path.write_text("Mistake: m.\nKilled-by: a.b\nRungs: one two\n\n--- a/mm/x.c\n+++ b/mm/x.c\n")
+            mutant = mutants.parse(path, "selftests", "vmm")
+            self.assertTrue(mutant.concerns(known["x86_64-vmm"]))
+            there = mutant.at(known["x86_64-vmm"])
+            self.assertEqual((there.killed_by, there.end_to_end), (("vmm.one", "vmm.two"), True))
+            self.assertEqual(mutant.at(known["x86_64-thp"]), mutant)
+
+    def test_known_rungs(self) -> None:
+        """The rungs of mutants exist in the cells that run them."""
+        for cell in cells.load(ROOT):
+            there = {f"{project.load(ROOT).need_vmm().suite}.{rung.name}" for rung in vmm.load(ROOT, cell)} if cell.vmm else None
+            for mutant in mutants.load(ROOT):
+                if there is not None and cell.mutants and mutant.concerns(cell):
+                    self.assertLessEqual(set(mutant.rungs), there, mutant.name)
 
 
 class Report(unittest.TestCase):
