@@ -21,7 +21,7 @@ places = --out '$(O)' $(project)
 run = ./matrix/run $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS)) $(if $(SHARD),--shard '$(SHARD)')
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base run-until-failure vmm cells canary test fresh mutants coverage edit series refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
+.PHONY: help matrix e2e e2e-base run-until-failure vmm cells canary test fresh mutants coverage edit series port refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -46,6 +46,7 @@ help:
 	@echo 'make coverage  count which of the added lines the suites and the selftests execute; CELLS= as above'
 	@echo 'make edit      open the series as git commits, and print where'
 	@echo 'make series    write the series as mailboxes, with cover letters and the suites as a patch'
+	@echo 'make port      merge the series into other kernels, or KSRC=dir, and list the patches that conflict'
 	@echo 'make refresh   write these commits back to kernel/'
 	@echo 'make clean     remove the build folder; downloads stay'
 	@echo 'All of them: O=dir sets the build folder (default: build), SETUP=no installs nothing.'
@@ -94,6 +95,9 @@ edit: setup-matrix
 series: setup-matrix
 	@tools/export $(places)
 
+port: setup-matrix
+	@tools/port $(places) $(if $(KSRC),--ksrc '$(KSRC)')
+
 refresh:
 	@tools/refresh $(places)
 
@@ -101,5 +105,5 @@ refresh:
 clean:
 	@tools/refresh $(places) --check
 	@if grep -F " $$(realpath -m '$(O)')/" /proc/self/mountinfo; then echo 'make clean: unmount this first' >&2; exit 3; fi
-	rm -rf $(foreach made,linux-* ksrc-* edit series results canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
+	rm -rf $(foreach made,linux-* ksrc-* edit series port results canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
 	@if [ -d '$(O)' ]; then rmdir --ignore-fail-on-non-empty '$(O)'; fi

@@ -127,14 +127,15 @@ def run_git(cwd: Path, *args: str, env: Mapping[str, str] | None = None, stdin: 
 def git(folder: Path, *args: str, tree: str = "tree", top: Path | None = None, stdin: Path | None = None,
         env: Mapping[str, str] | None = None) -> str:
     """Run git on <out>/<key> with the index of the work tree named tree, rooted at top if given. Raise MachineError when git fails."""
-    done = _git(folder, *args, tree=tree, top=top, stdin=stdin, env=env)
+    done = try_git(folder, *args, tree=tree, top=top, stdin=stdin, env=env)
     if done.returncode:
         raise MachineError(f"git {args[0]} in {folder} failed: {done.output.strip()}\nRun again; if it fails again, remove {folder}")
     return done.output
 
 
-def _git(folder: Path, *args: str, tree: str = "tree", top: Path | None = None, stdin: Path | None = None,
-         env: Mapping[str, str] | None = None) -> proc.Completed:
+def try_git(folder: Path, *args: str, tree: str = "tree", top: Path | None = None, stdin: Path | None = None,
+            env: Mapping[str, str] | None = None) -> proc.Completed:
+    """As git(), but return how git ended."""
     top = top or folder / tree
     env = dict(env or {}) | {"GIT_DIR": str(folder / "git"), "GIT_WORK_TREE": str(top), "GIT_INDEX_FILE": str(_index(folder, tree))}
     return run_git(top if top.is_dir() else folder, *args, env=env, stdin=stdin)
@@ -182,7 +183,7 @@ def changed(folder: Path, commit: str) -> tuple[frozenset[str], str]:
 
 def pristine_text(prepared: PreparedTree, name: str) -> str:
     """Return a file of the pristine source; "" when it has no such file."""
-    done = _git(prepared.path.parent, "cat-file", "blob", f"base:{name}")
+    done = try_git(prepared.path.parent, "cat-file", "blob", f"base:{name}")
     return "" if done.returncode else done.output
 
 
@@ -233,11 +234,11 @@ def apply_series(base: Base, patches: Sequence[Path]) -> tuple[list[str], str]:
     made, why = f"refs/series/{total.hexdigest()[:16]}", ""
     if not patches:
         return [], ""
-    if _git(folder, "rev-parse", "--quiet", "--verify", made, tree="am").returncode:
+    if try_git(folder, "rev-parse", "--quiet", "--verify", made, tree="am").returncode:
         shutil.rmtree(folder / "git/rebase-apply", ignore_errors=True)
         git(folder, "update-ref", "--no-deref", "HEAD", "base")
         scratch = _scratch(folder, "am", "base")
-        done = _git(folder, "am", "--quiet", "--keep-non-patch", "--committer-date-is-author-date", *map(str, patches), tree="am")
+        done = try_git(folder, "am", "--quiet", "--keep-non-patch", "--committer-date-is-author-date", *map(str, patches), tree="am")
         shutil.rmtree(scratch)
         if done.returncode:
             made = "HEAD"
@@ -268,11 +269,11 @@ def _refusal(folder: Path, index: str, patch: Path, what: str, said: str = "") -
     """Explain why a patch does not apply to the index of a work tree: file, hunk, line, and the path of the rejects."""
     stage = _scratch(folder, "stage")
     shutil.copy(_index(folder, index), _index(folder, "stage"))
-    output = _git(folder, "apply", "--index", "--reject", str(patch), tree="stage").output
+    output = try_git(folder, "apply", "--index", "--reject", str(patch), tree="stage").output
     lines, hunks = (re.findall(rf"^{line}$", output, re.M) for line in (r"error: patch failed: (.*):(\d+)", r"Rejected hunk #(\d+)\."))
     where = [f"{file}, hunk {hunk} at line {line}" for (file, line), hunk in zip(lines, hunks)]
     where += re.findall(r"^error: (?!patch failed|while searching)(.*)$", output.replace("in index", "in this tree"), re.M)
-    if not _git(folder, "apply", "--cached", "--check", "--reverse", str(patch), tree=index).returncode:
+    if not try_git(folder, "apply", "--cached", "--check", "--reverse", str(patch), tree=index).returncode:
         where.append("the tree has this change already")
     rejects = " ".join(sorted(str(path) for path in stage.rglob("*.rej")))
     return (f"{'/'.join(patch.parts[-3:])} does not apply to {what}: {'; '.join(where) or said.strip()}"
@@ -282,7 +283,7 @@ def _refusal(folder: Path, index: str, patch: Path, what: str, said: str = "") -
 def _apply(prepared: PreparedTree, patch: Path, index: str, *options: str) -> None:
     """Run git apply with these options against the index of a work tree. Raise WrongUse when the patch does not apply."""
     folder = prepared.path.parent
-    done = _git(folder, "apply", *options, str(patch.absolute()), tree=index)
+    done = try_git(folder, "apply", *options, str(patch.absolute()), tree=index)
     if done.returncode:
         raise WrongUse(_refusal(folder, index, patch.absolute(), f"{prepared.version} with the series", done.output))
 
@@ -331,7 +332,7 @@ def _take_tarball(root: Path, out: Path, say: Say) -> Base:
     if version != archive.version:
         raise MachineError(f"{archive.path} holds Linux {version}, not {archive.version}; remove it and run again")
     say("tree: adding the source to git")
-    _show_new_files(folder / "tree/.gitignore")
+    show_new_files(folder / "tree/.gitignore")
     _init(folder)
     git(folder, "add", "--all", "--force")
     git(folder, "update-ref", "refs/heads/base", _commit(folder, "tree", f"Linux {version}: {archive.origin}"))
@@ -341,7 +342,7 @@ def _take_tarball(root: Path, out: Path, say: Say) -> Base:
     return Base(folder, pin.base, version, archive.origin)
 
 
-def _show_new_files(gitignore: Path) -> None:
+def show_new_files(gitignore: Path) -> None:
     """Remove the lines of Debian's .gitignore that hide the whole tree, because of which make refresh would lose new files."""
     if gitignore.exists():
         lines = gitignore.read_text().splitlines(keepends=True)
