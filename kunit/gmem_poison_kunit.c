@@ -952,6 +952,8 @@ static void bad_page_off_lru(struct kunit *test)
 	migrate_disable();
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
 	check_freed(test, &m);
+	KUNIT_EXPECT_EQ(test, unpoison_memory(page_to_pfn(m.bad)), 0);
+	KUNIT_EXPECT_TRUE(test, is_free(m.bad));
 	migrate_enable();
 #else
 	kunit_skip(test, "needs functions that are not exported");
