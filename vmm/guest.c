@@ -7,6 +7,7 @@
  *	check		compare all of it: "ok", or how many pages are wrong; and how many
  *			the kernel has reported as lost, which counts as ok
  *	work <s>	write and compare it on all CPUs for so many seconds
+ *	memory <MiB>	wait until the guest's kernel has at least so much
  *	free		give it back to the guest's kernel
  *	reboot		reboot; QEMU ends at that with -no-reboot
  *
@@ -158,6 +159,11 @@ static void answer(const char *command, size_t bad)
 	lost = 0;
 }
 
+static bool has_memory(long mib)
+{
+	return sysconf(_SC_PHYS_PAGES) * PAGE >> 20 >= mib;
+}
+
 static void obey(char *line)
 {
 	const char *command = strtok(line, " \n"), *word = strtok(NULL, " \n");
@@ -171,7 +177,11 @@ static void obey(char *line)
 		answer(command, on_all(CHECK, 0));
 	else if (!strcmp(command, "work"))
 		answer(command, on_all(WORK, number));
-	else if (!strcmp(command, "free"))
+	else if (!strcmp(command, "memory")) {
+		while (!has_memory(number))
+			usleep(100000);
+		answer(command, 0);
+	} else if (!strcmp(command, "free"))
 		answer(command, !give_back());
 	else if (!strcmp(command, "reboot"))
 		reboot(RB_AUTOBOOT);

@@ -32,6 +32,7 @@
 #define MAX_ARGS 96
 #define GUEST 192		/* memory of a guest, in MiB */
 #define FILL 112		/* what it fills: the kernel in it needs the rest */
+#define PLUG "256"		/* memory that is plugged in */
 #define SECONDS 240		/* for an answer; the time limit of the whole comes from init */
 #define KVM_DEBUG "/sys/kernel/debug/kvm"
 #define CGROUPS "/tmp/cgroups"
@@ -43,9 +44,13 @@
 
 #ifdef __x86_64__
 #define MACHINE "microvm,acpi=off,rtc=on"
+#define PCI_MACHINE "pc"
+#define FAULTS "pf_taken"
 #define RAM 0
 #else
 #define MACHINE "virt,gic-version=host"
+#define PCI_MACHINE MACHINE
+#define FAULTS "exits"		/* KVM on arm64 does not count faults */
 #define RAM 0x40000000
 #endif
 
@@ -140,6 +145,15 @@ static void make_cgroup(const char *name)
 	need(!mkdir(path, 0755) || errno == EEXIST, "%s", path);
 }
 
+/* Let what this process allocates be charged to a guest's cgroup, or to its own again. */
+static void join(const char *name)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), CGROUPS "/%s/cgroup.procs", name);
+	write_file(path, "0");
+}
+
 static void open_monitor(struct vm *vm, char *option, size_t size)
 {
 	static const char * const ends[] = { "in", "out" };
@@ -161,10 +175,7 @@ static void open_monitor(struct vm *vm, char *option, size_t size)
 
 static void __attribute__((noreturn)) run_qemu(struct vm *vm, char **argv)
 {
-	char path[64];
-
-	snprintf(path, sizeof(path), CGROUPS "/%s/cgroup.procs", vm->name);
-	write_file(path, "0");
+	join(vm->name);
 	if (vm->flags) {
 		setenv("LD_PRELOAD", "/vmm/gmem.so", 1);
 		setenv("GMEM", "require", 1);
@@ -377,11 +388,12 @@ static long huge(struct vm *vm)
 /* Let the guest fill memory and say how much KVM maps with hugepages then, in MiB. */
 static long fill(struct vm *vm, int mib)
 {
+	long before = stat_of(vm, FAULTS), mapped;
 	double seconds = tell(vm, "fill %d", mib);
-	long mapped = huge(vm);
 
-	printf("# %s: %ld MiB of %d in hugepages, filled %d in %.1f s\n", vm->name, mapped, GUEST,
-	       mib, seconds);
+	mapped = huge(vm);
+	printf("# %s: %ld MiB in hugepages, filled %d in %.1f s with %ld " FAULTS "\n",
+	       vm->name, mapped, mib, seconds, stat_of(vm, FAULTS) - before);
 	return mapped;
 }
 
@@ -496,10 +508,10 @@ static void anonymous(void)
 	end_by_guest(&vm);
 }
 
-/* QEMU keeps the memory of a guest that reboots. */
+/* QEMU keeps the memory of a guest that reboots.  On a PC it deletes the slots and adds new ones. */
 static void guest_reboots(void)
 {
-	struct vm vm = { .name = "reboots", .flags = "hugepage" };
+	struct vm vm = { .name = "reboots", .machine = PCI_MACHINE, .flags = "hugepage" };
 
 	boot(&vm);
 	use(&vm);
@@ -530,7 +542,7 @@ static void two_guests(void)
 /* A PC has slots that firmware and BIOS areas split, move and make read-only. */
 static void split_slots(void)
 {
-	mostly_huge((struct vm){ .name = "pc", .machine = "pc", .flags = "hugepage",
+	mostly_huge((struct vm){ .name = "pc", .machine = PCI_MACHINE, .flags = "hugepage",
 		    .extra = "-no-reboot" });
 }
 
@@ -587,6 +599,94 @@ static void balloon(void)
 	ask(&vm, "balloon %d", GUEST);
 	/* The guest's kernel has the pages only some time later. */
 	tell(&vm, "work 5");
+	use(&vm);
+	end_by_guest(&vm);
+}
+
+/* The same with two CPUs, which meet the holes at once. */
+static void two_cpus(void)
+{
+	struct vm vm = { .name = "cpus", .flags = "hugepage",
+		.extra = "-smp 2 -no-reboot -device virtio-balloon-device" };
+	long before;
+	int i;
+
+	boot(&vm);
+	if (!strstr(vm.line, "hello: 2 CPUs"))
+		fail("the guest has not two CPUs: %s", vm.line);
+	fill(&vm, FILL);
+	before = charged(&vm);
+	tell(&vm, "fill 16");
+	for (i = 0; i < 2; i++) {
+		send_line(vm.in, "work 10");
+		ask(&vm, "balloon 96");
+		wait_until_charged(&vm, before - FILL / 2);
+		ask(&vm, "balloon %d", GUEST);
+		wait_for(&vm, "guest: work: ok");
+		tell(&vm, "check");
+	}
+	tell(&vm, "work 5");
+	use(&vm);
+	end_by_guest(&vm);
+}
+
+/*
+ * A host reads memory here and there that the guest has not used yet, e.g. to dump it,
+ * while the limit of the VMM's cgroup is too low for so many hugepages.
+ */
+static void pressure(void)
+{
+	struct vm vm = { .name = "pressure", .flags = "hugepage", .extra = "-no-reboot" };
+	long before, after, spare = 9;
+	volatile char *memory;
+	char path[64];
+	size_t at;
+	int fd;
+
+	boot(&vm);
+	before = charged(&vm);
+	snprintf(path, sizeof(path), CGROUPS "/%s/memory.max", vm.name);
+	write_file(path, "%ld", (before + spare) << 20);
+	fd = steal_gmem(&vm);
+	memory = mmap(NULL, GUEST << 20, PROT_READ, MAP_SHARED, fd, 0);
+	need(memory != MAP_FAILED, "mmap");
+	close(fd);
+	join(vm.name);
+	for (at = 0; at < GUEST << 20; at += HUGE)
+		(void)memory[at];
+	join(".");
+	after = charged(&vm);
+	write_file(path, "max");
+	munmap((void *)memory, GUEST << 20);
+	printf("# pressure: %ld MiB in use, %ld before\n", after, before);
+	if (after > before + spare)
+		fail("%ld MiB are charged, more than the limit", after);
+	use(&vm);
+	end_by_guest(&vm);
+}
+
+/* Memory is plugged into the running guest, used, and unplugged again. */
+static void hot_add(void)
+{
+	struct vm vm = { .name = "hotadd", .machine = PCI_MACHINE, .flags = "hugepage",
+		.extra = "-no-reboot -m maxmem=1G "
+			 "-object memory-backend-ram,id=memory,size=" PLUG "M "
+			 "-device virtio-mem-pci,id=plug,memdev=memory,requested-size=0" };
+	long before, mapped, left;
+
+	boot(&vm);
+	before = fill(&vm, FILL);
+	ask(&vm, "qom-set plug requested-size " PLUG "M");
+	tell(&vm, "memory %d", GUEST + atoi(PLUG) * 9 / 10);
+	mapped = fill(&vm, FILL + atoi(PLUG) / 2);
+	tell(&vm, "check");
+	if (mapped < before + atoi(PLUG) / 2 * 9 / 10)
+		fail("only %ld MiB are mapped with hugepages, %ld before", mapped, before);
+	left = charged(&vm) - atoi(PLUG) / 4;
+	tell(&vm, "free");
+	ask(&vm, "qom-set plug requested-size 0");
+	wait_until_charged(&vm, left);
+	printf("# hotadd: %ld MiB in use after the unplug\n", charged(&vm));
 	use(&vm);
 	end_by_guest(&vm);
 }
@@ -777,6 +877,9 @@ static const struct {
 	{ "split_slots", split_slots },
 	{ "host_reads", host_reads },
 	{ "balloon", balloon },
+	{ "two_cpus", two_cpus },
+	{ "pressure", pressure },
+	{ "hot_add", hot_add },
 	{ "free_pages", free_pages },
 	{ "collapse", collapse },
 	{ "memory_error", memory_error },

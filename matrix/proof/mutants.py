@@ -3,9 +3,9 @@
 
 matrix/mutants/<name>.patch starts with the header lines "Mistake:", "Killed-by:" (cases, as suite.case), "Cells:" if only
 some cells can find it, "Rungs:" if cells with a VMM find it, too, and "Gate: yes" if it runs on every push; a line that starts
-with a space continues the previous one. After an empty line follows a patch on top of series and suites. A mutant is killed in a cell if every case in Killed-by
-fails there, or the kernel splats or dies in it. If the cases are selftests, the kernel is booted for selftests. Other
-failures do not count, unless Killed-by is "*", as in generated mutants.
+with a space continues the previous one. After an empty line follows a patch on top of series and suites. A mutant is killed in a
+cell if every case in Killed-by, or in Rungs, fails there, or the kernel splats or dies in it. If the cases are selftests, the
+kernel is booted for selftests. Other failures do not count, unless Killed-by is "*", as in generated mutants.
 """
 
 from __future__ import annotations

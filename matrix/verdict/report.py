@@ -22,7 +22,7 @@ WITHOUT = " (without the series: "  # appended to a reason
 QUOTED = 300
 SHOWN = 5  # reasons of a cell in the table
 FIGURE = re.compile(r"^ *# (\w+): # ([\w ,-]+: \d.*)")  # init.c prints "    # test: # huge mappings: 7"
-MOST_FIGURES = 20
+MOST_FIGURES = 40
 
 
 class Result(TypedDict, total=False):
