@@ -190,20 +190,43 @@ def percent(part: int, whole: int) -> str:
 
 def impossible(line: Line, known: Mapping[str, str]) -> int:
     """Return how many of the branches not taken are impossible."""
-    reason = IMPOSSIBLE.match(known.get(line.key, ""))
-    return min(line.left, int(reason[1])) if reason else 0
+    match = IMPOSSIBLE.match(known.get(line.key, ""))
+    return min(line.left, int(match[1])) if match else 0
 
 
 def explained(line: Line, known: Mapping[str, str]) -> bool:
     """Whether known has a reason for all of the line that was not executed."""
-    reason = known.get(line.key, "")
-    return bool(reason) and (not IMPOSSIBLE.match(reason) or line.left == impossible(line, known))
+    found = known.get(line.key, "")
+    return bool(found) and (not IMPOSSIBLE.match(found) or line.left == impossible(line, known))
 
 
 def count(lines: Sequence[Line], known: Mapping[str, str]) -> tuple[int, int]:
     """Return the number of branches, and of those not taken, without the impossible ones."""
     never = sum(impossible(line, known) for line in lines)
     return sum(len(line.branches) for line in lines) - never, sum(line.left for line in lines) - never
+
+
+def as_json(lines: Sequence[Line], known: Mapping[str, str], prepared: tree.PreparedTree, measured: Sequence[str]) -> dict[str, Any]:
+    """Return the content of coverage.json: the counts of each file, and what was not executed in the measured cells."""
+    files: dict[str, dict[str, int]] = {}
+    for name in dict.fromkeys(line.file for line in lines):
+        own = [line for line in lines if line.file == name]
+        branches, left = count(own, known)
+        files[name] = {"lines": len(own), "covered": sum(line.count > 0 for line in own), "branches": branches, "taken": branches - left}
+    ends = [{"where": f"{line.file}:{line.number}", "what": what(line), "text": line.text.strip(), "reason": reason(line, known)}
+            for line in lines if not line.count or line.left]  # fmt: skip
+    return {"kernel": f"Linux {prepared.version} ({prepared.origin})", "series": prepared.series, "cells": list(measured),
+            "files": files, "open": ends}  # fmt: skip
+
+
+def what(line: Line) -> str:
+    """Return what of a line was not executed."""
+    return f"{line.left} of {len(line.branches)} branches not taken" if line.count else "not executed"
+
+
+def reason(line: Line, known: Mapping[str, str]) -> str:
+    """Return the reason why not all of the line was executed, "" for none."""
+    return known[line.key] if explained(line, known) else ""
 
 
 def markdown(lines: Sequence[Line], known: Mapping[str, str]) -> str:
@@ -218,9 +241,8 @@ def markdown(lines: Sequence[Line], known: Mapping[str, str]) -> str:
     text.append("")
     for line in lines:
         if not line.count or line.left:
-            reason = known[line.key] if explained(line, known) else "**no reason given**"
-            what = f"{line.left} of {len(line.branches)} branches not taken" if line.count else "not executed"
-            text.append(f"- {line.file}:{line.number}: {what}: `{line.text.strip()}`: {reason}")
+            why = reason(line, known) or "**no reason given**"
+            text.append(f"- {line.file}:{line.number}: {what(line)}: `{line.text.strip()}`: {why}")
     return "\n".join(text).rstrip() + "\n"
 
 

@@ -19,9 +19,9 @@ Outcomes = Mapping[str, Mapping[str, Outcome]]  # mutant -> cell -> outcome
 Document = dict[str, Any]
 
 
-def passed(mutant: Mutant, kinds: Set[str]) -> bool:
+def killed(killed_by: tuple[str, ...], kinds: Set[str]) -> bool:
     """Whether a mutant was killed in every cell that ran it, or, if any test may kill it, in one of them."""
-    return KILLED in kinds if mutant.killed_by == ANYTHING else kinds == {KILLED}
+    return KILLED in kinds if killed_by == ANYTHING else kinds == {KILLED}
 
 
 def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outcomes: Outcomes) -> Document:
@@ -37,7 +37,7 @@ def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outc
             entry["cells"] |= {cell: dataclasses.asdict(outcome) for cell, outcome in found.items()}
             kinds = {outcome["kind"] for outcome in entry["cells"].values()}
             # A mutant that does not build was found by the compiler; it is counted separately.
-            entry |= {"mistake": mutant.mistake, "killed_by": mutant.killed_by, "passed": passed(mutant, kinds),
+            entry |= {"mistake": mutant.mistake, "killed_by": mutant.killed_by, "passed": killed(mutant.killed_by, kinds),
                       "broken": kinds == {BROKEN}, "date": str(datetime.date.today())}  # fmt: skip
     report.write_json(path, data)
     return data

@@ -118,6 +118,19 @@ class Covered(unittest.TestCase):
         self.assertIn("- f.c:3: 1 of 2 branches not taken: `if (x)`: **no reason given**\n- g.c:4: not executed: `y;`: because\n", text)
         self.assertEqual(coverage.percent(9999, 10000), "99.9 %")
 
+    def test_as_json(self) -> None:
+        """coverage.json has the same: counts, without the impossible branches, and what was not executed, with its reason."""
+        lines = [Line("f.c", 3, "\tif (x)", 3, [True, False]), Line("f.c", 5, "\tz;", 1), Line("g.c", 4, "\ty;", 0, [False, False])]
+        prepared = tree.PreparedTree(Path("tree"), "7.3.4", "Debian", frozenset(), "digest")
+        got = coverage.as_json(lines, {"f.c: if (x)": "1 impossible: because"}, prepared, ["a", "b"])
+        self.assertEqual(got, {
+            "kernel": "Linux 7.3.4 (Debian)", "series": "digest", "cells": ["a", "b"],
+            "files": {"f.c": {"lines": 2, "covered": 2, "branches": 1, "taken": 1},
+                      "g.c": {"lines": 1, "covered": 0, "branches": 2, "taken": 0}},
+            "open": [{"where": "f.c:3", "what": "1 of 2 branches not taken", "text": "if (x)", "reason": "1 impossible: because"},
+                     {"where": "g.c:4", "what": "not executed", "text": "y;", "reason": ""}],
+        })  # fmt: skip
+
 
 class Kernel(unittest.TestCase):
     """How the kernel is built."""

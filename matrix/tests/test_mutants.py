@@ -269,8 +269,8 @@ class Report(unittest.TestCase):
         generated = dataclasses.replace(MUTANT, killed_by=mutants.ANYTHING)
         for kinds, ours, theirs in (((KILLED, KILLED), True, True), ((KILLED, SURVIVED), False, True), ((BROKEN,), False, False),
                                     ((), False, False)):
-            self.assertEqual(mutantreport.passed(MUTANT, set(kinds)), ours, kinds)
-            self.assertEqual(mutantreport.passed(generated, set(kinds)), theirs, kinds)
+            self.assertEqual(mutantreport.killed(MUTANT.killed_by, set(kinds)), ours, kinds)
+            self.assertEqual(mutantreport.killed(generated.killed_by, set(kinds)), theirs, kinds)
 
     def test_grows(self) -> None:
         """A run adds to the earlier ones, unless series or suites have changed; a failure in one cell is not hidden by another."""
