@@ -11,17 +11,20 @@ SETUP ?= yes
 TESTS ?=
 ONLY ?=
 DEBIAN ?= 13
+AGAINST ?=
+A ?=
+B ?= $(O)
 PROJECT ?=
 
 # The kernel's own make must not see this make's flags and variables.
-unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER SHARD CELLS TESTS ONLY DEBIAN PROJECT
+unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER SHARD CELLS TESTS ONLY DEBIAN PROJECT AGAINST A B
 
 project = $(if $(PROJECT),--project '$(PROJECT)')
 places = --out '$(O)' $(project)
 run = ./matrix/run $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS)) $(if $(SHARD),--shard '$(SHARD)')
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base run-until-failure vmm cells canary test fresh mutants coverage edit series port refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
+.PHONY: help matrix e2e e2e-base run-until-failure vmm cells canary test fresh mutants coverage report diff edit series port refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -44,6 +47,10 @@ help:
 	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: those with mutants = true), only these'
 	@echo '               GENERATED=yes                  not those of matrix/mutants/, but small changes of each added line'
 	@echo 'make coverage  count which of the added lines the suites and the selftests execute; CELLS= as above'
+	@echo 'make report    show the results in the build folder as one HTML file, and what is different from the last run'
+	@echo '               AGAINST=dir                    from this run: a build folder, or a folder with results'
+	@echo 'make diff      compare two runs: what turned red, vanished, skips or is slower'
+	@echo '               A=dir B=dir                    the older and the newer one (default of B: the build folder)'
 	@echo 'make edit      open the series as git commits, and print where'
 	@echo 'make series    write the series as mailboxes, with cover letters and the suites as a patch'
 	@echo 'make port      merge the series into other kernels, or KSRC=dir, and list the patches that conflict'
@@ -89,6 +96,12 @@ mutants: setup-mutants
 coverage: setup-coverage
 	@tools/coverage $(CELLS) $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS))
 
+report:
+	@tools/report $(places) $(if $(AGAINST),--against '$(AGAINST)')
+
+diff:
+	@tools/diff '$(A)' '$(B)'
+
 edit: setup-matrix
 	@tools/edit $(places)
 
@@ -105,5 +118,5 @@ refresh:
 clean:
 	@tools/refresh $(places) --check
 	@if grep -F " $$(realpath -m '$(O)')/" /proc/self/mountinfo; then echo 'make clean: unmount this first' >&2; exit 3; fi
-	rm -rf $(foreach made,linux-* ksrc-* edit series port results canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
+	rm -rf $(foreach made,linux-* ksrc-* edit series port results report canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
 	@if [ -d '$(O)' ]; then rmdir --ignore-fail-on-non-empty '$(O)'; fi

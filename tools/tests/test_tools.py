@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 # pylint: disable=wrong-import-position
 from matrix.cell.build import WARNED
+from matrix.tests import results as made
 from matrix.tests.fake_kernel import FIRST, NUMBERS, SECOND, FakeKernel, snapshot, write
 
 CHECKPATCH = """#!/usr/bin/perl
@@ -451,12 +452,55 @@ class CiTest(Tools):
         self.assertEqual(self.run_tool("ci/test", "cell").returncode, 2)
 
 
+class Report(Tools):
+    """tools/report and tools/diff."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        made.write(self.out, made.run())
+
+    def test_report(self) -> None:
+        """Status 0 for a red run, too; 2 and one line when there is nothing to show."""
+        for broken, said in ((False, "all 8 boots are green"), (True, "3 of 8 boots are red")):
+            made.write(self.out, made.run(broken))
+            done = self.run_tool("tools/report", "--out", str(self.out))
+            self.assertEqual((done.returncode, done.stdout), (0, f"report: {said}: {self.out}/report/index.html\n"))
+        self.assertIn("Turned red: 3", (self.out / "report/index.html").read_text())
+        done = self.run_tool("tools/report", "--out", str(self.out / "nowhere"))
+        self.assertEqual(done.returncode, 2)
+        self.assertRegex(done.stdout, r"\Areport: .*/nowhere/results: no such file or folder; run make matrix first.*\n\Z")
+
+    def test_report_of_a_project(self) -> None:
+        """The commands name the project."""
+        self.run_tool("tools/report", "--out", str(self.out), "--project", "example")
+        self.assertIn("<code>./matrix/run --project example arm64-thp</code>", (self.out / "report/index.html").read_text())
+
+    def test_disk_full(self) -> None:
+        """A line that says what to do, and the page of the last report."""
+        self.run_tool("tools/report", "--out", str(self.out))
+        made.write(self.out, made.run(broken=True))
+        done = self.run_tool("bash", "-c", f"ulimit -f 8; trap '' XFSZ; exec tools/report --out {self.out}")
+        self.assertEqual(done.returncode, 3)
+        self.assertRegex(done.stdout, r"\Areport: .*\n\Z")
+        self.assertIn("all 8 boots are green", (self.out / "report/index.html").read_text())
+
+    def test_diff(self) -> None:
+        """Status 0 if the newer run is not worse, 1 if it is, 2 without two runs."""
+        made.write(self.top / "red", made.run(broken=True))
+        for argv, status, said in ((("red", "out"), 0, "turned green (3)"), (("out", "red"), 1, "turned red (3)"),
+                                   (("out", "out"), 0, "no difference"), (("", "out"), 2, "name two runs"),
+                                   (("none", "out"), 2, "no such file or folder")):  # fmt: skip
+            done = self.run_tool("tools/diff", *({"out": str(self.out), "red": str(self.top / "red")}.get(name, name) for name in argv))
+            self.assertEqual(done.returncode, status, done.stdout)
+            self.assertIn(said, done.stdout)
+
+
 class Make(Tools):
     """The targets are thin: what they call, with what."""
 
     def setUp(self) -> None:
         super().setUp()
-        for name in ("matrix/run", "tools/setup", "tools/fresh", "tools/edit", "ci/test"):
+        for name in ("matrix/run", "tools/setup", "tools/fresh", "tools/edit", "tools/report", "tools/diff", "ci/test"):
             write(self.root / name, f'#!/bin/sh\necho "$0 $* SETUP=$SETUP FLAGS=${{MAKEFLAGS-}}${{O-}}${{KSRC-}}" >>{self.top}/log\n')
             (self.root / name).chmod(0o755)
 
@@ -483,7 +527,11 @@ class Make(Tools):
         self.assertEqual(self.make("fresh"), ["tools/setup fresh SETUP=yes FLAGS=", "tools/fresh 13 --out build SETUP= FLAGS="])
         self.assertEqual(self.make("fresh", "DEBIAN=12")[1], "tools/fresh 12 --out build SETUP= FLAGS=")
         self.assertEqual(self.make("edit")[1], "tools/edit --out build SETUP= FLAGS=")
+        self.assertEqual(self.make("report", "O=/tmp/o", "AGAINST=a b"), ["tools/report --out /tmp/o --against a b SETUP= FLAGS="])
+        self.assertEqual(self.make("diff", "A=a", "O=o"), ["tools/diff a o SETUP= FLAGS="])
+        self.assertEqual(self.make("diff", "A=a b", "B=c"), ["tools/diff a b c SETUP= FLAGS="])
         for target, call in {"matrix": "./matrix/run --out example/build --project example",
+                             "report": "tools/report --out example/build --project example",
                              "cells": "./matrix/run --project example --list",
                              "edit": "tools/edit --out example/build --project example"}.items():  # fmt: skip
             self.assertEqual(self.make(target, "PROJECT=example")[-1], f"{call} SETUP= FLAGS=")
@@ -493,13 +541,13 @@ class Make(Tools):
     def test_help_is_the_default(self) -> None:
         """And names every target and variable."""
         said = self.run_tool("make").stdout
-        for word in ("matrix", "cells", "test", "fresh", "edit", "refresh", "clean", "CELLS", "KSRC", "FILTER", "JOBS", "O=", "SETUP",
-                     "PROJECT", "DEBIAN"):
+        for word in ("matrix", "cells", "test", "fresh", "report", "diff", "edit", "refresh", "clean", "CELLS", "KSRC", "FILTER", "JOBS", "O=",
+                     "SETUP", "PROJECT", "DEBIAN", "AGAINST"):  # fmt: skip
             self.assertIn(word, said)
 
     def test_clean(self) -> None:
         """Ours goes; the downloads, and what else lies in that folder, stay."""
-        for name in ("linux-7.3.4/tree/x", "ksrc-01234567/x", "results/x", "tools/x", "mine/x"):
+        for name in ("linux-7.3.4/tree/x", "ksrc-01234567/x", "results/x", "report/x", "tools/x", "mine/x"):
             write(self.out / name, "")
         before = snapshot(self.cache)
         self.make("clean", f"O={self.out}")
