@@ -136,7 +136,15 @@ class Report(unittest.TestCase):
         self.assertEqual(self.page([full, short]).row("kvm_gmem_fault")[1], "? 1 missing")
         short["suites"]["kvm_gmem_fault"] = {"status": "skipped", "cases": {}}
         short["reasons"] = short["reasons"][:1]
+        short["skips"] = {"kvm_gmem_fault": "why"}
         self.assertEqual(self.page([full, short]).row("kvm_gmem_fault")[1], "» 1 skipped")
+        short["skips"] = {}
+        self.assertEqual(self.page([full, short]).row("kvm_gmem_fault")[1], "! 1 skipped without leave")
+        cases = full["suites"]["kvm_gmem_fault"]["cases"]
+        one, two, *rest = cases
+        cases[one]["status"] = cases[two]["status"] = "skipped"
+        full["skips"] = {f"kvm_gmem_fault.{one}": "why"}
+        self.assertEqual(self.page([full, short]).row("kvm_gmem_fault")[0], f"! 1 skipped without leave{len(rest)} passed1 skipped")
 
     def test_boots_without_the_series(self) -> None:
         """They are columns of their own, and their commands repeat them."""
@@ -145,6 +153,15 @@ class Report(unittest.TestCase):
         page = self.page([results.result(results.gate()[0], "e2e"), base])
         self.assertEqual(page.row("Suite"), ["arm64-thp", "arm64-thp-base"])
         self.assertIn("./matrix/run --e2e --base arm64-thp", page.texts["code"])
+
+    def test_different_series(self) -> None:
+        """The page says which results are of which series."""
+        one, two = (results.result(cell) for cell in results.gate()[:2])
+        self.assertNotIn("Different kernels or series", self.page([one, two]).said())
+        two["kernel"] = {**two["kernel"], "series": "other"}
+        said = self.page([one, two]).said()
+        self.assertIn("Different kernels or series", said)
+        self.assertIn("series other: x86_64-thp", said)
 
     def test_red_first(self) -> None:
         """Why a boot is red is at the top, with its logs and the command that repeats it."""
@@ -205,6 +222,16 @@ class Report(unittest.TestCase):
         self.assertEqual(len(labels), len(page.texts["pre"]))
         self.assertIn("Copy: boot of arm64-thp", labels)
         self.assertTrue(all("hidden" in button for button in page.all("button")))  # until the script makes them work
+
+    def test_every_test(self) -> None:
+        """All about a boot names each of its tests, those that failed first."""
+        result = results.result(results.gate()[1], "kunit", lambda test, status: (
+            ("failed", "") if test.endswith("/first") else ("skipped", "why") if test.endswith("/second") else (status, "")))  # fmt: skip
+        said = self.page([result]).said()
+        for suite, entry in result["suites"].items():
+            for status, glyph in (("failed", "✗"), ("skipped", "»"), ("passed", "✓")):
+                if names := [name for name, case in entry["cases"].items() if case["status"] == status]:
+                    self.assertIn(f"{glyph} {status}: {', '.join(names)}", said, suite)
 
     def test_repeat(self) -> None:
         """With the seed, the filter and the project of the run."""

@@ -5,7 +5,6 @@ be read is red, and does not hide the others."""
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,10 +37,17 @@ class Run:
         return [result for result in self.results if result["verdict"] == "red"]
 
     @property
-    def kernels(self) -> list[str]:
-        """The kernels that were tested, for people. More than one: the results do not belong together."""
-        found = [result["kernel"] for result in self.results if result.get("kernel")]
-        return list(dict.fromkeys(f"Linux {one['version']} ({one['origin']}), series {one['series'][:12]}" for one in found))
+    def kernels(self) -> dict[str, list[str]]:
+        """The kernels that were tested, for people, with the names of their results.
+
+        More than one: some cells have a part of the series only, or the results are of different runs.
+        """
+        found: dict[str, list[str]] = {}
+        for result in self.results:
+            if kernel := result.get("kernel"):
+                name = f"Linux {kernel['version']} ({kernel['origin']}), series {kernel['series'][:12]}"
+                found.setdefault(name, []).append(result["cell"])
+        return found
 
     def compact(self) -> dict[str, Any]:
         """Return what a later run is compared with, as load() reads it from a file."""
@@ -117,7 +123,7 @@ def text(value: Any) -> str:
 
 def number(value: Any) -> float:
     """Return a number from 0 to MOST. Raise ValueError when value is something else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 <= value <= MOST and math.isfinite(value)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST:
         raise ValueError("a number was expected, from 0 to 1000000000")
     return value
 

@@ -11,11 +11,13 @@ from matrix.verdict.report import Result
 from matrix.verdict.runs import E2E, Run, missing
 
 PASSED, FAILED, SKIPPED, MISSING, NOT_RUN, ELSEWHERE = "passed", "failed", "skipped", "missing", "not run", "not here"
+WITHOUT_LEAVE = "skipped without leave"
 STATES = {
-    PASSED: ("✓", "all tests passed, but for skips that are counted"),
+    PASSED: ("✓", "the tests passed; skips that expected.txt allows are counted below"),
     FAILED: ("✗", "a test failed"),
-    SKIPPED: ("»", "all tests skipped"),
     MISSING: ("?", "a test was expected and did not run"),
+    WITHOUT_LEAVE: ("!", "a test skipped, and expected.txt does not allow it"),
+    SKIPPED: ("»", "all tests skipped, as allowed"),
     NOT_RUN: ("–", "the kernel was not booted, or the boot ended too early to tell"),
     ELSEWHERE: ("·", "the boot ran to its end without this suite: the cell does not have it, or a filter excludes it"),
 }
@@ -71,7 +73,7 @@ def square(suite: str, kinds: set[str], column: Column) -> Square:
     boots = [column.boots[kind] for kind in sorted(kinds) if kind in column.boots]
     for result in boots:
         count.update(_statuses(suite, result))
-    for state in (FAILED, MISSING, PASSED, SKIPPED):
+    for state in (FAILED, MISSING, WITHOUT_LEAVE, PASSED, SKIPPED):
         if count[state]:
             return Square(state, count[state], tuple(f"{count[other]} {other}" for other in STATES if count[other] and other != state))
     complete = boots and all(result["suites"] and not missing(result)[1] for result in boots)
@@ -81,13 +83,12 @@ def square(suite: str, kinds: set[str], column: Column) -> Square:
 def _statuses(suite: str, result: Result) -> Iterator[str]:
     """Yield a state for each test of a suite. A suite that skips as a whole counts as one."""
     if entry := result["suites"].get(suite):
-        yield from (str(case["status"]) for case in entry["cases"].values())
-        if not entry["cases"]:
-            yield str(entry["status"])
+        found = {f"{suite}.{name}": str(case["status"]) for name, case in entry["cases"].items()} or {suite: str(entry["status"])}
+        yield from (WITHOUT_LEAVE if status == SKIPPED and test not in result["skips"] else status for test, status in found.items())
     yield from (MISSING for _ in missing(result)[0].get(suite, ()))
 
 
 def worst(squares: Sequence[Square]) -> str:
     """Return the state of a row that needs attention first."""
-    order = (FAILED, MISSING, NOT_RUN, SKIPPED, PASSED, ELSEWHERE)
+    order = (FAILED, MISSING, WITHOUT_LEAVE, NOT_RUN, SKIPPED, PASSED, ELSEWHERE)
     return min((one.state for one in squares), key=order.index, default=ELSEWHERE)

@@ -66,9 +66,10 @@ def _about(run: Run) -> Iterator[Html]:
     for result in run.results:
         count.update(result["tests"])
     yield tag("p", f"{count['passed']} tests passed, {count['failed']} failed, {count['skipped']} skipped, in all boots together.")
-    yield from (tag("p", kernel, class_="kernel") for kernel in run.kernels)
+    for kernel, names in run.kernels.items():
+        yield tag("p", kernel, f": {', '.join(names)}" if len(run.kernels) > 1 else "", class_="kernel")
     if len(run.kernels) > 1:
-        yield note("These results are of different kernels or series. Run the older cells again.")
+        yield note("Different kernels or series: some cells have a part of the series only, or these results are of different runs.")
     for glob in dict.fromkeys(result["filter"] for result in run.results if result.get("filter")):
         yield note(f"Filtered: not the gate (--filter {glob}).")
     if any(result.get("repeat") for result in run.results):
