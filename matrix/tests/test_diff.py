@@ -54,6 +54,14 @@ class Compare(unittest.TestCase):
             self.assertEqual(changes([before], [after]), [f"{kind}: s.c: a" + (": because" if kind == "skips now" else "")], (old, new))
             self.assertEqual(diff.worse(diff.compare(Run([before]), Run([after]))), kind in diff.WORSE)
 
+    def test_whole_suite(self) -> None:
+        """A suite that skips as a whole has no cases then: those that it had skip, and do not vanish."""
+        ran, skips = boot("a", {"s.c": "passed", "t.c": "passed", "t.d": "passed"}), boot("a", {"s.c": "passed", "t": "skipped"})
+        skips["skips"] = {"t": "not here"}
+        self.assertEqual(changes([ran], [skips]), ["skips now: t.c: a: not here", "skips now: t.d: a: not here"])
+        self.assertEqual(changes([skips], [ran]), ["runs now: t.c: a", "runs now: t.d: a"])
+        self.assertEqual(changes([skips], [boot("a", {"s.c": "passed"})]), ["vanished: t: a"])
+
     def test_boots(self) -> None:
         """A boot that turns red says why; one that has no result any more is worse, too."""
         green, red = boot("a", {"s.c": "passed"}), boot("a", {"s.c": "passed"}, red="x")

@@ -76,7 +76,10 @@ def _one(old: Result | None, new: Result | None) -> Iterator[tuple[str, str, str
         yield "new" if runs else "vanished", "all tests", ""
     else:
         for test in dict.fromkeys([*runs, *ran]):
-            if kind := _kind(ran.get(test), runs.get(test)):
+            whole = test.partition(".")[0]  # stands for its tests in the run in which the suite skips as a whole
+            if whole == test and any(other.startswith(f"{test}.") for other in (*ran, *runs)):
+                continue
+            if kind := _kind(ran.get(test, ran.get(whole)), runs.get(test, runs.get(whole))):
                 yield kind, test, _reason(new, test) if kind == "skips now" else ""
     yield from _time(old, new)
 
@@ -117,7 +120,7 @@ def statuses(result: Result) -> dict[str, str]:
 
 def _reason(result: Result, test: str) -> str:
     suite, _, case = test.partition(".")
-    return str(result["suites"][suite]["cases"].get(case, {}).get("reason", ""))
+    return str(result["suites"][suite]["cases"].get(case, {}).get("reason", "")) or result["skips"].get(suite, "")
 
 
 def text(changes: Sequence[Change]) -> str:
