@@ -118,5 +118,5 @@ refresh:
 clean:
 	@tools/refresh $(places) --check
 	@if grep -F " $$(realpath -m '$(O)')/" /proc/self/mountinfo; then echo 'make clean: unmount this first' >&2; exit 3; fi
-	rm -rf $(foreach made,linux-* ksrc-* edit series port results report canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
+	rm -rf $(foreach made,linux-* ksrc-* edit series port results report report check-report canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
 	@if [ -d '$(O)' ]; then rmdir --ignore-fail-on-non-empty '$(O)'; fi
