@@ -197,7 +197,12 @@ class Workflow(unittest.TestCase):
                  ("generated", 0): ("tools/mutants", "['--generated', '--out', 'build', '--cells', 'C', 'D']"),
                  ("coverage", 0): ("tools/coverage", "['--out', 'build']"),
                  ("readme", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
-                 ("readme", 2): ("matrix/run", "['--out', 'build']"), ("readme", 3): ("ci/test", "['--out', 'build']")}  # fmt: skip
+                 ("report", 0): ("bin/gh", "['run', 'list', '--workflow', 'scheduled.yml', '--branch', 'main', '--status', 'completed', "
+                                 "'--limit', '1', '--json', 'databaseId', '--jq', '.[].databaseId']"),
+                 ("report", 1): ("tools/report", "['--out', 'build']"),
+                 ("browser", 1): ("tools/check-report", "[]"),
+                 ("readme", 2): ("matrix/run", "['--out', 'build']"), ("readme", 3): ("ci/test", "['--out', 'build']"),
+                 ("browser", 0): ("tools/setup", "['report']")}  # fmt: skip  # the last: make calls it, too
         tested = {*calls, ("cells", 0), ("readme", 1)}
         self.assertEqual({(job, at) for job, found in self.steps.items() for at in range(len(found))}, tested)
         self.assertEqual(re.findall(r"(?:x86_64|arm64)-\w+", self.text), [])
@@ -217,12 +222,40 @@ class Workflow(unittest.TestCase):
         for (job, at), (program, arguments) in calls.items():
             self.stand_in(program)
             for status in ("0", "1"):
-                done = self.run_step(job, at, **({"CELLS": "C D"} if job == "generated" else {"CELL": "C"}), STATUS=status, PATH=path)
+                more = {"CELLS": "C D"} if job == "generated" else {"CELL": "C"}
+                done = self.run_step(job, at, **more, BRANCH="main", STATUS=status, PATH=path)
                 self.assertEqual(bool(done.returncode), status != "0", f"{job}: {done.stdout}")
                 self.assertEqual((self.temp / "seen").read_text(), arguments if status == "0" or at or job != "readme" else "['update']")
+            if (job, at) == ("report", 0):
+                self.assertEqual((self.temp / "GITHUB_OUTPUT").read_text(), "")  # of the last call, which failed
             if job == "coverage":
                 self.assertEqual((self.temp / "GITHUB_STEP_SUMMARY").read_text(), "all of it\n")
         self.check_house_rules()
+
+    def test_report(self) -> None:
+        """The report gets what the other jobs upload, and what the report of another run has left, where it looks for them."""
+        text = WORKFLOW.with_name("scheduled.yml").read_text()
+        self.steps, job = steps(text), text[text.index("\n  report:\n"):text.index("\n  browser:\n")]
+        places = dict(re.findall(r"pattern: (\S+)\n(?: *merge-multiple: true\n)? *path: (\S+)\n", job))
+        self.assertEqual(places, {"results-*": "build/results", "mutants-*": "build/mutants", "coverage": "build/coverage",
+                                  "run": "build/report"})  # fmt: skip
+        uploads = set(re.findall(r"name: ([\w-]+?)-?(?:\$\S* .*)?\n +path: (\S+)", text))
+        self.assertLessEqual({("results", "build/results/"), ("results-gate", "build/results/"), ("mutants", "build/mutants/mutants.*"),
+                              ("mutants-generated", "build/mutants/mutants.*"), ("coverage", "build/coverage/coverage.*"),
+                              ("run", "build/report/run.json")}, uploads)  # fmt: skip
+        for name in self.cells:
+            self.result(name, True, self.copy / f"build/results/results-{name}")
+        done = self.run_step("report", 1)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        page = (self.copy / "build/report/index.html").read_text()
+        for name in self.cells:
+            self.assertIn(f'href="../results/results-{name}/{name}/console.log"', page)
+        self.assertIn("Compared with nothing: this is the first run", page)
+        shutil.rmtree(self.copy / f"build/results/results-{self.cells[0]}")
+        self.run_step("report", 1)
+        self.assertIn("Has no result now: 1", (self.copy / "build/report/index.html").read_text())
+        shutil.rmtree(self.copy / "build")
+        self.assertNotEqual(self.run_step("report", 1).returncode, 0)
 
     def test_readme(self) -> None:
         """The scheduled workflow runs the commands of the README, all of them, on the systems that the README names."""
@@ -242,7 +275,10 @@ class Workflow(unittest.TestCase):
 
     def check_house_rules(self) -> None:
         """Least rights, pinned actions with their tag, a time limit for every job, steps that shellcheck likes."""
-        self.assertEqual(re.findall(r"permissions:\n((?:  .*\n)+)", self.text), ["  contents: read\n"])
+        self.assertEqual(re.findall(r"^permissions:\n((?:  .*\n)+)", self.text, re.MULTILINE), ["  contents: read\n"])
+        for rights in re.findall(r"^    permissions:\n((?:      .*\n)+?)    \w", self.text, re.MULTILINE):
+            self.assertEqual(rights, "      actions: read\n      contents: read\n")  # to download what another run has left
+        self.assertNotRegex(self.text, r"\bwrite\b|write-all|read-all")
         for use in re.findall(r"uses: (.*)", self.text):
             self.assertRegex(use, r"^actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
         self.assertEqual(self.text.count("timeout-minutes:"), self.text.count("runs-on:"))
