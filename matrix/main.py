@@ -142,7 +142,8 @@ def _main(options: argparse.Namespace, root: Path, prepare: Prepare) -> int:
         say, inputs = sayer(), merge.inputs(root)
 
         def site(part: str, jobs_now: Callable[[], int]) -> Site:
-            prepared = tree.pristine(root, out, options.ksrc, say) if options.base else prepare(root, out, options.ksrc, say, part)
+            prepared = (tree.pristine(root, out, options.ksrc, say) if options.base
+                        else prepare(root, out, options.ksrc, say, **{"part": part} if part else {}))  # fmt: skip
             say(f"kernel: Linux {prepared.version}, {prepared.origin}")
             return Site(root, out, prepared, say, jobs_now, inputs=inputs, base=options.base)
 
