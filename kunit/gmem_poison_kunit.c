@@ -608,6 +608,46 @@ static void bad_page_in_hole(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, 0), 0);
 }
 
+/*
+ * I1, I2: a hole over a bad page fails while the hugepage is pinned and other pages of it
+ * are in use, but not if it covers all that earlier holes have left of it.
+ */
+static void last_hole_over_bad_page(struct kunit *test)
+{
+	const struct bad_page *c = test->param_value;
+	pgoff_t before = c->index, after = N - 1 - c->index;
+	struct failed m;
+
+	fail_memory(test, &m, c->index, true);
+	if (before)
+		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 0, before), 0);
+	if (before && after) {
+		KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, c->index, 1), -EBUSY);
+		KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
+	}
+	if (after)
+		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, c->index + 1, after), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, c->index, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), 0);
+
+	migrate_disable();
+	put_pin(&m);
+	check_freed(test, &m);
+	migrate_enable();
+}
+
+/* The same while pages before it are in use, but none behind it. */
+static void not_the_last_hole(struct kunit *test)
+{
+	struct failed m;
+
+	fail_memory(test, &m, 5, true);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 6, N - 6), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 5, 1), -EBUSY);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
+	put_pin(&m);
+}
+
 /* I2: a bad page in a hugepage that has left the file while pinned is never free either. */
 static void bad_page_left_file(struct kunit *test)
 {
@@ -1420,6 +1460,8 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(hole_up_to_pinned_bad_page),
 	KUNIT_CASE(holes_next_to_pinned_bad_page),
 	KUNIT_CASE(bad_page_in_hole),
+	KUNIT_CASE_PARAM(last_hole_over_bad_page, bad_gen_params),
+	KUNIT_CASE(not_the_last_hole),
 	KUNIT_CASE(bad_page_left_file),
 	KUNIT_CASE_PARAM(task_is_told, told_gen_params),
 	KUNIT_CASE(reader_is_not_told),
