@@ -812,17 +812,16 @@ static int collapse_thread(void *data)
 	return 0;
 }
 
+#ifdef CONFIG_MEMORY_FAILURE
+
 static void unpoison(void *page)
 {
-#ifdef CONFIG_MEMORY_FAILURE
 	unpoison_memory(page_to_pfn((struct page *)page));
-#endif
 }
 
 /* Let a page go bad while everything else goes on. */
 static void fail_page(struct kunit *test, struct shared *s)
 {
-#ifdef CONFIG_MEMORY_FAILURE
 	struct folio *folio = filemap_get_folio(s->f->inode->i_mapping, BAD_PAGE);
 	struct page *page;
 
@@ -833,8 +832,15 @@ static void fail_page(struct kunit *test, struct shared *s)
 	page = folio_file_page(folio, BAD_PAGE);
 	memory_failure(page_to_pfn(page), MF_SW_SIMULATED | MF_COUNT_INCREASED);
 	KUNIT_EXPECT_EQ(test, kunit_add_action_or_reset(test, unpoison, page), 0);
-#endif
 }
+
+#else
+
+static void fail_page(struct kunit *test, struct shared *s)
+{
+}
+
+#endif
 
 static struct task_struct *run_thread(struct kunit *test, int (*fn)(void *),
 				      void *data)
