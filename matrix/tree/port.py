@@ -2,7 +2,7 @@
 """Merge the series, patch by patch, into other kernel trees, and say which patches conflict there.
 
 kernel/trees.toml lists Debian's packages of such trees. The merge is that of git rebase, but happens in git's objects only. A conflict
-is noted, and the files that conflict are taken from the series, so that each patch is judged by itself.
+is noted, and the files that conflict are taken from the series for the patches that follow: each file counts at its first conflict.
 """
 
 from __future__ import annotations
