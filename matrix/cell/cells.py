@@ -137,7 +137,9 @@ def select(cells: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
 
 def on_base(cell: Cell) -> Cell:
     """Return the cell for a kernel without the series, which lacks the options of configs/series.config."""
-    return replace(cell, fragments=tuple(path for path in cell.fragments if path.stem != SERIES))
+    ours = {name for path in cell.fragments if path.stem == SERIES for name in options(path.read_text("utf-8"))}
+    return replace(cell, fragments=tuple(path for path in cell.fragments if path.stem != SERIES),
+                   kconfig_add=tuple(line for line in cell.kconfig_add if not ours & options(line).keys()))
 
 
 def seeded(cell: Cell, parameter: str, seed: int) -> Cell:

@@ -157,6 +157,11 @@ class Project(unittest.TestCase):
                 self.assertTrue(found.tests or cell.part, (cell.name, kind))
                 self.assertEqual([name for name in {test.partition(".")[0] for test in found.tests} if found.allowed(name)], [])
 
+    def test_on_base(self) -> None:
+        """A kernel without the series is not asked for options that the series adds, not even as modules."""
+        for cell in cells.load(ROOT):
+            self.assertNotIn("KVM_GMEM_KUNIT_TEST", cells.asked(cells.on_base(cell)), cell.name)
+
     def test_every_rule_is_used(self) -> None:
         """No rule is unused, which would mean that it is wrong or obsolete."""
         self.assertEqual(unused(expected.load(ROOT / "matrix/expected.txt"), [cell.name for cell in cells.load(ROOT)]), [])
