@@ -224,9 +224,10 @@ static void waits_for_hole(struct kunit *test)
 	struct used u = use_memory(test, test->param_value, GUEST_MEMFD_FLAG_MIGRATABLE);
 	struct holding h = { u.f->inode->i_mapping, pfn_folio(u.pfn) };
 	struct task_struct *task = gmem_kunit_thread(test, hold_thread, &h);
+	struct rw_semaphore *lock = &h.mapping->invalidate_lock;
 
 	wake_up_process(task);
-	KUNIT_ASSERT_TRUE(test, gmem_kunit_wait_until(rwsem_is_locked(&h.mapping->invalidate_lock)));
+	KUNIT_ASSERT_TRUE(test, gmem_kunit_wait_until(rwsem_is_locked(lock)));
 	KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
 	gmem_kunit_stop_thread(test, task);
 	check_memory(test, &u, true);
