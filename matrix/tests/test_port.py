@@ -57,6 +57,13 @@ class Port(FakeKernel):
         self.assertEqual(port.table([found]).splitlines()[-1], "| another tree | 1 of 2 | 1: `virt/kvm/guest_memfd.c` |")
         self.assertIn("7.2.12: patch 1, 0001-p.patch: conflict in virt/kvm/guest_memfd.c", port.report([found], self.out))
 
+    def test_counts_once(self) -> None:
+        """After a conflict the file is that of the series, so that a patch that changes the same line again merges."""
+        again = FIRST.replace("-line 10\n+line ten\n", "-line ten\n+line TEN\n").replace("Number ten", "Shout")
+        self.set_series(FIRST, again)
+        write(self.other / "virt/kvm/guest_memfd.c", NUMBERS.replace("line 10\n", "line X\n"))
+        self.assertEqual([conflict.number for conflict in self.port().conflicts], [1])
+
     def test_missing_file(self) -> None:
         """A file that the other tree does not have conflicts in each patch that changes it first."""
         (self.other / "virt/kvm/guest_memfd.c").unlink()
