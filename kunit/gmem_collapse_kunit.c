@@ -5,6 +5,7 @@
  */
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
+#include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/math.h>
 #include <linux/mm.h>
@@ -200,6 +201,70 @@ static void keeps_contents(struct kunit *test)
 static long nr_pages(enum node_stat_item item)
 {
 	return atomic_long_read(&vm_node_stat[item]);
+}
+
+/* A guest on another CPU, which keeps that CPU busy until a fault of its has been served. */
+struct busy {
+	struct gmem_kunit_file *f;
+	unsigned long end;
+	bool started;
+	bool served;
+};
+
+static int fault_and_wait(void *data)
+{
+	struct busy *b = data;
+	struct kvm *kvm = b->f->kvm;
+	unsigned long seq = kvm->mmu_invalidate_seq;
+	struct gmem_kunit_fault fault;
+	int r;
+
+	/* The page joins the batch of this CPU. */
+	r = gmem_kunit_fault(kvm, 0, GFN + 2, &fault);
+
+	preempt_disable();
+	WRITE_ONCE(b->started, true);
+	while (!r && READ_ONCE(kvm->mmu_invalidate_seq) == seq && time_before(jiffies, b->end))
+		cpu_relax();
+	b->served = READ_ONCE(kvm->mmu_invalidate_seq) != seq;
+	preempt_enable();
+	return 0;
+}
+
+/*
+ * The guest doesn't have to wait for other CPUs, one of which could be busy with the guest.
+ * A vCPU that faults in the range tries again until the invalidation has ended.
+ */
+static void other_cpu_is_busy(struct kunit *test)
+{
+	struct busy b = { .f = use_memory(test, &memories[5]), .end = jiffies };
+	unsigned int cpu = cpumask_any_but(cpu_online_mask, raw_smp_processor_id());
+	struct task_struct *task = gmem_kunit_thread(test, fault_and_wait, &b);
+
+	/* A single CPU can't be busy with both. */
+	if (cpu < nr_cpu_ids) {
+		kthread_bind(task, cpu);
+		b.end += 5 * HZ;
+	}
+	wake_up_process(task);
+	while (!READ_ONCE(b.started))
+		cond_resched();
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(b.f, 0, N), 0);
+	gmem_kunit_stop_thread(test, task);
+	KUNIT_EXPECT_EQ(test, b.served, cpu < nr_cpu_ids);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, b.f, 0), PMD_ORDER);
+}
+
+/* memory_failure() tells a VMM about an error at once only if the memory is dirty. */
+static void stays_dirty(struct kunit *test)
+{
+	struct gmem_kunit_file *f = use_memory(test, &memories[0]);
+
+	folio_mark_dirty(gmem_kunit_folio(test, f, N / 2));
+	KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
+	KUNIT_EXPECT_TRUE(test, folio_test_dirty(gmem_kunit_folio(test, f, 0)));
 }
 
 /* I4: the pages that a hugepage replaces are free, and no longer part of any statistics. */
@@ -550,6 +615,8 @@ static void without_flags(struct kunit *test)
 
 static struct kunit_case gmem_collapse_cases[] = {
 	KUNIT_CASE_PARAM(keeps_contents, memory_gen_params),
+	KUNIT_CASE(other_cpu_is_busy),
+	KUNIT_CASE(stays_dirty),
 	KUNIT_CASE(frees_pages),
 	KUNIT_CASE(after_hole),
 	KUNIT_CASE(after_hole_in_place),

@@ -437,6 +437,9 @@ static void holds_off_faults(struct kunit *test)
 {
 	check_held_off(test, GMEM_HUGE, N);
 	check_held_off(test, GMEM_SHARED, 1);
+
+	gmem_kunit_no_hugepages(test);
+	check_held_off(test, GMEM_HUGE, 1);
 }
 
 struct bad_call {

@@ -377,25 +377,31 @@ static void split_charges_nothing_else(struct kunit *test)
 	gmem_kunit_put_folio(folio);
 }
 
+/* Remove a cgroup whose memory is free. */
+static void check_released(struct kunit *test, struct group *g)
+{
+	struct cgroup *cgrp = g->cgrp;
+	int *nr_dying = &cgrp->nr_dying_subsys[memory_cgrp_id];
+
+	cgroup_get(cgrp);
+	kunit_release_action(test, put_group, g);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(!READ_ONCE(*nr_dying)));
+	cgroup_put(cgrp);
+}
+
 /* A cgroup that is removed after its hugepage has been split is released. */
 static void split_keeps_no_cgroup(struct kunit *test)
 {
 	struct group *g = make_group(test, 4 * N);
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
 	struct folio *folio = lookup_in_group(g, f, 0);
-	struct cgroup *cgrp = g->cgrp;
-	int *nr_dying = &cgrp->nr_dying_subsys[memory_cgrp_id];
 
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
 	gmem_kunit_put_folio(folio);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 5, 1), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - 1);
 	gmem_kunit_close(test, f);
-
-	cgroup_get(cgrp);
-	kunit_release_action(test, put_group, g);
-	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(!READ_ONCE(*nr_dying)));
-	cgroup_put(cgrp);
+	check_released(test, g);
 }
 
 /* Collapse a range as a thread in the cgroup does. */
@@ -460,10 +466,43 @@ static void limit_prevents_collapse(struct kunit *test)
 	KUNIT_EXPECT_LE(test, charged(g), N + N / 2);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&g->memcg->memory_events[MEMCG_OOM_KILL]), 0);
 
-	/* Outside the cgroup, there is no limit. */
+	/* Who is outside the cgroup can't evade the limit. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), -ENOMEM);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), 0);
+
+	write_knob(test, g, GROUP "/memory.max", "max");
 	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
-	KUNIT_EXPECT_LT(test, charged(g), N / 2);
+}
+
+/* The memory stays in its cgroup, whoever collapses it, and who does so in theirs. */
+static void collapse_from_outside(struct kunit *test)
+{
+	struct group *g = make_group(test, 4 * N);
+	struct gmem_kunit_file *f = open_in_group(test, g);
+	struct folio *folio;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
+	KUNIT_EXPECT_TRUE(test, is_charged_to(gmem_kunit_folio(test, f, 0), g));
+	KUNIT_EXPECT_GE(test, charged(g), N);
+	KUNIT_EXPECT_LT(test, charged(g), N + N / 2);
+
+	folio = kvm_gmem_get_folio(f->inode, N);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	KUNIT_EXPECT_FALSE(test, is_charged_to(folio, g));
+	gmem_kunit_put_folio(folio);
+}
+
+/* A cgroup that is removed after its memory has been collapsed is released. */
+static void collapse_keeps_no_cgroup(struct kunit *test)
+{
+	struct group *g = make_group(test, 4 * N);
+	struct gmem_kunit_file *f = open_in_group(test, g);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	gmem_kunit_close(test, f);
+	check_released(test, g);
 }
 
 /* I3: a collapse that fails because a page is in use leaves nothing charged. */
@@ -481,6 +520,16 @@ static void failed_collapse_is_uncharged(struct kunit *test)
 #else /* CONFIG_MEMCG */
 
 static void collapse_is_charged(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
+
+static void collapse_from_outside(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
+
+static void collapse_keeps_no_cgroup(struct kunit *test)
 {
 	kunit_skip(test, "the kernel has no memory cgroups");
 }
@@ -692,11 +741,26 @@ static void collapse_follows_policy(struct kunit *test)
 	check_node(test, f, N + 3, 0, first);
 }
 
+/* Open a file that has a single page in its second hugepage-size range, on this node. */
+static struct gmem_kunit_file *open_on_node(struct kunit *test, int node)
+{
+	struct gmem_kunit_file *f;
+	struct folio *folio;
+
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES,
+			    GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
+	folio = __folio_alloc_node(GFP_HIGHUSER | __GFP_THISNODE, 0, node);
+	KUNIT_ASSERT_NOT_NULL(test, folio);
+	KUNIT_EXPECT_EQ(test, filemap_add_folio(f->inode->i_mapping, folio, N + 5, GFP_KERNEL), 0);
+	folio_unlock(folio);
+	folio_put(folio);
+	return f;
+}
+
 /* Without a policy, memory stays on its node, wherever the caller runs. */
 static void collapse_stays_on_node(struct kunit *test)
 {
 	struct gmem_kunit_file *f;
-	struct folio *folio;
 	int node;
 
 	if (!GMEM_MIGRATES)
@@ -705,23 +769,62 @@ static void collapse_stays_on_node(struct kunit *test)
 		kunit_skip(test, "needs two NUMA nodes");
 
 	for_each_online_node(node) {
-		f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES,
-				    GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
-		folio = __folio_alloc_node(GFP_HIGHUSER | __GFP_THISNODE, 0, node);
-		KUNIT_ASSERT_NOT_NULL(test, folio);
-		KUNIT_EXPECT_EQ(test, filemap_add_folio(f->inode->i_mapping, folio, N + 5,
-							GFP_KERNEL), 0);
-		folio_unlock(folio);
-		folio_put(folio);
-
+		f = open_on_node(test, node);
 		KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, N, N), 0);
 		check_node(test, f, N + 3, PMD_ORDER, node);
+	}
+}
+
+/* Take all hugepages of a node. */
+static void take_hugepages(struct list_head *taken, int node)
+{
+	gfp_t gfp = GFP_HIGHUSER | __GFP_THISNODE | __GFP_NORETRY | __GFP_NOWARN;
+	struct folio *folio;
+
+	while ((folio = __folio_alloc_node(gfp, PMD_ORDER, node)))
+		list_add(&folio->lru, taken);
+}
+
+/*
+ * The same while another node has hugepages, but this one has none: memory that moves
+ * there would remain there.
+ */
+static void collapse_stays_on_full_node(struct kunit *test)
+{
+	struct folio *folio, *next;
+	struct gmem_kunit_file *f;
+	LIST_HEAD(taken);
+	int node, r;
+
+	if (!GMEM_MIGRATES)
+		kunit_skip(test, "the kernel cannot migrate guest_memfd");
+	if (num_online_nodes() < 2)
+		kunit_skip(test, "needs two NUMA nodes");
+
+	for_each_online_node(node) {
+		f = open_on_node(test, node);
+		take_hugepages(&taken, node);
+		r = gmem_kunit_collapse(f, N, N);
+		list_for_each_entry_safe(folio, next, &taken, lru) {
+			list_del_init(&folio->lru);
+			folio_put(folio);
+		}
+
+		/* Compaction may have found one. */
+		if (r)
+			KUNIT_EXPECT_EQ(test, r, -ENOMEM);
+		check_node(test, f, N + 5, r ? 0 : PMD_ORDER, node);
 	}
 }
 
 #else
 
 static void collapse_stays_on_node(struct kunit *test)
+{
+	kunit_skip(test, "needs NUMA, TMPFS (to parse a policy) and built-in tests");
+}
+
+static void collapse_stays_on_full_node(struct kunit *test)
 {
 	kunit_skip(test, "needs NUMA, TMPFS (to parse a policy) and built-in tests");
 }
@@ -753,12 +856,15 @@ static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(split_charges_nothing_else),
 	KUNIT_CASE(split_keeps_no_cgroup),
 	KUNIT_CASE(collapse_is_charged),
+	KUNIT_CASE(collapse_from_outside),
+	KUNIT_CASE(collapse_keeps_no_cgroup),
 	KUNIT_CASE(limit_prevents_collapse),
 	KUNIT_CASE(failed_collapse_is_uncharged),
 	KUNIT_CASE(numa_policy),
 	KUNIT_CASE(policy_boundary),
 	KUNIT_CASE(collapse_follows_policy),
 	KUNIT_CASE(collapse_stays_on_node),
+	KUNIT_CASE(collapse_stays_on_full_node),
 	{}
 };
 
