@@ -30,7 +30,7 @@ Done = TypeVar("Done")
 
 JOBS: dict[str, Callable[[Cell], bool]] = {
     "gate": lambda cell: cell.gate, "scheduled": lambda cell: not cell.gate,
-    "mutants": lambda cell: cell.mutants, "generated": lambda cell: cell.generated, "vmm": lambda cell: cell.vmm,
+    "mutants": lambda cell: cell.mutants, "generated": lambda cell: cell.generated, "vmm": lambda cell: cell.vmm, "bench": lambda cell: cell.bench,
 }  # fmt: skip
 
 ALL = "all"  # in place of the names of all cells
@@ -80,7 +80,7 @@ def parser(root: Path) -> argparse.ArgumentParser:
     add("--update-expected", action="store_true", help="update matrix/expected.txt with the tests that run")
     add("--canaries", action="store_true", help="run the canaries (CELL: names of canaries, default: all) and exit")
     add("--list", action="store_true", help="list the cells and exit")
-    add("--cells-json", choices=JOBS, help="print the cells of a job of the CI workflows, or of make vmm, as JSON and exit")
+    add("--cells-json", choices=JOBS, help="print the cells of a job of the CI workflows, or of make vmm or make bench, as JSON and exit")
     add("--merge", nargs="+", type=Path, metavar="DIR", help="summarise the result.json files below DIR and exit")
     return options
 
@@ -197,6 +197,10 @@ def _kinds(options: argparse.Namespace, root: Path, cell: Cell, kinds: Sequence[
         if KUNIT not in kinds or options.update_expected:
             raise WrongUse(f"cell {cell.name} does not boot; omit --e2e and --update-expected")
         return [KUNIT]
+    if cell.bench:
+        if E2E not in kinds:
+            raise WrongUse(f"cell {cell.name} has no KUnit; use --e2e, or make bench")
+        return [E2E]
     if not cell.part or options.update_expected or options.base:
         return kinds
     some = [kind for kind in kinds if expected_tests(root, cell, kind).tests]
@@ -236,6 +240,8 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
             raise WrongUse(f"--filter {options.filter!r}: spaces and quotes are not possible on the kernel command line")
     if options.base and any(cell.vmm for cell in chosen):
         raise WrongUse("--base cannot be combined with cells that run a VMM: it needs what the series adds")
+    if options.seed is not None and any(cell.bench for cell in chosen):
+        raise WrongUse("--seed cannot be combined with cells that measure: they count instructions anyway")
     if options.seed is not None and E2E in kinds and any(cell.vmm for cell in chosen):
         raise WrongUse("--seed cannot be combined with boots of a VMM: QEMU cannot count instructions with a thread for each CPU")
     for cell in chosen:

@@ -16,7 +16,7 @@ KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
     "slowdown": int, "part": str, "memory": int, "vmm": bool, "kconfig_add": list, "modules": list, "suite_modules": list,
-    "build_only": bool,
+    "build_only": bool, "bench": bool,
 }  # fmt: skip
 SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
@@ -25,6 +25,7 @@ NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
 # QEMU then counts instructions and derives every clock from the count. So the same kernel with the same arguments runs the same
 # instructions in the same order, however busy the host is. One CPU: before 8.1, QEMU lets a busy CPU starve the others.
 REPLAY = "-smp 1 -icount shift={shift},sleep=off -rtc base=2026-01-01,clock=vm -seed {seed}"
+COUNT = "-smp 1 -icount shift=0,sleep=off -rtc clock=vm"  # an instruction takes a nanosecond
 SHIFT = 5  # an instruction takes 1 << SHIFT ns: the larger, the more often the scheduler preempts
 
 
@@ -50,6 +51,7 @@ class Cell:
     part: str = ""  # of project.toml: the kernel has no patch after this part of the series
     memory: int = 0  # of the machine, in MiB; 0: as the qemu_config has it
     vmm: bool = False  # its boot with an initramfs runs vmm/ instead of the selftests
+    bench: bool = False  # it only boots with an initramfs, which runs bench/ while QEMU counts instructions
     kconfig_add: tuple[str, ...] = ()  # options that override those of the fragments, as for kunit.py
     modules: tuple[str, ...] = ()  # init loads these into its kernel, in this order
     suite_modules: tuple[str, ...] = ()  # … and then these, for the suites in them
@@ -60,7 +62,7 @@ class Cell:
     @property
     def qemu_args(self) -> str:
         """QEMU's arguments in addition to those of the qemu_config."""
-        words = [f"-m {self.memory}"] if self.memory else []
+        words = [*([f"-m {self.memory}"] if self.memory else []), *([COUNT] if self.bench else [])]
         return " ".join(words + ([] if self.seed is None else [REPLAY.format(shift=SHIFT, seed=self.seed)]))
 
     def slower(self, factor: int) -> "Cell":
@@ -93,10 +95,14 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         raise WrongUse(f"{where}: there is no [arch.{entry['arch']}]")
     if min(entry.get(key, 1) for key in ("slowdown", "memory")) < 1:
         raise WrongUse(f"{where}: slowdown and memory must be above 0")
-    if entry.get("suite_modules") and not entry.get("modules") or entry.get("vmm") and entry.get("modules"):
-        raise WrongUse(f"{where}: suite_modules need modules, and a cell with vmm has none")
+    if entry.get("suite_modules") and not entry.get("modules"):
+        raise WrongUse(f"{where}: suite_modules need modules")
+    if sum(bool(entry.get(key)) for key in ("vmm", "bench", "modules", "build_only")) > 1:
+        raise WrongUse(f"{where}: a cell has only one of vmm, bench, modules and build_only")
     if entry.get("vmm"):
         project.load(root).need_vmm()
+    if entry.get("bench"):
+        project.load(root).need_bench()
     native = entry["arch"] in HOSTS.get(platform.machine(), ())
     return Cell(
         name=entry["name"],
@@ -109,7 +115,7 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         gate=entry.get("gate", False),
         coverage=entry.get("coverage", entry.get("gate", False)),
         mutants=entry.get("mutants", False),
-        generated=entry.get("generated", not any(entry.get(key) for key in ("part", "vmm", "modules", "build_only"))),
+        generated=entry.get("generated", not any(entry.get(key) for key in ("part", "vmm", "bench", "modules", "build_only"))),
         proves=entry["proves"],
         kernel_args=tuple(entry.get("kernel_args", ())),
         boot_seconds=entry["boot_seconds"],
@@ -117,6 +123,7 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         part=entry.get("part", ""),
         memory=entry.get("memory", 0),
         vmm=entry.get("vmm", False),
+        bench=entry.get("bench", False),
         kconfig_add=tuple(entry.get("kconfig_add", ())),
         modules=tuple(entry.get("modules", ())),
         suite_modules=tuple(entry.get("suite_modules", ())),

@@ -14,7 +14,7 @@ from matrix.verdict import report
 from matrix.verdict.evidence import Evidence, Reason
 from matrix.verdict.report import Result
 
-FOLDERS = ("kernel", "kunit", "configs", "vmm")
+FOLDERS = ("kernel", "kunit", "configs", "vmm", "bench")
 DATA = (".toml", ".txt", ".c")  # of matrix/
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from matrix.cell import boot, build, selftests, vmm
+from matrix.cell import bench, boot, build, selftests, vmm
 from matrix.cell.cells import Cell, asked, options
 from matrix.common import proc, progress, project
 from matrix.common.errors import WrongUse
@@ -47,8 +47,8 @@ def expected_tests(root: Path, cell: Cell, kind: str) -> Expected:
 def _suites(root: Path, cell: Cell, kind: str) -> expected.Suites:
     """Return which suites run in a boot of this kind."""
     known = project.load(root)
-    kit = known.vmm if cell.vmm else known.selftests
-    others = [one.suite for one in (known.vmm, known.selftests) if one]
+    kit = known.vmm if cell.vmm else known.bench if cell.bench else known.selftests
+    others = [one.suite for one in (known.vmm, known.bench, known.selftests) if one]
     return lambda suite: bool(kit and suite == kit.suite) if kind == E2E else suite not in others
 
 
@@ -78,9 +78,14 @@ class Site:
         return project.load(self.root).need_selftests()
 
     @functools.cached_property
-    def vmm(self) -> project.Vmm:
+    def vmm(self) -> project.Programs:
         """How vmm/ runs."""
         return project.load(self.root).need_vmm()
+
+    @functools.cached_property
+    def bench(self) -> project.Programs:
+        """How bench/ runs."""
+        return project.load(self.root).need_bench()
 
     def build_dir(self, cell: Cell) -> Path:
         """Return kbuild's output directory, which is kept between runs."""
@@ -185,7 +190,7 @@ def finish(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Result:
     verdict = rejudge(evidence, results / "console.log" if "boot" in steps.seconds else None)
     if job.update:
         _update(site, job, verdict)
-    if job.kind == E2E and not site.base and not job.cell.vmm:
+    if job.kind == E2E and not site.base and not (job.cell.vmm or job.cell.bench):
         _compare(site, verdict, job.cell)
     return _write(site, job, evidence, verdict, steps)
 
@@ -225,18 +230,20 @@ def _has_init(job: Job) -> bool:
 
 
 def chosen(site: Site, job: Job) -> list[selftests.Selftest]:
-    """Return the selftests of a boot, or the rungs of vmm/."""
+    """Return the selftests of a boot, or the rungs of vmm/, or the groups of bench/."""
     if job.kind != E2E:
         return []
     if job.cell.vmm:
         suite, known = site.vmm.suite, vmm.load(site.root, job.cell)
+    elif job.cell.bench:
+        suite, known = site.bench.suite, bench.load(site.root, job.cell)
     else:
         suite, known = site.kit.suite, selftests.present(site.tree.path / site.kit.folder, selftests.load(site.root, job.cell))
     return [test for test in known if not job.glob or matches(job.glob, f"{suite}.{test.name}")]
 
 
 def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
-    """Build the selftests, or the programs of vmm/, and pack them into an initramfs."""
+    """Build the selftests, or the programs of vmm/ or bench/, and pack them into an initramfs."""
     results, folder = site.results(job), site.selftests_dir(job.cell)
     log = results / "build.log"
     before = log.stat().st_size
@@ -249,6 +256,8 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
             machine = vmm.machine(site.root, job.cell)
             qemu = vmm.fetch(machine, site.say)
             commands = vmm.build_commands(site.tree.path, site.root, job.cell, folder, site.jobs())
+        elif job.cell.bench:
+            commands = bench.build_commands(site.tree.path, site.root, job.cell, folder, site.jobs())
         else:
             commands = selftests.build_commands(site.tree.path, job.cell, folder, site.kit, tests, site.jobs())
         done = _step(site, steps, (results.name, "selftests"), folder, commands, log, SELFTESTS_SECONDS)
@@ -258,7 +267,7 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
         with open(log, "rb") as file:
             file.seek(before)
             added = file.read().decode("utf-8", "replace")
-        made = "" if job.cell.vmm else f"{site.kit.folder}/"
+        made = "" if job.cell.vmm or job.cell.bench else f"{site.kit.folder}/"
         names = {name.removeprefix(made) for name in site.tree.touched}  # as gcc names them
         only = replace(evidence, build_log=added, touched=site.tree.touched | names)
         if done.whole:
@@ -266,6 +275,8 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
         archive = site.build_dir(job.cell) / f"{job.kind}.cpio"
         if evidence.built and job.kind == E2E and job.cell.vmm:
             vmm.pack(site.root, job.cell, folder, site.vmm, tests, site.build_dir(job.cell) / machine.kernel, qemu, archive)
+        elif evidence.built and job.cell.bench:
+            bench.pack(folder, site.bench, tests, archive)
         elif evidence.built:
             kit, suites = (site.kit, ()) if job.kind == E2E else (None, job.cell.suite_modules)
             loaded = selftests.modules(site.build_dir(job.cell), (*job.cell.modules, *suites))

@@ -20,7 +20,7 @@ from matrix.cell.cells import Cell
 from matrix.cell.selftests import Selftest
 from matrix.common import data, proc
 from matrix.common.errors import MachineError, WrongUse
-from matrix.common.project import Vmm
+from matrix.common.project import Programs
 from matrix.common.session import Say
 from matrix.tree import apt, cache
 
@@ -149,7 +149,7 @@ def build_commands(tree: Path, root: Path, cell: Cell, folder: Path, jobs: int) 
     return [headers, *programs, init]
 
 
-def pack(root: Path, cell: Cell, folder: Path, kit: Vmm, tests: Sequence[Selftest], kernel: Path, qemu: cache.Archive, archive: Path
+def pack(root: Path, cell: Cell, folder: Path, kit: Programs, tests: Sequence[Selftest], kernel: Path, qemu: cache.Archive, archive: Path
          ) -> None:  # fmt: skip
     """Write the initramfs: QEMU, init and its list /tests, the rungs, and kernel and initramfs of the guest."""
     guest = archive.with_name("guest.cpio")

@@ -11,9 +11,10 @@ from typing import Any
 from matrix.common import data
 from matrix.common.errors import WrongUse
 
-KEYS = {"suites": str, "seed": str, "build": dict, "selftests": dict, "mutants": dict, "parts": dict, "vmm": dict}
+KEYS = {"suites": str, "seed": str, "build": dict, "selftests": dict, "mutants": dict, "parts": dict, "vmm": dict,
+        "bench": dict}  # fmt: skip
 SELFTESTS_KEYS = {"folder": str, "suite": str, "make": list, "mkdir": list, "hold": str}
-VMM_KEYS = {"suite": str, "hold": str}
+PROGRAMS_KEYS = {"suite": str, "hold": str}
 FOLDER = re.compile(r"(?!/)(?!.*(^|/)\.\.?(/|$))[\w./-]+(?<!/)")  # in the kernel tree
 PARAMETER = re.compile(r"[\w.-]*")
 HOLD = re.compile(r"/\S+( 0x[0-9a-f]+)?")
@@ -31,10 +32,10 @@ class Selftests:
 
 
 @dataclass(frozen=True)
-class Vmm:
-    """How vmm/ runs."""
+class Programs:
+    """How the programs of vmm/ or bench/ run."""
 
-    suite: str  # the KTAP suite that contains its rungs
+    suite: str  # the KTAP suite that contains them
     hold: str  # as in Selftests
 
 
@@ -48,13 +49,20 @@ class Project:
     mutants: Mapping[str, str]  # C identifier -> what a generated mutant replaces it with
     seed: str = ""  # the kernel parameter that seeds the tests
     parts: Mapping[str, str] = field(default_factory=dict)  # name -> its last patch, without number and .patch
-    vmm: Vmm | None = None
+    vmm: Programs | None = None
+    bench: Programs | None = None
 
-    def need_vmm(self) -> Vmm:
+    def need_vmm(self) -> Programs:
         """Return how vmm/ runs. Raise WrongUse when the project has none."""
         if not self.vmm:
             raise WrongUse("project.toml has no [vmm]: no cell of this project can have vmm = true")
         return self.vmm
+
+    def need_bench(self) -> Programs:
+        """Return how bench/ runs. Raise WrongUse when the project has none."""
+        if not self.bench:
+            raise WrongUse("project.toml has no [bench]: no cell of this project can have bench = true")
+        return self.bench
 
     def need_selftests(self) -> Selftests:
         """Return the selftests. Raise WrongUse when the project has none."""
@@ -87,11 +95,8 @@ def load(root: Path) -> Project:
         data.check_keys(where, own, SELFTESTS_KEYS, ("folder", "suite"))
         folders.append(own["folder"])
         kit = Selftests(own["folder"], own["suite"], _strings(where, own, "make"), _strings(where, own, "mkdir"), own.get("hold", ""))
-    vmm = None
-    if own := found.get("vmm"):
-        data.check_keys(f"{path}: [vmm]", own, VMM_KEYS, ("suite",))
-        vmm = Vmm(own["suite"], own.get("hold", ""))
-    for name, one in (("selftests", kit), ("vmm", vmm)):
+    vmm, bench = (_programs(path, name, found.get(name)) for name in ("vmm", "bench"))
+    for name, one in (("selftests", kit), ("vmm", vmm), ("bench", bench)):
         if one and not re.fullmatch(r"\w+", one.suite):
             raise WrongUse(f"{path}: [{name}]: suite must be one word")
         if one and one.hold and not HOLD.fullmatch(one.hold):
@@ -101,7 +106,15 @@ def load(root: Path) -> Project:
             raise WrongUse(f"{path}: {folder!r} must be a folder of the kernel tree, without / at either end")
     if not PARAMETER.fullmatch(found.get("seed", "")):
         raise WrongUse(f"{path}: seed must be the name of a kernel parameter")
-    return Project(found["suites"], build, kit, mutants, found.get("seed", ""), parts, vmm)
+    return Project(found["suites"], build, kit, mutants, found.get("seed", ""), parts, vmm, bench)
+
+
+def _programs(path: Path, name: str, own: Mapping[str, Any] | None) -> Programs | None:
+    """Return the table [vmm] or [bench]."""
+    if not own:
+        return None
+    data.check_keys(f"{path}: [{name}]", own, PROGRAMS_KEYS, ("suite",))
+    return Programs(own["suite"], own.get("hold", ""))
 
 
 def _strings(where: str, entry: Mapping[str, Any], key: str) -> tuple[str, ...]:

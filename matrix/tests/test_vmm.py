@@ -176,7 +176,7 @@ class Packed(FakeKernel):
             write(self.top / "made" / name, name)
         tests = [Selftest("one", 7, 0, ()), Selftest("two", 8, 0, ())]
         made = self.top / "made"
-        vmm.pack(ROOT, cell, made, project.Vmm("suite", "/dev/kvm"), tests, made / "Image", qemu, made / "e2e.cpio")
+        vmm.pack(ROOT, cell, made, project.Programs("suite", "/dev/kvm"), tests, made / "Image", qemu, made / "e2e.cpio")
         got = unpack((made / "e2e.cpio").read_bytes())
         self.assertEqual(got["tests"][1], b"suite suite\nhold /dev/kvm\n7 0 /vmm/one\n8 0 /vmm/two\n")
         self.assertEqual({got[name][1] for name in ("vmm/one", "vmm/two")}, {b"ladder"})
