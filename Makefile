@@ -12,19 +12,21 @@ TESTS ?=
 ONLY ?=
 DEBIAN ?= 13
 AGAINST ?=
+UPDATE ?=
+ROUNDS ?=
 A ?=
 B ?= $(O)
 PROJECT ?=
 
 # The kernel's own make must not see this make's flags and variables.
-unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER SHARD CELLS TESTS ONLY DEBIAN PROJECT AGAINST A B
+unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER SHARD CELLS TESTS ONLY DEBIAN PROJECT AGAINST UPDATE ROUNDS A B
 
 project = $(if $(PROJECT),--project '$(PROJECT)')
 places = --out '$(O)' $(project)
 run = ./matrix/run $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS)) $(if $(SHARD),--shard '$(SHARD)')
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base run-until-failure vmm cells canary test fresh mutants coverage report diff edit series port refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
+.PHONY: help matrix e2e e2e-base run-until-failure vmm bench bench-loop cells canary test fresh mutants coverage report diff edit series port refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -37,6 +39,10 @@ help:
 	@echo 'make e2e-base  run these selftests on the kernel without the series, to see which fail there, too'
 	@echo 'make run-until-failure  repeat make matrix with one seed after the other until it is red; CELLS= and FILTER= as above'
 	@echo 'make vmm       let QEMU boot Linux on guest_memfd in the kernel under test; CELLS= and FILTER= as above'
+	@echo 'make bench     count the instructions that memory costs, with and without the series; CELLS= as above'
+	@echo '               UPDATE=yes                     record the ratios in bench/known.json'
+	@echo 'make bench-loop  time the matrix beside stock kunit.py, after changes; CELLS= as above'
+	@echo '               ROUNDS=1 ONLY="line suite"     only once, and only after these changes of matrix/loop.toml'
 	@echo 'make cells     list the cells and what each proves'
 	@echo 'make canary    build and boot kernels that must be red, each for the right reason'
 	@echo 'make test      unit tests, linters, checks of the series, the cells with their selftests, packages, canaries, some mutants'
@@ -78,6 +84,13 @@ run-until-failure: setup-matrix
 vmm: setup-matrix
 	@$(run) --e2e $(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json vmm | tr -d '[],"'))
 
+bench: setup-matrix
+	@cells="$(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json bench | tr -d '[],"'))"; \
+	$(run) --e2e $$cells && $(run) --e2e --base $$cells && tools/bench $$cells $(places) $(if $(UPDATE),--update)
+
+bench-loop: setup-matrix
+	@tools/bench-loop $(CELLS) $(places) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(foreach one,$(ONLY),--only $(one))
+
 cells:
 	@./matrix/run $(project) --list
 
@@ -118,5 +131,5 @@ refresh:
 clean:
 	@tools/refresh $(places) --check
 	@if grep -F " $$(realpath -m '$(O)')/" /proc/self/mountinfo; then echo 'make clean: unmount this first' >&2; exit 3; fi
-	rm -rf $(foreach made,linux-* ksrc-* edit series port results report report check-report canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
+	rm -rf $(foreach made,linux-* ksrc-* edit series port results report check-report loop canaries mutants coverage fresh tools .lock,'$(O)'/$(made))
 	@if [ -d '$(O)' ]; then rmdir --ignore-fail-on-non-empty '$(O)'; fi

@@ -11,6 +11,7 @@
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/sched.h>
+#include <linux/swap.h>
 #include <linux/uaccess.h>
 #include <linux/vmstat.h>
 
@@ -253,6 +254,7 @@ static void other_cpu_is_busy(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(b.f, 0, N), 0);
 	gmem_kunit_stop_thread(test, task);
 	KUNIT_EXPECT_EQ(test, b.served, cpu < nr_cpu_ids);
+	KUNIT_EXPECT_FALSE(test, lru_cache_disabled());
 	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, b.f, 0), PMD_ORDER);
 }
 

@@ -29,8 +29,8 @@ Prepare = Callable[..., tree.PreparedTree]  # see tree.prepare()
 Done = TypeVar("Done")
 
 JOBS: dict[str, Callable[[Cell], bool]] = {
-    "gate": lambda cell: cell.gate, "scheduled": lambda cell: not cell.gate,
-    "mutants": lambda cell: cell.mutants, "generated": lambda cell: cell.generated, "vmm": lambda cell: cell.vmm, "bench": lambda cell: cell.bench,
+    "gate": lambda cell: cell.gate, "scheduled": lambda cell: not cell.gate and not cell.bench, "bench": lambda cell: cell.bench,
+    "mutants": lambda cell: cell.mutants, "generated": lambda cell: cell.generated, "vmm": lambda cell: cell.vmm,
 }  # fmt: skip
 
 ALL = "all"  # in place of the names of all cells

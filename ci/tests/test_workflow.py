@@ -195,6 +195,7 @@ class Workflow(unittest.TestCase):
                  ("example", 0): ("matrix/run", "['--out', 'example/build', '--project', 'example']"),
                  ("mutants", 0): ("tools/mutants", "['--out', 'build', '--cells', 'C']"),
                  ("generated", 0): ("tools/mutants", "['--generated', '--out', 'build', '--cells', 'C', 'D']"),
+                 ("bench", 0): ("tools/bench", "['C', '--out', 'build']"),
                  ("coverage", 0): ("tools/coverage", "['--out', 'build']"),
                  ("readme", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
                  ("report", 0): ("bin/gh", "['run', 'list', '--workflow', 'scheduled.yml', '--branch', 'main', '--status', 'completed', "
@@ -209,7 +210,9 @@ class Workflow(unittest.TestCase):
         self.assertEqual(self.run_step("cells").returncode, 0)
         found = dict(line.split("=") for line in (self.temp / "GITHUB_OUTPUT").read_text().splitlines())
         known = [cell.name for cell in cells.load(ROOT)]
-        self.assertEqual(set(json.loads(found["scheduled"])), set(known) - set(self.cells))
+        bench = {cell.name for cell in cells.load(ROOT) if cell.bench}
+        self.assertEqual(set(json.loads(found["scheduled"])), set(known) - set(self.cells) - bench)
+        self.assertEqual(set(json.loads(found["bench"])), bench)
         for name, value in found.items():
             self.assertTrue(json.loads(value), name)
             self.assertIn(f"      {name}: ${{{{ steps.cells.outputs.{name} }}}}\n", self.text)
@@ -219,16 +222,19 @@ class Workflow(unittest.TestCase):
         path = f"{self.copy}/bin:{os.environ['PATH']}"
         (self.copy / "build/coverage").mkdir(parents=True)
         (self.copy / "build/coverage/coverage.md").write_text("all of it\n")
+        (self.copy / "build/results").mkdir()
+        (self.copy / "build/results/bench.md").write_text("all of it\n")
+        first = {("readme", 0): "['update']", ("bench", 0): "['--out', 'build', '--e2e', 'C']"}  # what a step calls before
         for (job, at), (program, arguments) in calls.items():
             self.stand_in(program)
             for status in ("0", "1"):
                 more = {"CELLS": "C D"} if job == "generated" else {"CELL": "C"}
                 done = self.run_step(job, at, **more, BRANCH="main", STATUS=status, PATH=path)
                 self.assertEqual(bool(done.returncode), status != "0", f"{job}: {done.stdout}")
-                self.assertEqual((self.temp / "seen").read_text(), arguments if status == "0" or at or job != "readme" else "['update']")
+                self.assertEqual((self.temp / "seen").read_text(), arguments if status == "0" else first.get((job, at), arguments))
             if (job, at) == ("report", 0):
                 self.assertEqual((self.temp / "GITHUB_OUTPUT").read_text(), "")  # of the last call, which failed
-            if job == "coverage":
+            if job in ("bench", "coverage"):
                 self.assertEqual((self.temp / "GITHUB_STEP_SUMMARY").read_text(), "all of it\n")
         self.check_house_rules()
 

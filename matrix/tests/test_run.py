@@ -632,7 +632,7 @@ class Listing(Fake):
         text = (self.root / "matrix/cells.toml").read_text()
         (self.root / "matrix/cells.toml").write_text(text.replace('name = "two"', 'name = "two"\nmutants = true\ngenerated = false'))
         for job, names in (("gate", ["one", "two"]), ("scheduled", ["extra"]), ("mutants", ["two"]), ("generated", ["one", "extra"]),
-                           ("vmm", [])):
+                           ("vmm", []), ("bench", [])):
             self.assertEqual(json.loads(self.run_main("--cells-json", job)[1]), names)
         status, text = self.run_main("--help")
         self.assertEqual(status, 0)

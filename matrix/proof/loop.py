@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make bench-loop: how long a change takes until it is judged, with ./matrix/run and with stock "kunit.py run", side by side.
+
+<out>/loop/project  the project whose patches and suites are changed for ./matrix/run, built in build/ there
+<out>/loop/tree     the kernel with series and suites that is changed for kunit.py, built in .kunit-<cell>/ there
+"""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import statistics
+import time
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from matrix.cell import boot, build
+from matrix.cell.cells import Cell
+from matrix.common import data, proc
+from matrix.common.errors import MachineError, WrongUse
+from matrix.common.session import Say
+
+FILE = "matrix/loop.toml"
+KEYS = {"scenario": list, "cell": dict}
+SCENARIO_KEYS = {"name": str, "change": str, "text": str, "fails": bool, "cold": bool, "target": float}
+PARTS = ("kernel", "kunit", "configs", "matrix", "vmm", "bench", "project.toml")  # of a project
+PATCH = "9999-loop.patch"
+LIMIT = 7200.0  # seconds for one run of all cells
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What happens before a run: a text is added to a file, or everything built is removed."""
+
+    name: str
+    target: float  # our time divided by that of kunit.py
+    change: str = ""  # a file of the kernel tree with the suites; "" for none
+    text: str = ""  # is added at its end; {} is a number that no other run has
+    fails: bool = False  # it does not compile; the repair is a run as well
+    cold: bool = False  # nothing has been built
+
+
+@dataclass
+class Side:
+    """One of the two programs."""
+
+    name: str
+    run: Callable[[], bool]  # all cells; returns whether all of them are green
+    write: Callable[[str, str], None]  # path in the tree, text: what is to be at its end from now on
+    clean: Callable[[], None]  # removes all that was built
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # scenario -> one per round
+
+
+def load(root: Path) -> tuple[list[Scenario], dict[str, list[str]]]:
+    """Return the scenarios, and cell -> the options of kunit.py that a person would write. Raise WrongUse on a malformed file."""
+    path = root / FILE
+    found = data.read(path)
+    data.check_keys(str(path), found, KEYS, tuple(KEYS))
+    scenarios = []
+    for entry in found["scenario"]:
+        data.check_keys(f"{path}: scenario {entry.get('name', '?')}", entry, SCENARIO_KEYS, ("name", "target"))
+        scenarios.append(Scenario(**entry))
+    return scenarios, {name: [str(word) for word in words] for name, words in found["cell"].items()}
+
+
+def choose(scenarios: Sequence[Scenario], names: Sequence[str]) -> list[Scenario]:
+    """Return the named scenarios, or all of them."""
+    known = {one.name: one for one in scenarios}
+    for name in names:
+        if name not in known:
+            raise WrongUse(f"unknown scenario {name!r}{data.near(name, known)}")
+    return [known[name] for name in names or known]
+
+
+def ours(root: Path, folder: Path, chosen: Sequence[Cell], jobs: int) -> Side:
+    """Return ./matrix/run in a copy of the project."""
+    project = folder / "project"
+    shutil.rmtree(project, ignore_errors=True)
+    project.mkdir(parents=True)
+    for part in PARTS:
+        if (root / part).is_dir():
+            shutil.copytree(root / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (root / part).exists():
+            shutil.copyfile(root / part, project / part)
+    suites = tomllib.loads((project / "project.toml").read_text("utf-8"))["suites"]
+    series = next(iter(sorted(project.glob("kernel/*/series"))))
+    patches = series.read_text("utf-8")
+
+    def write(path: str, text: str) -> None:
+        if path.startswith(f"{suites}/"):
+            source = root / "kunit" / path.removeprefix(f"{suites}/")
+            (project / "kunit" / source.name).write_text(source.read_text("utf-8") + text, "utf-8")
+            return
+        before = (folder / "tree" / path).read_text("utf-8").partition("\n/* loop")[0]
+        diff = difflib.unified_diff(before.splitlines(True), (before + text).splitlines(True), f"a/{path}", f"b/{path}")
+        (series.parent / PATCH).write_text("loop\n\n---\n" + "".join(diff), "utf-8")
+        series.write_text(patches + (f"{PATCH}\n" if text else ""), "utf-8")
+
+    def run() -> bool:
+        argv = [str(Path(__file__).parents[1] / "run"), "--project", str(project), f"--jobs={jobs}", *(cell.name for cell in chosen)]
+        return not _timed(argv, folder / "ours.log").returncode
+
+    return Side("matrix/run", run, write, lambda: shutil.rmtree(project / "build", ignore_errors=True))
+
+
+def stock(folder: Path, chosen: Sequence[Cell], words: dict[str, list[str]], jobs: int) -> Side:
+    """Return kunit.py run in folder/tree, one cell after the other."""
+    tree = folder / "tree"
+
+    def write(path: str, text: str) -> None:
+        before = (tree / path).read_text("utf-8").partition("\n/* loop")[0]
+        (tree / path).write_text(before + text, "utf-8")
+
+    def run() -> bool:
+        status = 0
+        for cell in chosen:
+            if cell.name not in words:
+                raise WrongUse(f"{FILE}: [cell] has no {cell.name}: the options with which kunit.py would run it")
+            argv = [*build.kunit(tree, "run"), f"--build_dir={tree / f'.kunit-{cell.name}'}", f"--jobs={jobs}", f"--arch={cell.arch}",
+                    *([f"--cross_compile={cell.cross_compile}"] if cell.cross_compile else []), *words[cell.name]]  # fmt: skip
+            status |= _timed(argv, folder / "stock.log").returncode
+        return not status
+
+    def clean() -> None:
+        for made in tree.glob(".kunit-*"):
+            shutil.rmtree(made)
+
+    return Side("kunit.py run", run, write, clean)
+
+
+def _timed(argv: list[str], log: Path) -> proc.Completed:
+    done = proc.run(argv, log=log, env=build.environment() | {"PATH": boot.shim_path()}, limit=LIMIT)
+    if done.timed_out:
+        raise MachineError(f"{argv[0]} takes longer than {LIMIT:.0f} s; see {log}")
+    return done
+
+
+def measure(sides: Sequence[Side], scenarios: Sequence[Scenario], rounds: int, say: Say) -> None:
+    """Run the scenarios, the sides in turn. Raise MachineError when a run does not end as it must."""
+    number = 0
+    for at in range(rounds):
+        for scenario in scenarios:
+            for side in sides if at % 2 else reversed(sides):
+                number += 1
+                if scenario.cold:
+                    side.clean()
+                if scenario.change:
+                    side.write(scenario.change, "\n" + scenario.text.format(number) + "\n")
+                begin = time.monotonic()
+                green = side.run()
+                if scenario.fails and not green:
+                    side.write(scenario.change, "")
+                    green = side.run()
+                elif scenario.fails:
+                    raise MachineError(f"{side.name}: {scenario.name}: a change that cannot be compiled was not noticed")
+                seconds = time.monotonic() - begin
+                if scenario.change:
+                    side.write(scenario.change, "")
+                if not green:
+                    raise MachineError(f"{side.name} is not green after {scenario.name}; see its log in the build folder")
+                side.seconds.setdefault(scenario.name, []).append(round(seconds, 1))
+                say(f"{scenario.name}: {side.name}: {seconds:.1f} s")
+
+
+def markdown(sides: Sequence[Side], scenarios: Sequence[Scenario], chosen: Sequence[Cell]) -> str:
+    """Return the table; times are medians."""
+    one, two = sides
+    text = [f"{one.name} and {two.name}, {', '.join(cell.name for cell in chosen)}:", "",
+            f"| change | {one.name} s | {two.name} s | ratio | target | |", "|---|--:|--:|--:|--:|---|"]  # fmt: skip
+    for scenario in scenarios:
+        first, second = (statistics.median(side.seconds[scenario.name]) for side in sides)
+        met = "met" if first <= scenario.target * second else "missed"
+        text.append(f"| {scenario.name} | {first:.1f} | {second:.1f} | {first / second:.2f} | {scenario.target:g} | {met} |")
+    return "\n".join(text) + "\n"

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0
+"""Test make bench-loop: what is changed before each run, which runs must fail, and the table."""
+
+import tempfile
+import unittest
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+from matrix.cell import cells
+from matrix.common import proc
+from matrix.common.errors import MachineError, WrongUse
+from matrix.proof import loop
+from matrix.proof.loop import Scenario, Side
+from matrix.tests.fake_kernel import write
+
+ROOT = Path(__file__).resolve().parents[2]
+LINE = Scenario("line", 0.5, change="file.c", text="/* loop {} */")
+ERROR = replace(LINE, name="error", text="/* loop {} */ error", fails=True)
+COLD = Scenario("cold", 0.5, cold=True)
+
+
+class Fake:
+    """A program that compiles what does not contain "error"."""
+
+    def __init__(self, name: str, green: bool = True) -> None:
+        self.text, self.green, self.calls = "", green, list[str]()
+        self.side = Side(name, self.run, self.write, lambda: self.calls.append("clean"))
+
+    def run(self) -> bool:
+        """Run the cells."""
+        self.calls.append(self.text.strip() or "run")
+        return self.green and "error" not in self.text
+
+    def write(self, path: str, text: str) -> None:
+        """Change a file."""
+        assert path == "file.c"
+        self.text = text
+
+
+class Measure(unittest.TestCase):
+    """The runs."""
+
+    def measure(self, scenario: Scenario, rounds: int = 1, **words: bool) -> list[Fake]:
+        """Measure two programs."""
+        sides = [Fake("ours", **words), Fake("stock", **words)]
+        loop.measure([one.side for one in sides], [scenario], rounds, lambda text: None)
+        return sides
+
+    def test_changes(self) -> None:
+        """Each run has a change that no other run has; it is gone afterwards; an error is repaired within the time that counts."""
+        one, two = self.measure(LINE, rounds=2)
+        self.assertEqual((one.calls, two.calls), (["/* loop 2 */", "/* loop 3 */"], ["/* loop 1 */", "/* loop 4 */"]))
+        self.assertEqual((one.text, len(one.side.seconds["line"])), ("", 2))
+        self.assertEqual(self.measure(ERROR)[0].calls, ["/* loop 2 */ error", "run"])
+        self.assertEqual(self.measure(COLD)[0].calls, ["clean", "run"])
+
+    def test_red(self) -> None:
+        """A run that is red although it must not be, and an error that nobody notices."""
+        with self.assertRaisesRegex(MachineError, "stock is not green after line"):
+            self.measure(LINE, green=False)
+        with self.assertRaisesRegex(MachineError, "was not noticed"):
+            self.measure(replace(ERROR, text="/* loop {} */"))
+
+    def test_table(self) -> None:
+        """Medians and their ratio."""
+        sides = self.measure(LINE)
+        for one, seconds in zip(sides, ([1.0, 2.0, 9.0], [8.0, 4.0, 3.0])):
+            one.side.seconds["line"] = seconds
+        text = loop.markdown([one.side for one in sides], [LINE], [])
+        self.assertIn("| line | 2.0 | 4.0 | 0.50 | 0.5 | met |", text)
+        self.assertIn("missed", loop.markdown([one.side for one in sides], [replace(LINE, target=0.4)], []))
+
+
+class Files(unittest.TestCase):
+    """loop.toml, and how the two programs get their changes."""
+
+    def test_project(self) -> None:
+        """The scenarios of the project change files that exist there; each cell of the gate has its options."""
+        scenarios, words = loop.load(ROOT)
+        self.assertEqual(loop.choose(scenarios, []), scenarios)
+        self.assertEqual([one.name for one in loop.choose(scenarios, ["suite"])], ["suite"])
+        with self.assertRaisesRegex(WrongUse, "unknown scenario 'suit', did you mean suite"):
+            loop.choose(scenarios, ["suit"])
+        self.assertEqual(set(words), {cell.name for cell in cells.load(ROOT) if cell.gate})
+        suite = next(one.change for one in scenarios if one.name == "suite")
+        self.assertTrue((ROOT / "kunit" / Path(suite).name).is_file())
+
+    def test_sides(self) -> None:
+        """Ours gets a patch or a changed suite in a copy of the project, stock a changed tree; the cells and their options are passed on."""
+        with tempfile.TemporaryDirectory() as name:
+            root, folder = Path(name) / "project", Path(name) / "loop"
+            write(root / "project.toml", 'suites = "lib/tests"\n')
+            write(root / "kernel/7.3/series", "0001-a.patch\n")
+            write(root / "kunit/a.c", "test\n")
+            for file in ("lib/tests/a.c", "lib/b.c"):
+                write(folder / "tree" / file, "test\n")
+            (cell,) = cells.select(cells.load(ROOT), ["x86_64-thp"])
+            one, two = loop.ours(root, folder, [cell], 2), loop.stock(folder, [cell], {"x86_64-thp": ["--more"]}, 2)
+            series = folder / "project/kernel/7.3/series"
+            for side in (one, two):
+                side.write("lib/b.c", "\n/* loop 1 */\n")
+                side.write("lib/tests/a.c", "\n/* loop 2 */\n")
+            self.assertEqual(series.read_text(), "0001-a.patch\n9999-loop.patch\n")
+            self.assertIn("+/* loop 1 */\n", (series.parent / "9999-loop.patch").read_text())
+            for changed in (folder / "project/kunit/a.c", folder / "tree/lib/tests/a.c"):
+                self.assertEqual(changed.read_text(), "test\n\n/* loop 2 */\n")
+            with mock.patch.object(proc, "run", return_value=proc.Completed((), 0, False, 1.0, "")) as run:
+                self.assertTrue(one.run() and two.run())
+            argv = [call.args[0] for call in run.call_args_list]
+            self.assertEqual((argv[0][-1], argv[1][-1]), ("x86_64-thp", "--more"))
+            for side in (one, two):
+                side.write("lib/b.c", "")
+                side.write("lib/tests/a.c", "")
+            self.assertEqual((series.read_text(), (folder / "tree/lib/b.c").read_text()), ("0001-a.patch\n", "test\n"))
+            self.assertEqual((folder / "project/kunit/a.c").read_text(), "test\n")
+
+
+if __name__ == "__main__":
+    unittest.main()
