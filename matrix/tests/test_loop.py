@@ -87,7 +87,7 @@ class Files(unittest.TestCase):
         self.assertTrue((ROOT / "kunit" / Path(suite).name).is_file())
 
     def test_sides(self) -> None:
-        """Ours gets a patch or a changed suite in a copy of the project, stock a changed tree; the cells and their options are passed on."""
+        """Ours gets a patch or a changed suite in a copy of the project, stock a changed tree; cells and options are passed on."""
         with tempfile.TemporaryDirectory() as name:
             root, folder = Path(name) / "project", Path(name) / "loop"
             write(root / "project.toml", 'suites = "lib/tests"\n')
