@@ -27,6 +27,7 @@ KEYS = {"scenario": list, "cell": dict}
 SCENARIO_KEYS = {"name": str, "change": str, "text": str, "fails": bool, "cold": bool, "target": float}
 PARTS = ("kernel", "kunit", "configs", "matrix", "vmm", "bench", "project.toml")  # of a project
 PATCH = "9999-loop.patch"
+HEADER = "From: Loop <loop@example.org>\nDate: Thu, 1 Jan 2026 00:00:00 +0000\nSubject: [PATCH] loop\n\n---\n"  # git am needs it
 LIMIT = 7200.0  # seconds for one run of all cells
 
 
@@ -95,7 +96,7 @@ def ours(root: Path, folder: Path, chosen: Sequence[Cell], jobs: int) -> Side:
             return
         before = (folder / "tree" / path).read_text("utf-8").partition("\n/* loop")[0]
         diff = difflib.unified_diff(before.splitlines(True), (before + text).splitlines(True), f"a/{path}", f"b/{path}")
-        (series.parent / PATCH).write_text("loop\n\n---\n" + "".join(diff), "utf-8")
+        (series.parent / PATCH).write_text(HEADER + "".join(diff), "utf-8")
         series.write_text(patches + (f"{PATCH}\n" if text else ""), "utf-8")
 
     def run() -> bool:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """Test make bench-loop: what is changed before each run, which runs must fail, and the table."""
 
+import subprocess
 import tempfile
 import unittest
 from dataclasses import replace
@@ -102,7 +103,11 @@ class Files(unittest.TestCase):
                 side.write("lib/b.c", "\n/* loop 1 */\n")
                 side.write("lib/tests/a.c", "\n/* loop 2 */\n")
             self.assertEqual(series.read_text(), "0001-a.patch\n9999-loop.patch\n")
-            self.assertIn("+/* loop 1 */\n", (series.parent / "9999-loop.patch").read_text())
+            git = ["git", "-C", str(folder / "git"), "-c", "user.name=x", "-c", "user.email=x@x"]
+            write(folder / "git/lib/b.c", "test\n")
+            for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"], ["am", "-q", str(series.parent / "9999-loop.patch")]):
+                subprocess.run([*git, *words], check=True)
+            self.assertEqual((folder / "git/lib/b.c").read_text(), "test\n\n/* loop 1 */\n")
             for changed in (folder / "project/kunit/a.c", folder / "tree/lib/tests/a.c"):
                 self.assertEqual(changed.read_text(), "test\n\n/* loop 2 */\n")
             with mock.patch.object(proc, "run", return_value=proc.Completed((), 0, False, 1.0, "")) as run:
