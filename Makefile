@@ -25,6 +25,10 @@ project = $(if $(PROJECT),--project '$(PROJECT)')
 places = --out '$(O)' $(project)
 run = ./matrix/run $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS)) $(if $(SHARD),--shard '$(SHARD)')
 
+# The cells of a job. Without any, $(run) would take those of the gate.
+cells = $(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json $(1) | tr -d '[],"'))
+some = if [ -z "$$cells" ]; then echo 'make $@: this project has no such cells' >&2; exit 2; fi
+
 .DEFAULT_GOAL := help
 .PHONY: help matrix e2e e2e-base run-until-failure vmm bench bench-loop cells canary test fresh mutants coverage report diff edit series port refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
 
@@ -82,11 +86,11 @@ run-until-failure: setup-matrix
 	@$(run) --until-failure $(CELLS)
 
 vmm: setup-matrix
-	@$(run) --e2e $(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json vmm | tr -d '[],"'))
+	@cells="$(call cells,vmm)"; $(some) && $(run) --e2e $$cells
 
 bench: setup-matrix
-	@cells="$(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json bench | tr -d '[],"'))"; \
-	$(run) --e2e $$cells && $(run) --e2e --base $$cells && tools/bench $$cells $(places) $(if $(UPDATE),--update)
+	@cells="$(call cells,bench)"; $(some) && $(run) --e2e $$cells && $(run) --e2e --base $$cells && \
+	tools/bench $$cells $(places) $(if $(UPDATE),--update)
 
 bench-loop: setup-matrix
 	@tools/bench-loop $(CELLS) $(places) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(foreach one,$(ONLY),--only $(one))

@@ -639,6 +639,8 @@ static void measure(struct measurement *all, size_t nr)
 	size_t i, j;
 	int round, most = 0;
 
+	errno = E2BIG;
+	need(nr <= MAX_MEASUREMENTS, "%zu measurements", nr);
 	for (i = 0; i < nr; i++) {
 		order[i] = &all[i];
 		if (all[i].rounds > most)

@@ -757,17 +757,21 @@ static struct gmem_kunit_file *open_on_node(struct kunit *test, int node)
 	return f;
 }
 
+static void needs_to_collapse_on_nodes(struct kunit *test)
+{
+	if (!GMEM_MIGRATES)
+		kunit_skip(test, "the kernel cannot migrate guest_memfd");
+	if (num_online_nodes() < 2)
+		kunit_skip(test, "needs two NUMA nodes");
+}
+
 /* Without a policy, memory stays on its node, wherever the caller runs. */
 static void collapse_stays_on_node(struct kunit *test)
 {
 	struct gmem_kunit_file *f;
 	int node;
 
-	if (!GMEM_MIGRATES)
-		kunit_skip(test, "the kernel cannot migrate guest_memfd");
-	if (num_online_nodes() < 2)
-		kunit_skip(test, "needs two NUMA nodes");
-
+	needs_to_collapse_on_nodes(test);
 	for_each_online_node(node) {
 		f = open_on_node(test, node);
 		KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, N, N), 0);
@@ -796,11 +800,7 @@ static void collapse_stays_on_full_node(struct kunit *test)
 	LIST_HEAD(taken);
 	int node, r;
 
-	if (!GMEM_MIGRATES)
-		kunit_skip(test, "the kernel cannot migrate guest_memfd");
-	if (num_online_nodes() < 2)
-		kunit_skip(test, "needs two NUMA nodes");
-
+	needs_to_collapse_on_nodes(test);
 	for_each_online_node(node) {
 		f = open_on_node(test, node);
 		take_hugepages(&taken, node);

@@ -129,12 +129,12 @@ def known(root: Path) -> dict[str, dict[str, float]]:
         found = json.loads(path.read_text("utf-8"))
         return {str(cell): {str(name): float(value) for name, value in ratios.items()} for cell, ratios in found.items()}
     except (OSError, ValueError, AttributeError, TypeError) as err:
-        raise WrongUse(f"{path}: {err}; make bench UPDATE=yes writes it anew") from None
+        raise WrongUse(f"{path}: {err}; remove it, and make bench UPDATE=yes writes it anew") from None
 
 
 def update(root: Path, cell: str, rows: Sequence[Row]) -> None:
     """Write the ratios of a cell to known.json."""
-    found = known(root) if (root / KNOWN).exists() else {}
+    found = known(root)
     found[cell] = {row.ratio.name: round(row.value, 6) for row in rows}
     report.write_json(root / KNOWN, dict(sorted(found.items())))
 

@@ -86,7 +86,7 @@ def ours(root: Path, folder: Path, chosen: Sequence[Cell], jobs: int) -> Side:
         elif (root / part).exists():
             shutil.copyfile(root / part, project / part)
     suites = tomllib.loads((project / "project.toml").read_text("utf-8"))["suites"]
-    series = next(iter(sorted(project.glob("kernel/*/series"))))
+    series = min(project.glob("kernel/*/series"))  # which tree.prepare() has read
     patches = series.read_text("utf-8")
 
     def write(path: str, text: str) -> None:
@@ -109,6 +109,9 @@ def ours(root: Path, folder: Path, chosen: Sequence[Cell], jobs: int) -> Side:
 def stock(folder: Path, chosen: Sequence[Cell], words: dict[str, list[str]], jobs: int) -> Side:
     """Return kunit.py run in folder/tree, one cell after the other."""
     tree = folder / "tree"
+    for cell in chosen:
+        if cell.name not in words:
+            raise WrongUse(f"{FILE}: [cell] has no {cell.name}: the options with which kunit.py would run it")
 
     def write(path: str, text: str) -> None:
         before = (tree / path).read_text("utf-8").partition("\n/* loop")[0]
@@ -117,8 +120,6 @@ def stock(folder: Path, chosen: Sequence[Cell], words: dict[str, list[str]], job
     def run() -> bool:
         status = 0
         for cell in chosen:
-            if cell.name not in words:
-                raise WrongUse(f"{FILE}: [cell] has no {cell.name}: the options with which kunit.py would run it")
             argv = [*build.kunit(tree, "run"), f"--build_dir={tree / f'.kunit-{cell.name}'}", f"--jobs={jobs}", f"--arch={cell.arch}",
                     *([f"--cross_compile={cell.cross_compile}"] if cell.cross_compile else []), *words[cell.name]]  # fmt: skip
             status |= _timed(argv, folder / "stock.log").returncode

@@ -97,6 +97,8 @@ class Files(unittest.TestCase):
             for file in ("lib/tests/a.c", "lib/b.c"):
                 write(folder / "tree" / file, "test\n")
             (cell,) = cells.select(cells.load(ROOT), ["x86_64-thp"])
+            with self.assertRaisesRegex(WrongUse, "has no x86_64-thp"):
+                loop.stock(folder, [cell], {"other": []}, 2)
             one, two = loop.ours(root, folder, [cell], 2), loop.stock(folder, [cell], {"x86_64-thp": ["--more"]}, 2)
             series = folder / "project/kernel/7.3/series"
             for side in (one, two):
