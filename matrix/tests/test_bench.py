@@ -14,7 +14,7 @@ from unittest import mock
 
 from matrix import main
 from matrix.cell import bench as groups
-from matrix.cell import cells, run
+from matrix.cell import cells, merge, run
 from matrix.cell.cells import Cell
 from matrix.cell.selftests import Selftest
 from matrix.common import project
@@ -132,6 +132,25 @@ class Groups(Root):
         write(self.root / "project.toml", before + rest.partition("\n\n")[2])
         with self.assertRaisesRegex(WrongUse, r"project.toml has no \[bench\]"):
             project.load(self.root).need_bench()
+
+    def test_malformed(self) -> None:
+        """A suite of two words, and a cell that runs a VMM as well."""
+        text = (ROOT / "project.toml").read_text()
+        write(self.root / "project.toml", text)
+        listed = (ROOT / "matrix/cells.toml").read_text()
+        write(self.root / "matrix/cells.toml", listed.replace("bench = true\n", "bench = true\nvmm = true\n"))
+        with self.assertRaisesRegex(WrongUse, "arm64-bench: a cell has only one of vmm, bench, modules and build_only"):
+            cells.load(self.root)
+        write(self.root / "project.toml", text.replace('suite = "gmem_bench"', 'suite = "gmem bench"'))
+        with self.assertRaisesRegex(WrongUse, r"\[bench\]: suite must be one word"):
+            project.load(self.root)
+
+    def test_inputs(self) -> None:
+        """Results of another bench.c are not merged with those of this one."""
+        write(self.root / "project.toml", "")
+        before = merge.inputs(self.root)
+        write(self.root / "bench/bench.c", "changed")
+        self.assertNotEqual(merge.inputs(self.root), before)
 
 
 class Ratios(Root):
