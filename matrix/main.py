@@ -197,9 +197,9 @@ def _kinds(options: argparse.Namespace, root: Path, cell: Cell, kinds: Sequence[
         if KUNIT not in kinds or options.update_expected:
             raise WrongUse(f"cell {cell.name} does not boot; omit --e2e and --update-expected")
         return [KUNIT]
-    if cell.bench:
+    if cell.bench or cell.count:
         if E2E not in kinds:
-            raise WrongUse(f"cell {cell.name} has no KUnit; use --e2e, or make bench")
+            raise WrongUse(f"cell {cell.name} has no KUnit; use --e2e, or make {'bench' if cell.bench else 'vmm'}")
         return [E2E]
     if not cell.part or options.update_expected or options.base:
         return kinds
@@ -240,7 +240,7 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
             raise WrongUse(f"--filter {options.filter!r}: spaces and quotes are not possible on the kernel command line")
     if options.base and any(cell.vmm for cell in chosen):
         raise WrongUse("--base cannot be combined with cells that run a VMM: it needs what the series adds")
-    if options.seed is not None and any(cell.bench for cell in chosen):
+    if options.seed is not None and any(cell.bench or cell.count for cell in chosen):
         raise WrongUse("--seed cannot be combined with cells that measure: they count instructions anyway")
     if options.seed is not None and E2E in kinds and any(cell.vmm for cell in chosen):
         raise WrongUse("--seed cannot be combined with boots of a VMM: QEMU cannot count instructions with a thread for each CPU")

@@ -6,7 +6,8 @@
  *	fill <MiB>	fill so much memory, on all CPUs, with words that tell their place
  *	check		compare all of it: "ok", or how many pages are wrong; and how many
  *			the kernel has reported as lost, which counts as ok
- *	work <s>	write and compare it on all CPUs for so many seconds
+ *	work [s]	write and compare it on all CPUs for so many seconds, or until the
+ *			next line
  *	memory <MiB>	wait until the guest's kernel has at least so much
  *	free		give it back to the guest's kernel
  *	reboot		reboot; QEMU ends at that with -no-reboot
@@ -38,12 +39,13 @@ static uint64_t (*memory)[WORDS];
 static uint64_t *rounds;	/* of each page */
 static size_t pages, lost;
 static long cpus;
+static volatile bool stop;
 
 struct share {
 	pthread_t thread;
 	size_t first, last;	/* the pages of this thread */
 	size_t bad, lost;
-	time_t until;
+	int seconds;		/* 0: until stop is set */
 	enum { FILL, CHECK, WORK } what;
 };
 
@@ -83,6 +85,7 @@ static bool right(size_t page)
 static void *do_share(void *arg)
 {
 	struct share *share = arg;
+	const time_t until = time(NULL) + share->seconds;
 	volatile size_t page;
 
 	do {
@@ -99,7 +102,7 @@ static void *do_share(void *arg)
 			if (share->what != CHECK)
 				fill_page(page);
 		}
-	} while (share->what == WORK && time(NULL) < share->until);
+	} while (share->what == WORK && (share->seconds ? time(NULL) < until : !stop));
 	return NULL;
 }
 
@@ -107,16 +110,22 @@ static void *do_share(void *arg)
 static size_t on_all(int what, int seconds)
 {
 	static struct share shares[MAX_CPUS];
+	char line[128];
 	size_t bad = 0;
 	long i;
 
 	lost = 0;
-
+	stop = false;
 	for (i = 0; i < cpus; i++) {
-		shares[i] = (struct share){ .what = what, .until = time(NULL) + seconds,
+		shares[i] = (struct share){ .what = what, .seconds = seconds,
 			.first = pages * i / cpus, .last = pages * (i + 1) / cpus };
 		if (pthread_create(&shares[i].thread, NULL, do_share, &shares[i]))
 			return -1;
+	}
+	if (what == WORK && !seconds) {
+		if (!fgets(line, sizeof(line), stdin))
+			printf("guest: end of input\n");
+		stop = true;
 	}
 	for (i = 0; i < cpus; i++) {
 		pthread_join(shares[i].thread, NULL);

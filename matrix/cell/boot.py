@@ -53,9 +53,16 @@ WITHOUT_KUNIT = "kunit.enable=0"  # no suite runs
 # then, with hugepages or single pages, with one vCPU or two; on arm64 a CPU may go on with its translation of code that the kernel
 # has patched, e.g. not load a vCPU again that was preempted.
 ONE_THREAD = "tcg,thread=single"
-# For boots with a VMM. There it is one thread for all CPUs that fails on x86_64, with QEMU 7.2 and 10.0, with guest_memfd and
-# without: the VMM's guest gets an interrupt a second time, although it has disabled interrupts, and panics or spins on a lock.
+# For boots with a VMM and several CPUs. There it is one thread for all CPUs that fails on x86_64, with QEMU 7.2 and 10.0, with guest_memfd
+# and without: the VMM's guest gets an interrupt a second time, although it has disabled interrupts, and panics or spins on a lock.
 THREADS = "tcg,thread=multi"
+
+
+def accelerator(cell: Cell) -> str:
+    """Return QEMU's accelerator for boots of a cell in which guests run."""
+    return THREADS if cell.vmm and not cell.count else ONE_THREAD  # it cannot count with a thread per CPU
+
+
 INITRAMFS = """
 # Run an initramfs on the same machine. kernel_command_line comes last, so it overrides the arguments with
 # which kunit.py lets KUnit reboot before /init ends.

@@ -16,7 +16,7 @@ KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
     "slowdown": int, "part": str, "memory": int, "vmm": bool, "kconfig_add": list, "modules": list, "suite_modules": list,
-    "build_only": bool, "bench": bool,
+    "build_only": bool, "bench": bool, "count": bool,
 }  # fmt: skip
 SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
@@ -52,6 +52,7 @@ class Cell:
     memory: int = 0  # of the machine, in MiB; 0: as the qemu_config has it
     vmm: bool = False  # its boot with an initramfs runs vmm/ instead of the selftests
     bench: bool = False  # it only boots with an initramfs, which runs bench/ while QEMU counts instructions
+    count: bool = False  # the same for the rungs of vmm/ that are compared
     kconfig_add: tuple[str, ...] = ()  # options that override those of the fragments, as for kunit.py
     modules: tuple[str, ...] = ()  # init loads these into its kernel, in this order
     suite_modules: tuple[str, ...] = ()  # … and then these, for the suites in them
@@ -62,7 +63,7 @@ class Cell:
     @property
     def qemu_args(self) -> str:
         """QEMU's arguments in addition to those of the qemu_config."""
-        words = [*([f"-m {self.memory}"] if self.memory else []), *([COUNT] if self.bench else [])]
+        words = [*([f"-m {self.memory}"] if self.memory else []), *([COUNT] if self.bench or self.count else [])]
         return " ".join(words + ([] if self.seed is None else [REPLAY.format(shift=SHIFT, seed=self.seed)]))
 
     def slower(self, factor: int) -> "Cell":
@@ -99,6 +100,8 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         raise WrongUse(f"{where}: suite_modules need modules")
     if sum(bool(entry.get(key)) for key in ("vmm", "bench", "modules", "build_only")) > 1:
         raise WrongUse(f"{where}: a cell has only one of vmm, bench, modules and build_only")
+    if entry.get("count") and not entry.get("vmm"):
+        raise WrongUse(f"{where}: count needs vmm")
     if entry.get("vmm"):
         project.load(root).need_vmm()
     if entry.get("bench"):
@@ -124,6 +127,7 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         memory=entry.get("memory", 0),
         vmm=entry.get("vmm", False),
         bench=entry.get("bench", False),
+        count=entry.get("count", False),
         kconfig_add=tuple(entry.get("kconfig_add", ())),
         modules=tuple(entry.get("modules", ())),
         suite_modules=tuple(entry.get("suite_modules", ())),

@@ -290,7 +290,7 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
     console, junit = results / "console.log", results / "junit.xml"
     if _has_init(job):
         config = folder / f"{job.kind}.py"
-        words = ("", "tcg") if job.kind != E2E else (boot.WITHOUT_KUNIT, boot.THREADS if cell.vmm else boot.ONE_THREAD)
+        words = ("", "tcg") if job.kind != E2E else (boot.WITHOUT_KUNIT, boot.accelerator(cell))
         config.write_text(boot.initramfs_config(cell, folder / f"{job.kind}.cpio", *words), "utf-8")
         cell = replace(cell, qemu_config=config)
     if job.kind == E2E:

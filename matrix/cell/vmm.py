@@ -26,12 +26,12 @@ from matrix.tree import apt, cache
 
 KEYS = {"suite": str, "keyring": str, "arch": dict, "rung": list}
 ARCH_KEYS = {"debian": str, "package": str, "program": str, "files": list, "kernel": str}
-RUNG_KEYS = {"name": str, "seconds": int, "arch": list}
+RUNG_KEYS = {"name": str, "seconds": int, "arch": list, "count": bool}
 ELF = re.compile(r"\(NEEDED\)\s+Shared library: \[(.+)\]|\[Requesting program interpreter: (.+)\]")
 UNPACK_SECONDS = 300.0
 FLAGS = ("-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra")
 PROGRAMS = {"gmem.so": ("gmem.c", ("-shared", "-fPIC", "-fvisibility=hidden")),
-            "guest": ("guest.c", ("-static", "-pthread")), "ladder": ("ladder.c", ("-static",))}  # fmt: skip
+            "guest": ("guest.c", ("-static", "-pthread")), "ladder": ("ladder.c", ("-static",)), "calls": ("calls.c", ())}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def load(root: Path, cell: Cell) -> list[Selftest]:
         data.check_keys(where, entry, RUNG_KEYS, ("name", "seconds"))
         if entry["seconds"] < 1:
             raise WrongUse(f"{where}: seconds must be above 0")
-        if cell.arch in entry.get("arch", [cell.arch]):
+        if cell.arch in entry.get("arch", [cell.arch]) and (entry.get("count") or not cell.count):
             found.append(Selftest(entry["name"], entry["seconds"] * cell.slowdown, 0, ()))
     return found
 
@@ -159,9 +159,10 @@ def pack(root: Path, cell: Cell, folder: Path, kit: Programs, tests: Sequence[Se
     lines += [f"{test.seconds} 0 /vmm/{test.name}" for test in tests]
     ladder = (folder / "ladder").read_bytes()
     files |= {f"vmm/{test.name}": ladder for test in tests}
+    files |= {f"vmm/{name}": (folder / name).read_bytes() for name in ("gmem.so", "calls")}
     files |= {"init": (folder / "init").read_bytes(), "tests": ("\n".join(lines) + "\n").encode(),
-              "vmm/gmem.so": (folder / "gmem.so").read_bytes(), "vmm/kernel": kernel.read_bytes(),
-              "vmm/guest.cpio": guest.read_bytes(), "vmm/qemu": (root / f"vmm/qemu.{cell.arch}").read_bytes()}  # fmt: skip
+              "vmm/kernel": kernel.read_bytes(), "vmm/guest.cpio": guest.read_bytes(),
+              "vmm/qemu": (root / f"vmm/qemu.{cell.arch}").read_bytes()}  # fmt: skip
     folders = {str(parent) for name in files for parent in PurePosixPath(name).parents} - {"."}
     initramfs.pack(archive, sorted(folders | set(selftests.FOLDERS)), files)
 

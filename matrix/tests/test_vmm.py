@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 from matrix import main
-from matrix.cell import cells, run, vmm
+from matrix.cell import boot, cells, run, vmm
 from matrix.cell.cells import Cell
 from matrix.cell.selftests import Selftest
 from matrix.common import project
@@ -37,6 +37,7 @@ seconds = 60
 name = "one"
 seconds = 30
 arch = ["arm64"]
+count = true
 """
 READELF = """#!/bin/sh
 for file in "$@"; do :; done
@@ -60,6 +61,22 @@ class Listed(unittest.TestCase):
         """In file order, those of the architecture; a slow cell gets more time."""
         self.assertEqual([test.name for test in vmm.load(self.root, self.cell("arm64"))], ["both", "one"])
         self.assertEqual(vmm.load(self.root, replace(self.cell(), slowdown=3)), [Selftest("both", 180, 0, ())])
+
+    def test_count(self) -> None:
+        """A cell that counts has only the rungs that ask for it, one CPU, no KUnit, and a VMM."""
+        cell = replace(self.cell("arm64"), count=True)
+        self.assertEqual([test.name for test in vmm.load(self.root, cell)], ["one"])
+        self.assertIn("-smp 1 -icount shift=0,", cell.qemu_args)
+        self.assertEqual((boot.accelerator(cell), boot.accelerator(self.cell("arm64"))), (boot.ONE_THREAD, boot.THREADS))
+        with tempfile.TemporaryDirectory() as out, mock.patch("sys.stderr", new_callable=io.StringIO) as said:
+            self.assertEqual(main.main(["--out", out, "x86_64-vmm-count"], ROOT), 2)
+            self.assertEqual(main.main(["--e2e", "--seed", "1", "--out", out, "x86_64-vmm-count"], ROOT), 2)
+        self.assertIn("they count instructions anyway", said.getvalue())
+        self.assertIn("x86_64-vmm-count has no KUnit; use --e2e, or make vmm", said.getvalue())
+        write(self.root / "project.toml", (ROOT / "project.toml").read_text())
+        write(self.root / "matrix/cells.toml", (ROOT / "matrix/cells.toml").read_text().replace("bench = true\n", "count = true\n"))
+        with self.assertRaisesRegex(WrongUse, "arm64-bench: count needs vmm"):
+            cells.load(self.root)
 
     def test_machine(self) -> None:
         """The architecture's entry; one that is missing is named."""
@@ -172,7 +189,7 @@ class Packed(FakeKernel):
         """The initramfs has init, its list, a copy of the ladder for each rung, the guest, and QEMU's files in their folders."""
         with mock.patch("platform.machine", return_value="x86_64"):
             cell = next(cell for cell in cells.load(ROOT) if cell.vmm and cell.arch == "arm64")
-        for name in ("init", "ladder", "guest", "gmem.so", "Image"):
+        for name in ("init", "ladder", "guest", "gmem.so", "calls", "Image"):
             write(self.top / "made" / name, name)
         tests = [Selftest("one", 7, 0, ()), Selftest("two", 8, 0, ())]
         made = self.top / "made"
@@ -180,7 +197,8 @@ class Packed(FakeKernel):
         got = unpack((made / "e2e.cpio").read_bytes())
         self.assertEqual(got["tests"][1], b"suite suite\nhold /dev/kvm\n7 0 /vmm/one\n8 0 /vmm/two\n")
         self.assertEqual({got[name][1] for name in ("vmm/one", "vmm/two")}, {b"ladder"})
-        self.assertEqual((got["init"][1], got["vmm/kernel"][1], got["vmm/gmem.so"][1]), (b"init", b"Image", b"gmem.so"))
+        self.assertEqual([got[name][1] for name in ("init", "vmm/kernel", "vmm/gmem.so", "vmm/calls")],
+                         [b"init", b"Image", b"gmem.so", b"calls"])
         self.assertEqual(unpack(got["vmm/guest.cpio"][1])["init"][1], b"guest")
         self.assertIn(b"-accel\nkvm\n", got["vmm/qemu"][1])
         self.assertEqual(got[f"usr/src/{debian.NAME}.tar.xz"][1], debian.TARBALL)
@@ -194,7 +212,7 @@ class Packed(FakeKernel):
             cell = next(cell for cell in cells.load(ROOT) if cell.vmm and cell.arch == "arm64")
         commands = vmm.build_commands(self.upstream, ROOT, cell, self.top / "made", 2)
         self.assertEqual(commands[0][-1], "headers")
-        self.assertEqual([command[0] for command in commands[1:]], ["aarch64-linux-gnu-gcc"] * 4)
+        self.assertEqual([command[0] for command in commands[1:]], ["aarch64-linux-gnu-gcc"] * 5)
         self.assertIn(str(self.top / "made/headers/usr/include"), commands[1])
         self.assertEqual(commands[-1][-1], str(ROOT / "matrix/cell/init.c"))
 
