@@ -250,6 +250,31 @@ static void sev_vm(struct kunit *test)
 #endif
 }
 
+static const struct invalidated {
+	const char *name;
+	u64 flags;
+	enum kvm_gfn_range_filter filter;
+} invalidated[] = {
+	{ "private", 0, KVM_FILTER_PRIVATE },
+	{ "mapped", GUEST_MEMFD_FLAG_MMAP, KVM_FILTER_PRIVATE | KVM_FILTER_SHARED },
+	{ "shared", GMEM_SHARED, KVM_FILTER_SHARED },
+};
+
+KUNIT_ARRAY_PARAM_DESC(invalidated, invalidated, name);
+
+/*
+ * I1: what a guest can have mapped is invalidated before it is freed.  If the file can be
+ * mapped, KVM takes memory from it for shared faults, too.  Only TDX looks at the filter.
+ */
+static void invalidated_mappings(struct kunit *test)
+{
+	const struct invalidated *c = test->param_value;
+	struct gmem_kunit_file *f;
+
+	f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), PMD_SIZE >> PAGE_SHIFT, c->flags);
+	KUNIT_EXPECT_EQ(test, kvm_gmem_get_invalidate_filter(f->inode), c->filter);
+}
+
 static struct kunit_case gmem_create_cases[] = {
 	KUNIT_CASE_PARAM(size_rules, size_gen_params),
 	KUNIT_CASE(flag_combinations),
@@ -260,6 +285,7 @@ static struct kunit_case gmem_create_cases[] = {
 	KUNIT_CASE(sw_protected_vm),
 	KUNIT_CASE(coco_vm),
 	KUNIT_CASE(sev_vm),
+	KUNIT_CASE_PARAM(invalidated_mappings, invalidated_gen_params),
 	{}
 };
 

@@ -10,6 +10,7 @@
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/cgroup.h>
+#include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/kvm_host.h>
 #include <linux/memcontrol.h>
@@ -494,6 +495,57 @@ static void collapse_from_outside(struct kunit *test)
 	gmem_kunit_put_folio(folio);
 }
 
+struct move {
+	struct folio *page;	/* the copy of a page, which is in the page cache already */
+	unsigned long cgroup;
+	struct task_struct *mover;
+};
+
+/* The last steps of migrate_folio(), after a while. */
+static int finish_move(void *data)
+{
+	struct move *move = data;
+
+	fsleep(20 * USEC_PER_MSEC);
+	move->page->memcg_data = move->cgroup;
+	folio_unlock(move->page);
+	return 0;
+}
+
+/* Leave the first page as migrate_folio() does: in the page cache, locked, not charged. */
+static struct folio *alloc_while_page_moves(struct inode *inode, pgoff_t index, gfp_t gfp)
+{
+	struct move *move = kunit_get_current_test()->priv;
+
+	folio_lock(move->page);
+	move->cgroup = move->page->memcg_data;
+	move->page->memcg_data = 0;
+	wake_up_process(move->mover);
+
+	return folio_alloc(GFP_HIGHUSER, PMD_ORDER);
+}
+
+/*
+ * I7: a page that moves is charged only when it is in the page cache already.  No
+ * hugepage escapes from the cgroup because its first page is just moving.
+ */
+static void collapse_while_page_moves(struct kunit *test)
+{
+	struct group *g = make_group(test, 4 * N);
+	struct gmem_kunit_file *f = open_in_group(test, g);
+	struct move *move = kunit_kzalloc(test, sizeof(*move), GFP_KERNEL);
+
+	KUNIT_ASSERT_NOT_NULL(test, move);
+	move->page = gmem_kunit_folio(test, f, 0);
+	move->mover = gmem_kunit_thread(test, finish_move, move);
+	test->priv = move;
+	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_while_page_moves);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_EXPECT_TRUE(test, is_charged_to(gmem_kunit_folio(test, f, 0), g));
+	KUNIT_EXPECT_GE(test, charged(g), N);
+}
+
 /* A cgroup that is removed after its memory has been collapsed is released. */
 static void collapse_keeps_no_cgroup(struct kunit *test)
 {
@@ -525,6 +577,11 @@ static void collapse_is_charged(struct kunit *test)
 }
 
 static void collapse_from_outside(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
+
+static void collapse_while_page_moves(struct kunit *test)
 {
 	kunit_skip(test, "the kernel has no memory cgroups");
 }
@@ -857,6 +914,7 @@ static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(split_keeps_no_cgroup),
 	KUNIT_CASE(collapse_is_charged),
 	KUNIT_CASE(collapse_from_outside),
+	KUNIT_CASE(collapse_while_page_moves),
 	KUNIT_CASE(collapse_keeps_no_cgroup),
 	KUNIT_CASE(limit_prevents_collapse),
 	KUNIT_CASE(failed_collapse_is_uncharged),
