@@ -30,14 +30,14 @@ cells = $(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json $(1) | tr
 some = if [ -z "$$cells" ]; then echo 'make $@: this project has no such cells' >&2; exit 2; fi
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base run-until-failure vmm bench bench-loop cells canary test fresh mutants coverage report diff edit series port refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
+.PHONY: help matrix e2e e2e-base run-until-failure vmm bench bench-loop cells canary test fresh mutants coverage report diff edit series port rebase refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
 	@echo '               CELLS="arm64-thp arm64-nothp"  only these cells; CELLS=all: every cell, with its selftests'
 	@echo '               SHARD=2/3                      only the second of three shares of these cells'
 	@echo '               FILTER=kvm_gmem_fault.*        only these tests, as for kunit.py'
-	@echo '               KSRC=dir                       your own kernel tree, which is never written to'
+	@echo '               KSRC=dir                       your own kernel tree, which is never written to; or a base of kernel/: KSRC=7.2'
 	@echo '               JOBS=n                         compile jobs (default: one per core)'
 	@echo 'make e2e       the same, but boot for the KVM selftests, which run guests in the kernel under test'
 	@echo 'make e2e-base  run these selftests on the kernel without the series, to see which fail there, too'
@@ -61,10 +61,11 @@ help:
 	@echo '               AGAINST=dir                    from this run: a build folder, or a folder with results'
 	@echo 'make diff      compare two runs: what turned red, vanished, skips or is slower'
 	@echo '               A=dir B=dir                    the older and the newer one (default of B: the build folder)'
-	@echo 'make edit      open the series as git commits, and print where'
+	@echo 'make edit      open the series as git commits, and print where; KSRC=7.2: that of this base'
 	@echo 'make series    write the series as mailboxes, with cover letters and the suites as a patch'
 	@echo 'make port      merge the series into other kernels, or KSRC=dir, and list the patches that conflict'
-	@echo 'make refresh   write these commits back to kernel/'
+	@echo 'make refresh   write these commits back to kernel/; KSRC= as for make edit'
+	@echo 'make rebase    KSRC=dir                       bring the series to a kernel for which kernel/ has none, as git commits'
 	@echo 'make clean     remove the build folder; downloads stay'
 	@echo 'All of them: O=dir sets the build folder (default: build), SETUP=no installs nothing.'
 	@echo 'All but make test and make fresh: PROJECT=example takes another project, built in example/build.'
@@ -120,16 +121,19 @@ diff:
 	@tools/diff '$(A)' '$(B)'
 
 edit: setup-matrix
-	@tools/edit $(places)
+	@tools/edit $(places) $(if $(KSRC),--ksrc '$(KSRC)')
 
 series: setup-matrix
 	@tools/export $(places)
+
+rebase: setup-matrix
+	@tools/rebase $(places) $(if $(KSRC),--ksrc '$(KSRC)')
 
 port: setup-matrix
 	@tools/port $(places) $(if $(KSRC),--ksrc '$(KSRC)')
 
 refresh:
-	@tools/refresh $(places)
+	@tools/refresh $(places) $(if $(KSRC),--ksrc '$(KSRC)')
 
 # Only what is ours: O may name a folder that holds more.
 clean:

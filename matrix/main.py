@@ -72,7 +72,7 @@ def parser(root: Path) -> argparse.ArgumentParser:
     add("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
         help="compile N files at once, in all cells together (default: %(default)s)")  # fmt: skip
     add("--parallel", type=int, default=2, metavar="N", help="run N cells in parallel (default: %(default)s)")
-    add("--ksrc", type=Path, metavar="DIR", help="use this kernel tree; it is never written to")
+    add("--ksrc", type=Path, metavar="DIR", help="use this kernel tree, which is never written to, or a base of kernel/, as in 7.2")
     project.add_options(options, root)
     add("--e2e", action="store_true", help="boot for the selftests, not for KUnit")
     add("--all", action="store_true", help="boot for KUnit, then for the selftests")

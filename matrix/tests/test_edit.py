@@ -156,7 +156,7 @@ class Edit(FakeKernel):
         (repo / ".git/rebase-apply").mkdir()
         self.edit()
         self.set_series(FIRST)
-        with mock.patch.object(edit, "_agree", side_effect=KeyboardInterrupt), self.assertRaises(KeyboardInterrupt):
+        with mock.patch.object(edit, "agree", side_effect=KeyboardInterrupt), self.assertRaises(KeyboardInterrupt):
             self.edit()
         self.set_series(FIRST, SECOND)
         self.edit()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,18 +23,21 @@ from matrix.common.errors import MachineError, WrongUse
 from matrix.common.session import Say, locked
 
 
-def edit(root: Path, out: Path, say: Say) -> Path:
-    """Create or update the repository and return its path. Raise WrongUse when that would lose unsaved work."""
+def edit(root: Path, out: Path, say: Say, kernel: str | None = None) -> Path:
+    """Create or update the repository for a base (None: the newest) and return its path.
+
+    Raise WrongUse when that would lose unsaved work.
+    """
     root, out = root.resolve(), out.resolve()
-    kernel = source.load_pin(root).base
+    kernel = source.load_pin(root, kernel).base
     repo = repo_of(out, kernel)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        base = tree.prepare_base(root, out, None, say)
-        if agreed := _agreed(repo):
+        base = tree.prepare_base(root, out, Path(kernel), say)
+        if known := agreed(repo):
             _link_suites(root, repo)
             why = unsaved(repo)
-            if agreed["series"] == digest(root, kernel):
+            if known["series"] == digest(root, kernel):
                 say(f"edit: {why or 'the commits are those of kernel/' + kernel}")
                 return repo
             if why:
@@ -42,18 +46,20 @@ def edit(root: Path, out: Path, say: Say) -> Path:
         commits, why = tree.apply_series(base, tree.series(root, kernel))
         if why:
             raise WrongUse(why)
-        _set(repo, base.folder, (commits or ["base"])[-1], project.load(root).suites)
+        set_branch(repo, base.folder, (commits or ["base"])[-1], project.load(root).suites)
         _link_suites(root, repo)
-        _agree(repo, root, kernel)
+        agree(repo, root, kernel)
     say(f"edit: {len(commits)} patches as commits")
     return repo
 
 
-def refresh(root: Path, out: Path, say: Say) -> None:
-    """Write the commits on top of base to kernel/<base>. Raise WrongUse when they are not a clean series."""
+def refresh(root: Path, out: Path, say: Say, kernel: str | None = None) -> None:
+    """Write the commits on top of base to kernel/<base> (None: the newest). Raise WrongUse when they are not a clean series."""
     root, out = root.resolve(), out.resolve()
-    kernel = source.load_pin(root).base
+    kernel = kernel or source.load_pin(root).base
     repo, folder = repo_of(out, kernel), root / "kernel" / kernel
+    if kernel not in source.bases(root) and not (re.fullmatch(r"\d+\.\d+", kernel) and repo.exists()):
+        raise WrongUse(f"there is no series for Linux {kernel}; make rebase KSRC=<tree> brings it there")
     if not repo.exists():
         raise WrongUse(f"{repo} does not exist; run make edit to create it")
     if why := _unfinished(repo):
@@ -65,15 +71,16 @@ def refresh(root: Path, out: Path, say: Say) -> None:
         raise WrongUse(f"{repo}: there are merges on top of base; a series must be linear")
     if not git(repo, "rev-list", "base..HEAD"):
         raise WrongUse(f"{repo}: there are no commits on top of base; nothing to write")
-    if _agreed(repo).get("series") != digest(root, kernel):
+    if agreed(repo).get("series") != digest(root, kernel):
         raise WrongUse(f"kernel/{kernel} has changed since make edit; first move that change elsewhere with git stash or git commit, "
                        f"or remove {repo} if its commits are out of date")
+    folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".refresh-") as work:
         git(repo, "format-patch", "--quiet", "--zero-commit", "--no-numbered", "--no-signature", "--abbrev=12",
             "--output-directory", work, "base..HEAD")
         names = sorted(path.name for path in Path(work).iterdir())
         listing = folder / "series"
-        old = listing.read_text().splitlines()
+        old = listing.read_text().splitlines() if listing.exists() else []
         gone = sorted({line.strip() for line in old if line.strip() and not line.startswith("#")} - set(names))
         now = {path.name: path.read_bytes() for path in folder.glob("*.patch")}
         written = [name for name in names if now.get(name) != Path(work, name).read_bytes()]
@@ -81,9 +88,12 @@ def refresh(root: Path, out: Path, say: Say) -> None:
             Path(work, name).replace(folder / name)
         Path(work, "series").write_text("".join(f"{line}\n" for line in [*(line for line in old if line.startswith("#")), *names]))
         Path(work, "series").replace(listing)
+    if not (folder / source.PIN).exists():
+        (folder / source.PIN).write_text(source.new_pin(root, tree.read_version(repo)))
+        say(f"refresh: wrote kernel/{kernel}/{source.PIN}; check it, and copy the cover letters")
     for name in gone:
         (folder / name).unlink(missing_ok=True)
-    _agree(repo, root, kernel)
+    agree(repo, root, kernel)
     for name in gone:
         say(f"refresh: removed kernel/{kernel}/{name}")
     for name in written:
@@ -96,17 +106,22 @@ def repo_of(out: Path, kernel: str) -> Path:
     return out / "edit" / f"linux-{kernel}"
 
 
+def repos(out: Path) -> list[Path]:
+    """Return the repositories that exist, also those of make rebase for kernels that are no bases yet."""
+    return sorted((out / "edit").glob("linux-*"))
+
+
 def unsaved(repo: Path) -> str:
     """Describe what the repository has that kernel/ lacks; "" when they agree."""
     if why := _unfinished(repo):
         return why
-    return "" if _agreed(repo).get("head") == git(repo, "rev-parse", "HEAD") else "the commits differ from those last written"
+    return "" if agreed(repo).get("head") == git(repo, "rev-parse", "HEAD") else "the commits differ from those last written"
 
 
 def digest(root: Path, kernel: str) -> str:
-    """Return the sha256 over the series file and its patches."""
+    """Return the sha256 over the series file and its patches; without a series, over nothing."""
     total = hashlib.sha256()
-    for path in tree.series(root, kernel):
+    for path in tree.series(root, kernel) if (root / "kernel" / kernel / "series").exists() else ():
         total.update(f"{path.name}\0".encode() + path.read_bytes())
     return total.hexdigest()
 
@@ -119,7 +134,7 @@ def git(repo: Path, *args: str) -> str:
     return done.output.rstrip()
 
 
-def _set(repo: Path, folder: Path, commit: str, suites: str) -> None:
+def set_branch(repo: Path, folder: Path, commit: str, suites: str) -> None:
     """Set the tag base and the branch series in the repository. Remove gmem.json meanwhile: if interrupted, the next edit starts over."""
     ours, objects = folder / "git/objects", repo / ".git/objects"
     _note(repo).unlink(missing_ok=True)
@@ -157,18 +172,20 @@ def _note(repo: Path) -> Path:
     return repo / ".git/gmem.json"
 
 
-def _agree(repo: Path, root: Path, kernel: str) -> None:
+def agree(repo: Path, root: Path, kernel: str) -> None:
+    """Note that the commits and kernel/<kernel> agree."""
     part = _note(repo).with_suffix(".part")
     part.write_text(json.dumps({"head": git(repo, "rev-parse", "HEAD"), "series": digest(root, kernel)}))
     part.replace(_note(repo))
 
 
-def _agreed(repo: Path) -> dict[str, str]:
+def agreed(repo: Path) -> dict[str, str]:
+    """Return the commit and the series that last agreed; nothing if the repository is not complete."""
     return dict(json.loads(_note(repo).read_text())) if _note(repo).exists() else {}
 
 
 def _unfinished(repo: Path) -> str:
-    for name in ("rebase-apply", "rebase-merge", "MERGE_HEAD", "CHERRY_PICK_HEAD"):
+    for name in ("rebase-apply", "rebase-merge", "sequencer", "MERGE_HEAD", "CHERRY_PICK_HEAD"):
         if (repo / ".git" / name).exists():
             return "a rebase, am, merge or cherry-pick is in progress"
     changes = git(repo, "status", "--porcelain").splitlines()

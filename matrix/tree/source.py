@@ -17,6 +17,7 @@ from matrix.tree import apt, cache
 from matrix.tree.cache import Archive
 
 UNPACK_SECONDS = 900.0
+PIN = "source.toml"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Pin:
 
 def bases(root: Path) -> list[str]:
     """Return the kernels for which the series exists, oldest first: the folders of kernel/ with a source.toml."""
-    names = [p.parent.name for p in (root / "kernel").glob("*/source.toml")]
+    names = [p.parent.name for p in (root / "kernel").glob(f"*/{PIN}")]
     return sorted(names, key=lambda name: [int(n) for n in re.findall(r"\d+", name)])
 
 
@@ -42,7 +43,7 @@ def load_pin(root: Path, base: str | None = None) -> Pin:
     if not known:
         raise WrongUse(f"no kernel/*/source.toml under {root}: is the checkout complete?")
     base = base or known[-1]
-    path = root / "kernel" / base / "source.toml"
+    path = root / "kernel" / base / PIN
     try:
         data = tomllib.loads(path.read_text())
         debian = data["debian"]
@@ -51,6 +52,21 @@ def load_pin(root: Path, base: str | None = None) -> Pin:
         raise WrongUse(f"there is no series for Linux {base}; there is one for {', '.join(known)}") from None
     except (tomllib.TOMLDecodeError, KeyError) as error:
         raise WrongUse(f"{path} is malformed: {error!r}") from None
+
+
+def base_of(version: str) -> str:
+    """Return the name of the base for a version: "7.3" for "7.3.4"."""
+    return ".".join(version.split(".")[:2])
+
+
+def new_pin(root: Path, version: str) -> str:
+    """Return what source.toml could say for another version, with the newest base as its model."""
+    old, new = load_pin(root), base_of(version)
+    text = (root / "kernel" / old.base / PIN).read_text()
+    for before, after in ((f'"{old.version}"', f'"{version}"'), (f'"{old.package}"', f'"linux-source-{new}"'),
+                          (f"{old.base}.y", f"{new}.y")):  # fmt: skip
+        text = text.replace(before, after)
+    return text
 
 
 def fetch(pin: Pin, say: Say) -> Archive:

@@ -96,15 +96,27 @@ def pristine(root: Path, out: Path, ksrc: Path | None, say: Say) -> PreparedTree
 
 
 def prepare_base(root: Path, out: Path, ksrc: Path | None, say: Say) -> Base:
-    """Import the pristine source into git, from ksrc or as kernel/<base>/source.toml says."""
+    """Import the pristine source into git, from ksrc or as kernel/<base>/source.toml says.
+
+    ksrc is a folder, or the name of a base as in "7.2"; None means the newest base.
+    """
     root, out = root.resolve(), out.resolve()
     for lock in [*out.glob("*/git/*.lock"), *out.glob("*/git/refs/**/*.lock")]:
         lock.unlink()  # left by a git that was killed; we hold the lock of out
-    return _take_ksrc(root, out, ksrc, say) if ksrc else _take_tarball(root, out, say)
+    if not ksrc or str(ksrc) in source.bases(root):
+        return _take_tarball(source.load_pin(root, str(ksrc) if ksrc else None), out, say)
+    version = read_version(ksrc)
+    kernel = source.base_of(version)
+    if kernel not in source.bases(root):
+        raise WrongUse(f"KSRC={ksrc} is Linux {version}; the series exists for {', '.join(source.bases(root))}. "
+                       f"make rebase KSRC={ksrc} brings it there")
+    return take_ksrc(out, ksrc, say)
 
 
 def read_version(tree: Path) -> str:
     """Return the version in a kernel tree's Makefile ("7.3.4", "7.3.0-rc2"). Raise WrongUse when tree is not a kernel tree."""
+    if not tree.is_dir():
+        raise WrongUse(f"KSRC={tree} is not a folder")
     try:
         head = (tree / "Makefile").read_text(errors="replace")[:2000]
     except OSError:
@@ -317,8 +329,7 @@ def patched(prepared: PreparedTree, patches: Sequence[Path]) -> Iterator[Prepare
 
 # The source
 
-def _take_tarball(root: Path, out: Path, say: Say) -> Base:
-    pin = source.load_pin(root)
+def _take_tarball(pin: source.Pin, out: Path, say: Say) -> Base:
     for note in sorted(out.glob("linux-*/base.json")):
         with suppress(ValueError, KeyError):
             data = json.loads(note.read_text())
@@ -349,17 +360,12 @@ def show_new_files(gitignore: Path) -> None:
         gitignore.write_text("".join(line for line in lines if line.strip() not in ("/*", "!/debian/")))
 
 
-def _take_ksrc(root: Path, out: Path, ksrc: Path, say: Say) -> Base:
-    """Import the user's own tree without writing to it: our git directory uses it as work tree."""
-    ksrc = ksrc.resolve()
-    if not ksrc.is_dir():
-        raise WrongUse(f"KSRC={ksrc} is not a folder")
+def take_ksrc(out: Path, ksrc: Path, say: Say) -> Base:
+    """Import the user's own tree without writing to it: our git directory uses it as work tree. Raise WrongUse when it is unusable."""
+    out, ksrc = out.resolve(), ksrc.resolve()
     if out == ksrc or ksrc in out.parents:
         raise WrongUse(f"the build folder {out} is inside KSRC={ksrc}, which is never written to; choose another with O=dir")
     version = read_version(ksrc)
-    kernel = ".".join(version.split(".")[:2])
-    if kernel not in source.bases(root):
-        raise WrongUse(f"KSRC={ksrc} is Linux {version}; the series exists for {', '.join(source.bases(root))}")
     folder = out / f"ksrc-{hashlib.sha256(os.fsencode(ksrc)).hexdigest()[:8]}"
     if not (folder / "git/refs/heads/base").is_file():
         say(f"tree: adding KSRC {ksrc} to git")
@@ -380,7 +386,7 @@ def _take_ksrc(root: Path, out: Path, ksrc: Path, say: Say) -> Base:
         listing.write_text("".join(f"{name}\0" for name in some if name and not name.endswith("/")))
         git(folder, "update-index", *options, "-z", "--stdin", tree="ksrc", top=ksrc, stdin=listing)
     git(folder, "update-ref", "refs/heads/base", _commit(folder, "ksrc", f"Linux {version}"))
-    return Base(folder, kernel, version, origin)
+    return Base(folder, source.base_of(version), version, origin)
 
 
 def _ask(ksrc: Path, *args: str) -> str:

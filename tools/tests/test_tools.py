@@ -495,12 +495,35 @@ class Report(Tools):
             self.assertIn(said, done.stdout)
 
 
+class Rebase(Tools):
+    """tools/rebase."""
+
+    def test_status(self) -> None:
+        """0 if all patches are picked, 1 with a line about the one that conflicts, 2 without a tree."""
+        other = self.top / "other"
+        shutil.copytree(self.upstream, other, symlinks=True)
+        write(other / "Makefile", "VERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = 12\nEXTRAVERSION =\n")
+        done = self.run_tool("tools/rebase", "--out", str(self.out), "--ksrc", str(other))
+        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertIn("make refresh KSRC=7.2 writes the patches to kernel/", done.stdout)
+        done = self.run_tool("tools/refresh", "--check", "--out", str(self.out))
+        self.assertEqual(done.returncode, 2, done.stdout)
+        self.assertIn("edit/linux-7.2: the commits differ from those last written; run make refresh", done.stdout)
+        shutil.rmtree(self.out / "edit")
+        write(other / "virt/kvm/guest_memfd.c", NUMBERS.replace("line 10\n", "line X\n"))
+        done = self.run_tool("tools/rebase", "--out", str(self.out), "--ksrc", str(other))
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("rebase: patch 1 of 2 conflicts in virt/kvm/guest_memfd.c: resolve it there", done.stdout)
+        self.assertEqual(self.run_tool("tools/rebase", "--out", str(self.out)).returncode, 2)
+
+
 class Make(Tools):
     """The targets are thin: what they call, with what."""
 
     def setUp(self) -> None:
         super().setUp()
-        for name in ("matrix/run", "tools/setup", "tools/fresh", "tools/edit", "tools/report", "tools/diff", "ci/test"):
+        for name in ("matrix/run", "tools/setup", "tools/fresh", "tools/edit", "tools/refresh", "tools/rebase", "tools/report",
+                     "tools/diff", "ci/test"):  # fmt: skip
             write(self.root / name, f'#!/bin/sh\necho "$0 $* SETUP=$SETUP FLAGS=${{MAKEFLAGS-}}${{O-}}${{KSRC-}}" >>{self.top}/log\n')
             (self.root / name).chmod(0o755)
 
@@ -527,6 +550,9 @@ class Make(Tools):
         self.assertEqual(self.make("fresh"), ["tools/setup fresh SETUP=yes FLAGS=", "tools/fresh 13 --out build SETUP= FLAGS="])
         self.assertEqual(self.make("fresh", "DEBIAN=12")[1], "tools/fresh 12 --out build SETUP= FLAGS=")
         self.assertEqual(self.make("edit")[1], "tools/edit --out build SETUP= FLAGS=")
+        self.assertEqual(self.make("edit", "KSRC=7.2")[1], "tools/edit --out build --ksrc 7.2 SETUP= FLAGS=")
+        self.assertEqual(self.make("refresh", "KSRC=7.2"), ["tools/refresh --out build --ksrc 7.2 SETUP= FLAGS="])
+        self.assertEqual(self.make("rebase", "KSRC=/x y")[1], "tools/rebase --out build --ksrc /x y SETUP= FLAGS=")
         self.assertEqual(self.make("report", "O=/tmp/o", "AGAINST=a b"), ["tools/report --out /tmp/o --against a b SETUP= FLAGS="])
         self.assertEqual(self.make("diff", "A=a", "O=o"), ["tools/diff a o SETUP= FLAGS="])
         self.assertEqual(self.make("diff", "A=a b", "B=c"), ["tools/diff a b c SETUP= FLAGS="])
@@ -541,7 +567,7 @@ class Make(Tools):
     def test_help_is_the_default(self) -> None:
         """And names every target and variable."""
         said = self.run_tool("make").stdout
-        words = "matrix cells test fresh report diff edit refresh clean CELLS KSRC FILTER JOBS O= SETUP PROJECT DEBIAN AGAINST"
+        words = "matrix cells test fresh report diff edit refresh rebase clean CELLS KSRC FILTER JOBS O= SETUP PROJECT DEBIAN AGAINST"
         for word in words.split():
             self.assertIn(word, said)
 
@@ -556,7 +582,8 @@ class Make(Tools):
 
     def test_clean_keeps_unwritten_work(self) -> None:
         """Commits that make refresh has not written back."""
-        shutil.copy(ROOT / "tools/edit", self.root / "tools/edit")
+        for name in ("edit", "refresh"):
+            shutil.copy(ROOT / "tools" / name, self.root / "tools" / name)
         self.assertEqual(self.run_tool("tools/edit", "--out", str(self.out)).returncode, 0)
         repo = self.out / "edit/linux-7.3"
         write(repo / "virt/kvm/kvm_main.c", "work\n")
