@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
@@ -25,7 +26,7 @@ def killed(killed_by: tuple[str, ...], kinds: Set[str]) -> bool:
 
 
 def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outcomes: Outcomes) -> Document:
-    """Add outcomes to mutants.json, discarding those of another series or other suites. Return its new content."""
+    """Add outcomes to mutants.json, discarding those of another series, other suites or an older patch. Return its new content."""
     kernel = f"Linux {prepared.version} ({prepared.origin})"
     data: Document = {"kernel": kernel, "series": prepared.series, "mutants": {}}
     if path.exists():
@@ -33,7 +34,10 @@ def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outc
         data = old if (old.get("kernel"), old.get("series")) == (kernel, prepared.series) else data
     for mutant in mutants:
         if found := outcomes.get(mutant.name):
-            entry = data["mutants"].setdefault(mutant.name, {"cells": {}})
+            patch = hashlib.sha256(mutant.path.read_bytes()).hexdigest()
+            entry = data["mutants"].get(mutant.name, {})
+            if entry.get("patch") != patch:
+                entry = data["mutants"][mutant.name] = {"patch": patch, "cells": {}}
             entry["cells"] |= {cell: dataclasses.asdict(outcome) for cell, outcome in found.items()}
             kinds = {outcome["kind"] for outcome in entry["cells"].values()}
             # A mutant that does not build was found by the compiler; it is counted separately.

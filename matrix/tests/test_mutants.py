@@ -22,6 +22,7 @@ from matrix.common import project
 from matrix.common.project import Project
 from matrix.proof.mutants import BROKEN, KILLED, OTHER, SURVIVED, Mutant, Outcome
 from matrix.tests.consoles import CLEAN
+from matrix.tests.fake_kernel import write
 from matrix.tree.tree import PreparedTree
 from matrix.verdict.console import Console
 from matrix.verdict.judge import matches
@@ -259,10 +260,11 @@ class Report(unittest.TestCase):
     def setUp(self) -> None:
         self.path = Path(self.enterContext(tempfile.TemporaryDirectory())) / "mutants.json"  # pylint: disable=consider-using-with
         self.tree = PreparedTree(Path(), "7.3.4", "here", frozenset(), "digest")
+        self.mutant = dataclasses.replace(MUTANT, path=write(self.path.with_name("m.patch"), "as it is"))
 
     def add(self, outcomes: Mapping[str, Mapping[str, Outcome]], *more: Mutant) -> dict[str, Any]:
         """Return the content of the file after this run."""
-        return mutantreport.add(self.path, self.tree, [MUTANT, *more], outcomes)
+        return mutantreport.add(self.path, self.tree, [self.mutant, *more], outcomes)
 
     def test_passed(self) -> None:
         """A mutant passes if it was killed in every cell that ran it; one with Killed-by "*", in any."""
@@ -278,12 +280,14 @@ class Report(unittest.TestCase):
         entry = self.add({"m": {"b": Outcome(KILLED)}})["mutants"]["m"]
         self.assertEqual((set(entry["cells"]), entry["passed"]), ({"a", "b"}, False))
         self.assertTrue(self.add({"m": {"a": Outcome(KILLED)}})["mutants"]["m"]["passed"])
+        self.mutant.path.write_text("changed")
+        self.assertEqual(set(self.add({"m": {"b": Outcome(KILLED)}})["mutants"]["m"]["cells"]), {"b"})
         self.tree = dataclasses.replace(self.tree, series="another")
         self.assertEqual(set(self.add({"m": {"c": Outcome(KILLED)}})["mutants"]["m"]["cells"]), {"c"})
 
     def test_markdown(self) -> None:
         """The report has a row per mutant with its outcome in each cell, survivors first, and the equivalent mutants."""
-        generated = [Mutant(name, Path(), f"{name}: a || b", mutants.ANYTHING, ()) for name in ("x-1", "x-2", "x-3")]
+        generated = [Mutant(name, self.mutant.path, f"{name}: a || b", mutants.ANYTHING, ()) for name in ("x-1", "x-2", "x-3")]
         data = self.add({"m": {"b": Outcome(KILLED, ("alpha.two", "x.y")), "a": Outcome(KILLED)}, "x-1": {"a": Outcome(KILLED, ("q.r",))},
                          "x-2": {"a": Outcome(BROKEN)}, "x-3": {"a": Outcome(SURVIVED)}}, *generated)  # fmt: skip
         text = mutantreport.markdown(data, {"f.c: x => y": "because"})
