@@ -224,7 +224,7 @@ static struct folio *alloc_while_hole_waits(struct inode *inode, pgoff_t index, 
 		msleep(20);
 	} else {
 		wake_up_process(w->task);
-		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
+		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
 	}
 
 	return folio_alloc(GFP_HIGHUSER, PMD_ORDER);

@@ -498,7 +498,7 @@ static void waits_for_hole(struct kunit *test)
 
 	filemap_invalidate_lock(f->inode->i_mapping);
 	wake_up_process(task);
-	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 	filemap_invalidate_unlock(f->inode->i_mapping);
 
@@ -509,7 +509,7 @@ static void waits_for_hole(struct kunit *test)
 	task = gmem_kunit_thread(test, lookup_thread, f);
 	filemap_invalidate_lock(f->inode->i_mapping);
 	wake_up_process(task);
-	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 3), 0);
 	filemap_invalidate_unlock(f->inode->i_mapping);
 

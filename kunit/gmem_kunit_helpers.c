@@ -705,6 +705,22 @@ void gmem_kunit_poison_hugepages(struct kunit *test)
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_poisoned);
 }
 
+/**
+ * gmem_kunit_is_awaited() - check whether a thread waits for a lock
+ * @lock: the lock, which is held
+ *
+ * Return: true if so.
+ */
+bool gmem_kunit_is_awaited(struct rw_semaphore *lock)
+{
+#ifdef CONFIG_PREEMPT_RT
+	/* A lock that is held for write always counts as contended. */
+	if (rw_base_is_write_locked(&lock->rwbase))
+		return !RB_EMPTY_ROOT(&lock->rwbase.rtmutex.waiters.rb_root);
+#endif
+	return rwsem_is_contended(lock);
+}
+
 static void end_thread(void *task)
 {
 	kthread_stop_put(task);

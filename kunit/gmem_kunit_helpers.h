@@ -33,6 +33,7 @@
 #include <linux/kvm_host.h>
 #include <linux/migrate.h>
 #include <linux/pagemap.h>
+#include <linux/rwsem.h>
 
 #include "../guest_memfd.h"
 
@@ -152,6 +153,7 @@ unsigned long gmem_kunit_nr_free(void);
 void gmem_kunit_no_hugepages(struct kunit *test);
 void gmem_kunit_poison_hugepages(struct kunit *test);
 struct task_struct *gmem_kunit_thread(struct kunit *test, int (*fn)(void *), void *data);
+bool gmem_kunit_is_awaited(struct rw_semaphore *lock);
 void gmem_kunit_stop_thread(struct kunit *test, struct task_struct *task);
 void gmem_kunit_fill(kvm_pfn_t pfn, unsigned long npages, u8 byte);
 u8 gmem_kunit_pattern(pgoff_t index);

@@ -611,7 +611,7 @@ static void used_while_hole_waits(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_locked(lock) &&
 						      !task_is_running(user)));
 	wake_up_process(puncher);
-	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
 	gmem_kunit_put_folio(folio);
 
 	gmem_kunit_stop_thread(test, user);
@@ -675,7 +675,7 @@ static void marker_while_hole_waits(struct kunit *test)
 	wake_up_process(user);
 	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_locked(lock)));
 	wake_up_process(writer);
-	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
 	folio_unlock(folio);
 	gmem_kunit_stop_thread(test, user);
 	gmem_kunit_stop_thread(test, writer);

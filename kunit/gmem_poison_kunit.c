@@ -803,7 +803,7 @@ static void lock_order(struct kunit *test)
 
 		filemap_invalidate_lock(f->inode->i_mapping);
 		wake_up_process(task);
-		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
+		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
 		locked = gmem_kunit_wait_until(folio_trylock(page_folio(pfn_to_page(fault.pfn))));
 		KUNIT_EXPECT_TRUE(test, locked);
 		if (locked)
@@ -921,7 +921,7 @@ static void hole_meets_memory_failure(struct kunit *test)
 	/* Let the hole be the first to get the lock, and memory_failure() the second. */
 	filemap_invalidate_lock(m.f->inode->i_mapping);
 	wake_up_process(punch);
-	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
 	wake_up_process(failure);
 	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(PageHWPoison(m.bad) && !folio_mapped(folio) &&
 						      !folio_test_locked(folio) &&
@@ -1167,7 +1167,7 @@ static void closed_meanwhile(struct kunit *test)
 
 	filemap_invalidate_lock(c.mapping);
 	wake_up_process(closer);
-	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(rwsem_is_contended(lock)));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
 	wake_up_process(handler);
 	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(waits_for_lock(&c, handler)));
 	filemap_invalidate_unlock(c.mapping);

@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 # pylint: disable=wrong-import-position
 from matrix.cell import cells, merge
 from matrix.cell.run import E2E, KUNIT, LIST, expected_tests, rejudge
+from matrix.tree import source
 from matrix.tests.consoles import BANNER, passed
 from matrix.verdict import report
 from matrix.verdict.evidence import Evidence
@@ -197,6 +198,8 @@ class Workflow(unittest.TestCase):
                  ("generated", 0): ("tools/mutants", "['--generated', '--out', 'build', '--cells', 'C', 'D']"),
                  ("bench", 0): ("tools/bench", "['C', '--out', 'build']"),
                  ("coverage", 0): ("tools/coverage", "['--out', 'build']"),
+                 ("loop", 0): ("tools/bench-loop", "['--out', 'build']"),
+                 ("base", 0): ("matrix/run", "['--out', 'build', '--ksrc', '7.2']"),
                  ("readme", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
                  ("report", 0): ("bin/gh", "['run', 'list', '--workflow', 'scheduled.yml', '--branch', 'main', '--status', 'completed', "
                                  "'--limit', '1', '--json', 'databaseId', '--jq', '.[].databaseId']"),
@@ -222,20 +225,23 @@ class Workflow(unittest.TestCase):
         path = f"{self.copy}/bin:{os.environ['PATH']}"
         (self.copy / "build/coverage").mkdir(parents=True)
         (self.copy / "build/coverage/coverage.md").write_text("all of it\n")
+        (self.copy / "build/loop").mkdir()
+        (self.copy / "build/loop/loop.md").write_text("all of it\n")
         (self.copy / "build/results").mkdir()
         (self.copy / "build/results/bench.md").write_text("all of it\n")
         first = {("readme", 0): "['update']", ("bench", 0): "['--out', 'build', '--e2e', 'C']"}  # what a step calls before
         for (job, at), (program, arguments) in calls.items():
             self.stand_in(program)
             for status in ("0", "1"):
-                more = {"CELLS": "C D"} if job == "generated" else {"CELL": "C"}
+                more = {"CELLS": "C D"} if job == "generated" else {"CELL": "C", "BASE": "7.2"}
                 done = self.run_step(job, at, **more, BRANCH="main", STATUS=status, PATH=path)
                 self.assertEqual(bool(done.returncode), status != "0", f"{job}: {done.stdout}")
                 self.assertEqual((self.temp / "seen").read_text(), arguments if status == "0" else first.get((job, at), arguments))
             if (job, at) == ("report", 0):
                 self.assertEqual((self.temp / "GITHUB_OUTPUT").read_text(), "")  # of the last call, which failed
-            if job in ("bench", "coverage"):
+            if job in ("bench", "coverage", "loop"):
                 self.assertEqual((self.temp / "GITHUB_STEP_SUMMARY").read_text(), "all of it\n")
+        self.assertEqual(json.loads(re.findall(r"\n +base: (\[.*\])", self.text)[0]), source.bases(ROOT)[:-1])
         self.check_house_rules()
 
     def test_report(self) -> None:
