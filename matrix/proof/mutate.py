@@ -137,11 +137,10 @@ def patch(change: Change, lines: list[str]) -> str:
 def write(prepared: tree.PreparedTree, tested: Project, folder: Path, known: Mapping[str, str]) -> list[Path]:
     """Write all generated mutants, except those known to be equivalent, as patches to folder, replacing it.
 
-    Raise WrongUse when no change is like one that is known.
+    Raise WrongUse as check_known() does.
     """
     found = changes(prepared, tested)
-    if unknown := sorted(set(known) - {change.key() for change in found}):
-        raise WrongUse(f"matrix/mutants/equivalent.txt: correct or remove this entry, no change is like it: {unknown[0]}")
+    check_known(found, known)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     paths = []
@@ -152,6 +151,12 @@ def write(prepared: tree.PreparedTree, tested: Project, folder: Path, known: Map
         paths.append(folder / f"{change.name}.patch")
         paths[-1].write_text(patch(change, lines), "utf-8")
     return paths
+
+
+def check_known(found: list[Change], known: Mapping[str, str]) -> None:
+    """Raise WrongUse when an entry of equivalent.txt is like no change: a line of the series has changed, or is gone."""
+    if unknown := sorted(set(known) - {change.key() for change in found}):
+        raise WrongUse(f"matrix/mutants/equivalent.txt: correct or remove this entry, no change is like it: {unknown[0]}")
 
 
 def equivalents(root: Path) -> dict[str, str]:
