@@ -53,7 +53,13 @@ def common(cell: Cell, build: Path) -> list[str]:
     options = [f"--build_dir={build}", f"--arch={cell.arch}", f"--qemu_config={cell.qemu_config}"]
     options += [f"--kunitconfig={path}" for path in cell.fragments]
     options += [f"--kconfig_add={line}" for line in cell.kconfig_add]
-    return options + ([f"--cross_compile={cell.cross_compile}"] if cell.cross_compile else [])
+    options += [f"--cross_compile={cell.cross_compile}"] if cell.cross_compile else []
+    return options + [f"--make_options={option}" for option in llvm(cell)]
+
+
+def llvm(cell: Cell) -> list[str]:
+    """The make variable that selects LLVM (Documentation/kbuild/llvm.rst), if a cell asks for it."""
+    return [f"LLVM=-{cell.llvm}"] if cell.llvm else []
 
 
 def shell(argv: list[str], variables: Mapping[str, str] | None = None) -> str:
@@ -66,10 +72,11 @@ def shell(argv: list[str], variables: Mapping[str, str] | None = None) -> str:
 def need_tools(cell: Cell) -> None:
     """Raises MachineError naming every program that this cell needs and the machine lacks."""
     names = ["make", "flex", "bison", "bc", *(cell.cross_compile + tool for tool in ("gcc", "ld"))]
+    names += [f"{tool}-{cell.llvm}" for tool in ("clang", "ld.lld", "llvm-ar")] if cell.llvm else []
     names += [] if cell.build_only else [cell.qemu]
     missing = [name for name in names if not shutil.which(name)]
     if missing:
-        raise MachineError(f"cell {cell.name} needs {', '.join(missing)}; run tools/setup")
+        raise MachineError(f"cell {cell.name} needs {', '.join(missing)}; run tools/setup{' llvm' if cell.llvm else ''}")
 
 
 def need_static_libc(cell: Cell) -> None:
@@ -93,7 +100,7 @@ def build_command(tree: Path, cell: Cell, build: Path, jobs: int) -> list[str]:
 def make_command(tree: Path, cell: Cell, build: Path, jobs: int) -> list[str]:
     """What kunit.py build calls, without the seconds that it takes to find a .config of its own unchanged."""
     return ["make", "-C", str(tree), f"ARCH={cell.arch}", f"CROSS_COMPILE={cell.cross_compile}", f"O={build}", f"--jobs={jobs}",
-            "--silent", "all"]  # fmt: skip
+            *llvm(cell), "--silent", "all"]  # fmt: skip
 
 
 def banner(build: Path) -> str:

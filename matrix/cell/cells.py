@@ -16,7 +16,7 @@ KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
     "slowdown": int, "part": str, "memory": int, "vmm": bool, "kconfig_add": list, "modules": list, "suite_modules": list,
-    "build_only": bool, "bench": bool, "count": bool,
+    "build_only": bool, "bench": bool, "count": bool, "llvm": str,
 }  # fmt: skip
 SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
@@ -57,6 +57,7 @@ class Cell:
     modules: tuple[str, ...] = ()  # init loads these into its kernel, in this order
     suite_modules: tuple[str, ...] = ()  # … and then these, for the suites in them
     build_only: bool = False  # nothing boots
+    llvm: str = ""  # the version of LLVM that builds its kernel; "": GCC does
     slowdown: int = 1  # how much more time its boots and selftests get than in a cell of the gate
     seed: int | None = None  # see seeded()
 
@@ -132,6 +133,7 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         modules=tuple(entry.get("modules", ())),
         suite_modules=tuple(entry.get("suite_modules", ())),
         build_only=entry.get("build_only", False),
+        llvm=entry.get("llvm", ""),
     ).slower(entry.get("slowdown", 1))
 
 

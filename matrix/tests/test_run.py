@@ -433,6 +433,19 @@ class Refused(Fake):
         os.environ["PATH"] += ":/usr/bin:/bin"
         self.check(0, "one: green", "one")
 
+    def test_llvm(self) -> None:
+        """A cell can ask for LLVM, which kunit.py and make are told, and which must be there."""
+        with (self.root / "matrix/cells.toml").open("a") as file:
+            file.write('llvm = "19"\n')
+        cell = cells.load(self.root)[-1]
+        self.assertIn("--make_options=LLVM=-19", build.build_command(self.root, cell, self.out, 1))
+        self.assertIn("LLVM=-19", build.make_command(self.root, cell, self.out, 1))
+        os.environ["PATH"] = str(self.tools)
+        self.check(3, f"cell {cell.name} needs clang-19, ld.lld-19, llvm-ar-19; run tools/setup llvm", cell.name)
+        gcc = cells.load(self.root)[0]
+        for command in (build.build_command, build.make_command):
+            self.assertNotIn("LLVM", " ".join(command(self.root, gcc, self.out, 1)))
+
     def test_part(self) -> None:
         """A cell with a part of the series is built from that part, in its own folder."""
         with (self.root / "project.toml").open("a") as file:
