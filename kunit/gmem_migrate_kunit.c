@@ -6,6 +6,7 @@
  * and I8).
  */
 #include <kunit/resource.h>
+#include <kunit/test-bug.h>
 #include <kunit/test.h>
 #include <linux/delay.h>
 #include <linux/gfp.h>
@@ -290,6 +291,52 @@ static void no_hugepage(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(u.f), u.npages);
 }
 
+static void free_bad_target(void *data)
+{
+	struct folio *folio = data;
+
+	ClearPageHWPoison(folio_page(folio, folio_nr_pages(folio) - 1));
+	if (folio_test_large(folio))
+		folio_clear_has_hwpoisoned(folio);
+	folio_put(folio);
+}
+
+/* The last page has gone bad since the memory was allocated. */
+static struct folio *alloc_bad_target(struct folio *src, unsigned long private)
+{
+	struct folio *folio = gmem_kunit_alloc_target(src, private);
+
+	if (!folio)
+		return NULL;
+
+	SetPageHWPoison(folio_page(folio, folio_nr_pages(folio) - 1));
+	if (folio_test_large(folio))
+		folio_set_has_hwpoisoned(folio);
+
+	folio_get(folio);
+	if (kunit_add_action_or_reset(kunit_get_current_test(), free_bad_target, folio)) {
+		folio_put(folio);
+		return NULL;
+	}
+	return folio;
+}
+
+/* I3: memory does not move to where it would be lost. */
+static void stays_if_target_is_bad(struct kunit *test)
+{
+	struct used u;
+
+	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))
+		kunit_skip(test, "the kernel cannot handle memory errors");
+
+	u = use_memory(test, test->param_value, GUEST_MEMFD_FLAG_MIGRATABLE);
+	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, alloc_bad_target), 0);
+	check_memory(test, &u, false);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	check_memory(test, &u, true);
+}
+
 /* Try to get the physical memory of a hugepage as compaction, CMA and offlining do. */
 static int claim(struct used *u)
 {
@@ -361,6 +408,7 @@ static struct kunit_case gmem_migrate_cases[] = {
 	KUNIT_CASE(not_used),
 	KUNIT_CASE(hole_moves),
 	KUNIT_CASE(no_hugepage),
+	KUNIT_CASE_PARAM(stays_if_target_is_bad, memory_gen_params),
 	KUNIT_CASE(makes_room),
 	KUNIT_CASE(no_numa_balancing),
 	{}

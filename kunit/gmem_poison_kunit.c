@@ -1319,6 +1319,30 @@ static void other_file_fails(struct kunit *test)
 #endif
 }
 
+/* I11: an error in anonymous memory, which has no file, is handled. */
+static void anonymous_page_fails(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	unsigned long addr = kunit_vm_mmap(test, NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+					   MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	struct page *page;
+	u8 byte = GMEM_DATA;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)addr);
+	KUNIT_ASSERT_EQ(test, copy_to_user((void __user *)addr, &byte, 1), 0);
+	KUNIT_ASSERT_EQ(test, get_user_pages_unlocked(addr, 1, &page, 0), 1);
+	put_page(page);
+	lru_add_drain_all();
+
+	KUNIT_EXPECT_EQ(test, memory_failure(page_to_pfn(page), MF_SW_SIMULATED), 0);
+	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, (void __user *)addr, 1), 1);
+	KUNIT_EXPECT_EQ(test, vm_munmap(addr, PAGE_SIZE), 0);
+	KUNIT_EXPECT_EQ(test, unpoison_memory(page_to_pfn(page)), 0);
+#else
+	kunit_skip(test, "lru_add_drain_all() is not exported");
+#endif
+}
+
 /* A hugepage that is no guest_memfd. */
 struct other {
 	const char *name;
@@ -1481,6 +1505,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE_PARAM(not_migrated, bad_gen_params),
 	KUNIT_CASE(other_file),
 	KUNIT_CASE(other_file_fails),
+	KUNIT_CASE(anonymous_page_fails),
 	KUNIT_CASE_PARAM(other_page_goes_offline, other_gen_params),
 	KUNIT_CASE_PARAM(other_page_fails, other_gen_params),
 #endif

@@ -798,8 +798,8 @@ static void collapse_follows_policy(struct kunit *test)
 	check_node(test, f, N + 3, 0, first);
 }
 
-/* Open a file that has a single page in its second hugepage-size range, on this node. */
-static struct gmem_kunit_file *open_on_node(struct kunit *test, int node)
+/* Open a file that has a single page, which is on this node. */
+static struct gmem_kunit_file *open_on_node(struct kunit *test, pgoff_t index, int node)
 {
 	struct gmem_kunit_file *f;
 	struct folio *folio;
@@ -808,7 +808,7 @@ static struct gmem_kunit_file *open_on_node(struct kunit *test, int node)
 			    GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
 	folio = __folio_alloc_node(GFP_HIGHUSER | __GFP_THISNODE, 0, node);
 	KUNIT_ASSERT_NOT_NULL(test, folio);
-	KUNIT_EXPECT_EQ(test, filemap_add_folio(f->inode->i_mapping, folio, N + 5, GFP_KERNEL), 0);
+	KUNIT_EXPECT_EQ(test, filemap_add_folio(f->inode->i_mapping, folio, index, GFP_KERNEL), 0);
 	folio_unlock(folio);
 	folio_put(folio);
 	return f;
@@ -825,14 +825,39 @@ static void needs_to_collapse_on_nodes(struct kunit *test)
 /* Without a policy, memory stays on its node, wherever the caller runs. */
 static void collapse_stays_on_node(struct kunit *test)
 {
+	static const pgoff_t only[] = { N, N + 5, 2 * N - 1 };
 	struct gmem_kunit_file *f;
-	int node;
+	int node, i;
 
 	needs_to_collapse_on_nodes(test);
 	for_each_online_node(node) {
-		f = open_on_node(test, node);
-		KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, N, N), 0);
-		check_node(test, f, N + 3, PMD_ORDER, node);
+		for (i = 0; i < ARRAY_SIZE(only); i++) {
+			f = open_on_node(test, only[i], node);
+			KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, N, N), 0);
+			check_node(test, f, N + 3, PMD_ORDER, node);
+			gmem_kunit_close(test, f);
+		}
+	}
+}
+
+/* Memory that is allocated for the first time comes from the local node, whatever is next to it. */
+static void neighbor_on_other_node(struct kunit *test)
+{
+	struct gmem_kunit_file *f;
+	struct folio *folio;
+	int node, local;
+
+	needs_to_collapse_on_nodes(test);
+	for_each_online_node(node) {
+		f = open_on_node(test, N, node);
+		migrate_disable();
+		local = numa_mem_id();
+		folio = kvm_gmem_get_folio(f->inode, 5);
+		migrate_enable();
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+		KUNIT_EXPECT_EQ(test, folio_order(folio), PMD_ORDER);
+		KUNIT_EXPECT_EQ(test, folio_nid(folio), local);
+		gmem_kunit_put_folio(folio);
 	}
 }
 
@@ -859,7 +884,7 @@ static void collapse_stays_on_full_node(struct kunit *test)
 
 	needs_to_collapse_on_nodes(test);
 	for_each_online_node(node) {
-		f = open_on_node(test, node);
+		f = open_on_node(test, N + 5, node);
 		take_hugepages(&taken, node);
 		r = gmem_kunit_collapse(f, N, N);
 		list_for_each_entry_safe(folio, next, &taken, lru) {
@@ -882,6 +907,11 @@ static void collapse_stays_on_node(struct kunit *test)
 }
 
 static void collapse_stays_on_full_node(struct kunit *test)
+{
+	kunit_skip(test, "needs NUMA, TMPFS (to parse a policy) and built-in tests");
+}
+
+static void neighbor_on_other_node(struct kunit *test)
 {
 	kunit_skip(test, "needs NUMA, TMPFS (to parse a policy) and built-in tests");
 }
@@ -923,6 +953,7 @@ static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(collapse_follows_policy),
 	KUNIT_CASE(collapse_stays_on_node),
 	KUNIT_CASE(collapse_stays_on_full_node),
+	KUNIT_CASE(neighbor_on_other_node),
 	{}
 };
 
