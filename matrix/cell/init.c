@@ -18,6 +18,9 @@
  * without an argument, and keep both open until the last one has ended.  Without
  * a program no KTAP is printed.
  *
+ * With kmemleak in the kernel, let it look for leaks at the end.  It prints how many
+ * it has found, which makes the boot red; print the first ones here.
+ *
  * With gcov in the kernel, print each of its files in debugfs at the end: a line
  * "gcov: <path> <size>", then the content as base64 in lines that start with
  * "gcov+ ".
@@ -50,6 +53,7 @@
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
 #define GCOV		"/sys/kernel/debug/gcov"
+#define KMEMLEAK	"/sys/kernel/debug/kmemleak"
 #define LINE_SIZE	800	/* a printk record holds about 1000 bytes */
 #define NAME_SIZE	120
 #define MAX_TESTS	64
@@ -62,6 +66,8 @@
 #define TICK_MS		100
 #define KILL_MS		10000	/* until a killed selftest must be gone */
 #define UNLOAD_MS	10000	/* until nothing may use a module any more */
+#define LEAK_MS		6000	/* kmemleak reports nothing that is younger than 5 s */
+#define LEAK_LINES	100
 #define KSFT_SKIP	4	/* tools/testing/selftests/kselftest.h */
 
 enum status { PASS, FAIL, SKIP, NR_STATUS };
@@ -562,6 +568,24 @@ static enum status run(const struct test *test, int number, int *counts)
 	return result.status;
 }
 
+static void say_leaks(void)
+{
+	char line[LINE_SIZE];
+	FILE *file;
+	int i;
+
+	usleep(LEAK_MS * 1000);
+	/* An object must not have changed since the scan before. */
+	if (!set(KMEMLEAK, "scan") || !set(KMEMLEAK, "scan"))
+		give_up(KMEMLEAK);
+	file = fopen(KMEMLEAK, "re");
+	if (!file)
+		give_up(KMEMLEAK);
+	for (i = 0; i < LEAK_LINES && fgets(line, sizeof(line), file); i++)
+		say("init: %s", line);
+	fclose(file);
+}
+
 static void say_base64(FILE *console, const unsigned char *bytes, size_t length)
 {
 	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -652,6 +676,8 @@ int main(void)
 		close(setup.held[0]);
 	}
 	unload_modules(&setup);
+	if (!access(KMEMLEAK, F_OK))
+		say_leaks();
 	if (!access(GCOV, F_OK) && nftw(GCOV, say_counters, 16, FTW_PHYS))
 		give_up(GCOV);
 	reboot(RB_AUTOBOOT);
