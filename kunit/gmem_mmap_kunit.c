@@ -108,6 +108,32 @@ static void hole_under_mapping(struct kunit *test)
 	}
 }
 
+/*
+ * A guard region of userspace stays, even if other pages of a hugepage are mapped when the
+ * hugepage is freed.  Once it is removed, the host reads zeros there (I1).
+ */
+static void hole_keeps_guard_region(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_ADVISE_SYSCALLS)
+	const struct gmem_kunit_hole *h = test->param_value;
+	struct mapped m = open_mapped(test, GMEM_HUGE);
+	unsigned long guard = m.addr + (h->start << PAGE_SHIFT);
+	u8 byte;
+
+	write_pattern(test, &m);
+	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, guard, PAGE_SIZE, MADV_GUARD_INSTALL), 0);
+	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, last_byte(&m, h->start ^ 1), 1), 0);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, h->start, h->npages), 0);
+	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, last_byte(&m, h->start), 1), 1);
+
+	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, guard, PAGE_SIZE, MADV_GUARD_REMOVE), 0);
+	check_mapping(test, &m, h);
+#else
+	kunit_skip(test, "do_madvise() is not exported");
+#endif
+}
+
 /* I1, I2, I4: punch a hole while one page of each hugepage is pinned, as for DMA. */
 static void hole_under_pinned_mapping(struct kunit *test)
 {
@@ -279,6 +305,7 @@ static void host_unmaps(struct kunit *test)
 
 static struct kunit_case gmem_mmap_cases[] = {
 	KUNIT_CASE_PARAM(hole_under_mapping, hole_gen_params),
+	KUNIT_CASE_PARAM(hole_keeps_guard_region, hole_gen_params),
 	KUNIT_CASE_PARAM(hole_under_pinned_mapping, hole_gen_params),
 	KUNIT_CASE(address_is_aligned),
 	KUNIT_CASE(flag_off),
