@@ -543,6 +543,20 @@ static void other_ranges_stay(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES);
 }
 
+/* I3: a range without memory remains so, whatever is next to it. */
+static void empty_range_stays_empty(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, FLAGS);
+
+	gmem_kunit_no_hugepages(test);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, N - 1, 1), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 2 * N, 1), 0);
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, N, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 2);
+}
+
 /* I3: a signal ends the call. */
 static void interrupted(struct kunit *test)
 {
@@ -636,6 +650,7 @@ static struct kunit_case gmem_collapse_cases[] = {
 	KUNIT_CASE_PARAM(no_memory, memory_gen_params),
 	KUNIT_CASE(reports_progress),
 	KUNIT_CASE(other_ranges_stay),
+	KUNIT_CASE(empty_range_stays_empty),
 	KUNIT_CASE(interrupted),
 	KUNIT_CASE_PARAM(refused, bad_range_gen_params),
 	KUNIT_CASE(without_flags),

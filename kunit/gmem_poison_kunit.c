@@ -648,6 +648,30 @@ static void not_the_last_hole(struct kunit *test)
 	put_pin(&m);
 }
 
+/* The same in a hugepage that is not the first one of the file. */
+static void last_hole_in_second_hugepage(struct kunit *test)
+{
+	struct page **bad_page = unpoison_later(test);
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, 2 * N, GMEM_HUGE);
+	const pgoff_t bad = N + 5;
+	struct gmem_kunit_fault fault;
+	struct folio *pinned;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + bad, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	pinned = gmem_kunit_pin(test, f, N);
+	KUNIT_EXPECT_EQ(test, memory_failure(fault.pfn, MF_SW_SIMULATED), 0);
+	*bad_page = pfn_to_page(fault.pfn);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, N, 5), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, bad, 1), -EBUSY);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, bad + 1, N - 6), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, bad, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
+	folio_put(pinned);
+}
+
 /* I2: a bad page in a hugepage that has left the file while pinned is never free either. */
 static void bad_page_left_file(struct kunit *test)
 {
@@ -1486,6 +1510,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(bad_page_in_hole),
 	KUNIT_CASE_PARAM(last_hole_over_bad_page, bad_gen_params),
 	KUNIT_CASE(not_the_last_hole),
+	KUNIT_CASE(last_hole_in_second_hugepage),
 	KUNIT_CASE(bad_page_left_file),
 	KUNIT_CASE_PARAM(task_is_told, told_gen_params),
 	KUNIT_CASE(reader_is_not_told),
