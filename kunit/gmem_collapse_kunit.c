@@ -5,11 +5,13 @@
  */
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
+#include <linux/delay.h>
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/math.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
+#include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/swap.h>
 #include <linux/uaccess.h>
@@ -258,6 +260,55 @@ static void other_cpu_is_busy(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, lru_cache_disabled());
 #endif
 	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, b.f, 0), PMD_ORDER);
+}
+
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+/* A fault that began before the collapse, and holds a reference. */
+struct late {
+	struct gmem_kunit_file *f;
+	struct folio *folio;
+	bool ended;		/* the collapse */
+};
+
+/* Drop the reference a moment after the last attempt to collapse has begun. */
+static int put_late(void *data)
+{
+	struct late *late = data;
+	struct rw_semaphore *lock = &late->f->inode->i_mapping->invalidate_lock;
+
+	(void)gmem_kunit_wait_until((lru_cache_disabled() && rwsem_is_locked(lock)) ||
+				    READ_ONCE(late->ended));
+	fsleep(USEC_PER_MSEC);
+	folio_put(late->folio);
+	return 0;
+}
+#endif
+
+/*
+ * The collapse waits for faults that began before it, which take a moment.  The thread may
+ * be late: try again.
+ */
+static void waits_for_faults(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	struct late late = { .f = use_memory(test, &memories[0]) };
+	int r = -EBUSY, tries;
+
+	for (tries = 0; r == -EBUSY && tries < 10; tries++) {
+		struct task_struct *task = gmem_kunit_thread(test, put_late, &late);
+
+		late.folio = gmem_kunit_pin(test, late.f, 0);
+		late.ended = false;
+		wake_up_process(task);
+		r = gmem_kunit_collapse(late.f, 0, N);
+		WRITE_ONCE(late.ended, true);
+		gmem_kunit_stop_thread(test, task);
+	}
+	KUNIT_EXPECT_EQ(test, r, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, late.f, 0), PMD_ORDER);
+#else
+	kunit_skip(test, "lru_disable_count is not exported");
+#endif
 }
 
 /* memory_failure() tells a VMM about an error at once only if the memory is dirty. */
@@ -634,6 +685,7 @@ static void without_flags(struct kunit *test)
 static struct kunit_case gmem_collapse_cases[] = {
 	KUNIT_CASE_PARAM(keeps_contents, memory_gen_params),
 	KUNIT_CASE(other_cpu_is_busy),
+	KUNIT_CASE(waits_for_faults),
 	KUNIT_CASE(stays_dirty),
 	KUNIT_CASE(frees_pages),
 	KUNIT_CASE(after_hole),
