@@ -21,6 +21,7 @@
 
 #define N	GMEM_NR
 #define NPAGES	(3 * N)
+#define LAST	(NPAGES - N)	/* hugepage-size range, since the first one hides wrong offsets */
 #define GFN	GMEM_GFN
 #define FLAGS	(GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE)
 
@@ -153,20 +154,20 @@ static void check_around_hole(struct kunit *test, struct gmem_kunit_file *f,
 	pgoff_t end = hole->start + hole->npages;
 	struct gmem_kunit_fault fault;
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + LAST, &fault), 0);
 	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, hole->start, GMEM_DATA), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn + hole->start, hole->npages, 0), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn + end, N - end, GMEM_DATA), 0);
 }
 
-/* Open a file whose first hugepage the guest has filled. */
+/* Open a file whose last hugepage the guest has filled. */
 static struct gmem_kunit_file *use_hugepage(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, FLAGS);
 	struct gmem_kunit_fault fault;
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + LAST, &fault), 0);
 	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
 	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
 	return f;
@@ -176,11 +177,11 @@ static struct gmem_kunit_file *use_hugepage(struct kunit *test)
 static void punch_pinned(struct kunit *test, struct gmem_kunit_file *f,
 			 const struct gmem_kunit_hole *hole)
 {
-	struct folio *pinned = gmem_kunit_pin(test, f, 0);
+	struct folio *pinned = gmem_kunit_pin(test, f, LAST);
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, hole->start, hole->npages), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, LAST + hole->start, hole->npages), 0);
 	folio_put(pinned);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, LAST), PMD_ORDER);
 }
 
 static const struct gmem_kunit_hole hole = { .start = 3, .npages = 5 };
@@ -332,16 +333,16 @@ static void frees_pages(struct kunit *test)
 
 	/* Go on, as a few hugepages could be those of files that are just being closed. */
 	for (i = 0; i < 16; i++) {
-		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, hole.start, hole.npages), 0);
-		KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, 0), 0);
-		KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, LAST + hole.start, hole.npages), 0);
+		KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, LAST), 0);
+		KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, LAST, N), 0);
 		check_around_hole(test, f, &hole);
 	}
 	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free() + 2 * N, free);
 	KUNIT_EXPECT_LE(test, abs_diff(nr_pages(NR_FILE_PAGES), nr_file), (long)(4 * N));
 	KUNIT_EXPECT_LE(test, abs_diff(nr_pages(NR_FILE_THPS), nr_huge), (long)(4 * N));
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 0, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, LAST, N), 0);
 	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free() + N, free);
 }
 
@@ -351,11 +352,11 @@ static void after_hole(struct kunit *test)
 	struct gmem_kunit_file *f = use_hugepage(test);
 	struct gmem_kunit_fault fault;
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, hole.start, hole.npages), 0);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + hole.start, &fault), 0);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, hole.start + 1, 1), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, LAST + hole.start, hole.npages), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + LAST + hole.start, &fault), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, LAST + hole.start + 1, 1), 0);
 
-	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, LAST, N), 0);
 	check_around_hole(test, f, &hole);
 }
 
@@ -365,7 +366,7 @@ static void after_hole_in_place(struct kunit *test)
 	struct gmem_kunit_file *f = use_hugepage(test);
 
 	punch_pinned(test, f, &hole);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, LAST, N), 0);
 	check_around_hole(test, f, &hole);
 }
 
@@ -378,8 +379,8 @@ static void after_split(struct kunit *test)
 
 	f = use_hugepage(test);
 	punch_pinned(test, f, &hole);
-	gmem_kunit_split(test, f, 0, 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	gmem_kunit_split(test, f, LAST, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, LAST, N), 0);
 	check_around_hole(test, f, &hole);
 }
 
@@ -397,19 +398,19 @@ static void large_folios(struct kunit *test)
 	gmem_kunit_needs_split(test);
 
 	f = use_hugepage(test);
-	gmem_kunit_split(test, f, 0, PART_ORDER);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	gmem_kunit_split(test, f, LAST, PART_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, LAST, N), 0);
 	check_around_hole(test, f, &none);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 
 	punch_pinned(test, f, &hole);
-	gmem_kunit_split(test, f, 0, PART_ORDER);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), -EBUSY);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PART_ORDER);
+	gmem_kunit_split(test, f, LAST, PART_ORDER);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, LAST, N), -EBUSY);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, LAST), PART_ORDER);
 
 	/* Put the hole to use. */
-	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, hole.start, hole.npages), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, LAST + hole.start, hole.npages), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, LAST, N), 0);
 	check_around_hole(test, f, &hole);
 }
 
@@ -449,16 +450,16 @@ static void hugepage_already(struct kunit *test)
 	struct gmem_kunit_fault fault, again;
 	unsigned long seq;
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + LAST, &fault), 0);
 	seq = f->kvm->mmu_invalidate_seq;
 
-	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, LAST, N), 0);
 	KUNIT_EXPECT_NE(test, f->kvm->mmu_invalidate_seq, seq);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &again), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + LAST, &again), 0);
 	KUNIT_EXPECT_EQ(test, again.pfn, fault.pfn);
 	KUNIT_EXPECT_EQ(test, again.order, PMD_ORDER);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, N, GMEM_DATA), 0);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, LAST), 0);
 }
 
 /* Memory that no memslot uses becomes a hugepage as well. */
