@@ -139,7 +139,7 @@ static void abi_values(struct kunit *test)
 {
 	KUNIT_EXPECT_EQ(test, KVM_CAP_GUEST_MEMFD_HUGEPAGE_PMD_SIZE, 252);
 	KUNIT_EXPECT_EQ(test, GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE, 4);
-	if (MIGRATABLE)
+	if (MIGRATABLE != 0)
 		KUNIT_EXPECT_EQ(test, MIGRATABLE, 8);
 }
 
@@ -193,7 +193,7 @@ static void check_coco_vm(struct kunit *test, struct kvm *kvm)
 {
 	check_capability(test, kvm, false);
 	check_create(test, kvm, PMD_SIZE, HUGE, -EINVAL);
-	check_create(test, kvm, PMD_SIZE, MIGRATABLE, MIGRATABLE ? -EINVAL : 0);
+	check_create(test, kvm, PMD_SIZE, MIGRATABLE, MIGRATABLE != 0 ? -EINVAL : 0);
 	check_create(test, kvm, PMD_SIZE, 0, 0);
 }
 
@@ -242,7 +242,7 @@ static void sev_vm(struct kunit *test)
 	for (i = 0; i < ARRAY_SIZE(types); i++) {
 		kvm->arch.vm_type = types[i];
 		check_create(test, kvm, PMD_SIZE, HUGE, 0);
-		check_create(test, kvm, PMD_SIZE, MIGRATABLE, MIGRATABLE ? -EINVAL : 0);
+		check_create(test, kvm, PMD_SIZE, MIGRATABLE, MIGRATABLE != 0 ? -EINVAL : 0);
 	}
 	kvm->arch.vm_type = KVM_X86_DEFAULT_VM;
 #else

@@ -53,7 +53,7 @@
 #endif
 
 /* Whether memory can move. */
-#define GMEM_MIGRATES	(GUEST_MEMFD_FLAG_MIGRATABLE && IS_ENABLED(CONFIG_MIGRATION))
+#define GMEM_MIGRATES	(GUEST_MEMFD_FLAG_MIGRATABLE != 0 && IS_ENABLED(CONFIG_MIGRATION))
 
 /*
  * The value of a counter in the statistics of the VM that uses a file.  The part of the

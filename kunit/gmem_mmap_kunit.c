@@ -281,15 +281,22 @@ static void host_unmaps(struct kunit *test)
 	struct mapped m = open_mapped(test, GMEM_HUGE);
 	struct kvm *kvm = m.f->kvm;
 	unsigned long seq;
+	int i;
 
 	/* Both came in one part of the series. */
-	if (!GUEST_MEMFD_FLAG_MIGRATABLE)
+	if (GUEST_MEMFD_FLAG_MIGRATABLE == 0)
 		kunit_skip(test, "the guest loses what the host unmaps");
 
 	m.f->addr = m.addr;
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(m.f, 0, GFN, 0, 2 * N), 0);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_add_memory(kvm, 1, GFN + 2 * N,
-						    m.addr + 2 * PMD_SIZE, N), 0);
+	/* Ordinary memory, in two memslots. */
+	for (i = 0; i < 2; i++) {
+		pgoff_t start = 2 * N + i * N / 2;
+
+		KUNIT_ASSERT_EQ(test, gmem_kunit_add_memory(kvm, i + 1, GFN + start,
+							    m.addr + (start << PAGE_SHIFT),
+							    N / 2), 0);
+	}
 	write_pattern(test, &m);
 
 	seq = kvm->mmu_invalidate_seq;
