@@ -250,6 +250,36 @@ static void sev_vm(struct kunit *test)
 #endif
 }
 
+/*
+ * I10: a VM of the default type becomes an SEV guest later on.  Either memory that moves
+ * or the encryption rules out the other, whichever comes first.
+ */
+static void becomes_sev_vm(struct kunit *test)
+{
+#if defined(CONFIG_X86) && defined(KVM_CAP_GUEST_MEMFD_COLLAPSE)
+	struct kvm *fixed = gmem_kunit_vm(test, 0), *moves = gmem_kunit_vm(test, 0);
+
+	if (!GMEM_MIGRATES)
+		kunit_skip(test, "the kernel cannot migrate guest_memfd");
+
+	/* Neither what fails nor a file whose memory stays decides anything. */
+	check_create(test, fixed, 0, MIGRATABLE, -EINVAL);
+	check_create(test, fixed, PMD_SIZE, HUGE, 0);
+	KUNIT_EXPECT_TRUE(test, kvm_decide_memory_use(fixed, KVM_MEMORY_ENCRYPTED));
+	check_create(test, fixed, PMD_SIZE, MIGRATABLE, -EINVAL);
+	check_create(test, fixed, PMD_SIZE, HUGE, 0);
+	KUNIT_EXPECT_FALSE(test, kvm_vm_ioctl_check_extension_generic(fixed,
+				KVM_CAP_GUEST_MEMFD_FLAGS) & MIGRATABLE);
+
+	check_create(test, moves, PMD_SIZE, MIGRATABLE, 0);
+	KUNIT_EXPECT_FALSE(test, kvm_decide_memory_use(moves, KVM_MEMORY_ENCRYPTED));
+	check_create(test, moves, PMD_SIZE, MIGRATABLE, 0);
+	check_capability(test, moves, true);
+#else
+	kunit_skip(test, "no SEV, or the kernel cannot migrate guest_memfd");
+#endif
+}
+
 static const struct invalidated {
 	const char *name;
 	u64 flags;
@@ -285,6 +315,7 @@ static struct kunit_case gmem_create_cases[] = {
 	KUNIT_CASE(sw_protected_vm),
 	KUNIT_CASE(coco_vm),
 	KUNIT_CASE(sev_vm),
+	KUNIT_CASE(becomes_sev_vm),
 	KUNIT_CASE_PARAM(invalidated_mappings, invalidated_gen_params),
 	{}
 };
