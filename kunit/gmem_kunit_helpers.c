@@ -28,6 +28,7 @@
 #include <linux/swap.h>
 #include <linux/vmstat.h>
 
+#include "../kvm_mm.h"
 #include "gmem_kunit_helpers.h"
 
 /**
@@ -703,6 +704,85 @@ static struct folio *alloc_poisoned(struct inode *inode, pgoff_t index, gfp_t gf
 void gmem_kunit_poison_hugepages(struct kunit *test)
 {
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_poisoned);
+}
+
+/**
+ * gmem_kunit_must_retry() - check whether a fault that wants to map a page has to start anew
+ * @kvm: the VM
+ * @seq: the sequence number when the fault began
+ * @gfn: guest frame that the fault wants to map
+ *
+ * Return: true if so.
+ */
+bool gmem_kunit_must_retry(struct kvm *kvm, unsigned long seq, gfn_t gfn)
+{
+	bool retry;
+
+	KVM_MMU_LOCK(kvm);
+	retry = mmu_invalidate_retry_gfn(kvm, seq, gfn);
+	KVM_MMU_UNLOCK(kvm);
+
+	return retry;
+}
+
+/**
+ * gmem_kunit_watch_invalidations() - start to watch what is invalidated
+ * @kvm: the VM
+ * @start: the first guest frame of the range that will be invalidated
+ *
+ * KVM knows which range is being invalidated only until that ends.  So begin another
+ * invalidation, of no page: KVM forgets none of the ranges before all invalidations end.
+ *
+ * If the suites are a module, they can't begin it, and only learn that there was one.
+ *
+ * Return: the sequence number for gmem_kunit_expect_invalidated(), which must follow.
+ */
+unsigned long gmem_kunit_watch_invalidations(struct kvm *kvm, gfn_t start)
+{
+	unsigned long seq = kvm->mmu_invalidate_seq;
+
+	if (IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)) {
+		KVM_MMU_LOCK(kvm);
+		kvm_mmu_invalidate_start(kvm);
+		kvm_mmu_invalidate_range_add(kvm, start, start);
+		KVM_MMU_UNLOCK(kvm);
+	}
+
+	return seq;
+}
+
+/**
+ * gmem_kunit_expect_invalidated() - check what was invalidated, and that it is over
+ * @test: the test case
+ * @kvm: the VM
+ * @seq: what gmem_kunit_watch_invalidations() returned
+ * @start: the first guest frame of the range, not 0
+ * @end: the guest frame behind the range
+ *
+ * Expects faults in the range that began before to retry, and those next to it to go on.
+ */
+void gmem_kunit_expect_invalidated(struct kunit *test, struct kvm *kvm, unsigned long seq,
+				   gfn_t start, gfn_t end)
+{
+	unsigned long now = kvm->mmu_invalidate_seq, wrong = 0;
+	gfn_t gfn;
+
+	/* The fault before the range retries only because an invalidation has ended. */
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_must_retry(kvm, seq, start - 1));
+
+	if (IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)) {
+		for (gfn = start - 1; gfn <= end; gfn++)
+			wrong += gmem_kunit_must_retry(kvm, now, gfn) !=
+				 (gfn >= start && gfn < end);
+
+		KVM_MMU_LOCK(kvm);
+		kvm_mmu_invalidate_end(kvm);
+		KVM_MMU_UNLOCK(kvm);
+		KUNIT_EXPECT_EQ(test, wrong, 0);
+	}
+
+	/* A fault that begins now maps the page. */
+	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(kvm, kvm->mmu_invalidate_seq, start));
 }
 
 /**

@@ -153,6 +153,10 @@ unsigned long gmem_kunit_nr_free(void);
 void gmem_kunit_no_hugepages(struct kunit *test);
 void gmem_kunit_poison_hugepages(struct kunit *test);
 struct task_struct *gmem_kunit_thread(struct kunit *test, int (*fn)(void *), void *data);
+bool gmem_kunit_must_retry(struct kvm *kvm, unsigned long seq, gfn_t gfn);
+unsigned long gmem_kunit_watch_invalidations(struct kvm *kvm, gfn_t start);
+void gmem_kunit_expect_invalidated(struct kunit *test, struct kvm *kvm, unsigned long seq,
+				   gfn_t start, gfn_t end);
 bool gmem_kunit_is_awaited(struct rw_semaphore *lock);
 void gmem_kunit_stop_thread(struct kunit *test, struct task_struct *task);
 void gmem_kunit_fill(kvm_pfn_t pfn, unsigned long npages, u8 byte);

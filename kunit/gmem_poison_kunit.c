@@ -239,23 +239,16 @@ static void use_memory(struct kunit *test, struct failed *m, bool pinned)
 /* Let a page of that hugepage fail. */
 static void fail_page(struct kunit *test, struct failed *m, pgoff_t index)
 {
-	struct folio *folio;
-	unsigned long seq;
+	pgoff_t start = page_folio(pfn_to_page(m->head))->index;
+	unsigned long seq = gmem_kunit_watch_invalidations(m->f->kvm, GFN + start);
 
 	m->bad = pfn_to_page(m->head + index);
-	seq = m->f->kvm->mmu_invalidate_seq;
 	KUNIT_EXPECT_EQ(test, memory_failure(m->head + index, MF_SW_SIMULATED), 0);
+	/* No part of the hugepage stays mapped. */
+	gmem_kunit_expect_invalidated(test, m->f->kvm, seq, GFN + start, GFN + start + N);
+
 	KUNIT_ASSERT_TRUE(test, PageHWPoison(m->bad));
 	*m->unpoison = m->bad;
-
-	KUNIT_EXPECT_NE(test, m->f->kvm->mmu_invalidate_seq, seq);
-	KUNIT_EXPECT_EQ(test, m->f->kvm->mmu_invalidate_in_progress, 0);
-
-	/* No part of the hugepage stays mapped. */
-	folio = page_folio(m->bad);
-	KUNIT_EXPECT_EQ(test, m->f->kvm->mmu_invalidate_range_start, GFN + folio->index);
-	KUNIT_EXPECT_EQ(test, m->f->kvm->mmu_invalidate_range_end,
-			GFN + folio_next_index(folio));
 }
 
 /* Let memory fail in a hugepage that guest and host have in use. */
@@ -982,8 +975,10 @@ static void bad_page_off_lru(struct kunit *test)
 	struct gmem_kunit_fault fault;
 	const pgoff_t bad = 5;
 	LIST_HEAD(isolated);
+	struct folio *folio;
 	unsigned long seq;
 	struct failed m;
+	gfn_t start;
 	u8 byte;
 
 	use_memory(test, &m, false);
@@ -995,15 +990,17 @@ static void bad_page_off_lru(struct kunit *test)
 		gmem_kunit_fill(fault.pfn, 1, GMEM_DATA);
 	}
 	m.bad = pfn_to_page(m.head + bad);
-	KUNIT_ASSERT_TRUE(test, isolate_folio_to_list(page_folio(m.bad), &isolated));
-	seq = m.f->kvm->mmu_invalidate_seq;
+	folio = page_folio(m.bad);
+	start = GFN + folio->index;
+	KUNIT_ASSERT_TRUE(test, isolate_folio_to_list(folio, &isolated));
+	seq = gmem_kunit_watch_invalidations(m.f->kvm, start);
 	KUNIT_EXPECT_EQ(test, memory_failure(m.head + bad, MF_SW_SIMULATED), 0);
+	gmem_kunit_expect_invalidated(test, m.f->kvm, seq, start, start + folio_nr_pages(folio));
 	putback_movable_pages(&isolated);
 	/* The list on which a CPU collects pages for the LRU has a reference. */
 	lru_add_drain_all();
 	KUNIT_ASSERT_TRUE(test, PageHWPoison(m.bad));
 	*m.unpoison = m.bad;
-	KUNIT_EXPECT_NE(test, m.f->kvm->mmu_invalidate_seq, seq);
 	check_host(test, m.addr, bad);
 	check_guest(test, m.f, bad, GMEM_DATA);
 	migrate_disable();

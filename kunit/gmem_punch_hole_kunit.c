@@ -17,7 +17,6 @@
 #include <linux/kvm_host.h>
 #include <linux/pagemap.h>
 
-#include "../kvm_mm.h"
 #include "gmem_kunit_helpers.h"
 
 #define N	GMEM_NR
@@ -349,21 +348,6 @@ static void rest_stays_on_lru(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, lost, 0);
 }
 
-/*
- * Whether a fault has to start anew that began when the sequence number was @seq, and
- * now wants to map @gfn.
- */
-static bool must_retry(struct kvm *kvm, unsigned long seq, gfn_t gfn)
-{
-	bool retry;
-
-	KVM_MMU_LOCK(kvm);
-	retry = mmu_invalidate_retry_gfn(kvm, seq, gfn);
-	KVM_MMU_UNLOCK(kvm);
-
-	return retry;
-}
-
 /* I1: punching a hole makes faults in flight retry. */
 static void guest_is_zapped(struct kunit *test)
 {
@@ -373,17 +357,17 @@ static void guest_is_zapped(struct kunit *test)
 
 	write_pattern(test, f);
 	seq = f->kvm->mmu_invalidate_seq;
-	KUNIT_EXPECT_FALSE(test, must_retry(f->kvm, seq, GFN + h->start));
+	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(f->kvm, seq, GFN + h->start));
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, h->start, h->npages), 0);
-	KUNIT_EXPECT_TRUE(test, must_retry(f->kvm, seq, GFN + h->start));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_must_retry(f->kvm, seq, GFN + h->start));
 	seq = f->kvm->mmu_invalidate_seq;
-	KUNIT_EXPECT_FALSE(test, must_retry(f->kvm, seq, GFN + h->start));
+	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(f->kvm, seq, GFN + h->start));
 
 	/* Without a binding, there is nothing to zap. */
 	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->kvm, 0), 0);
 	seq = f->kvm->mmu_invalidate_seq;
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, N + h->start, h->npages), 0);
-	KUNIT_EXPECT_FALSE(test, must_retry(f->kvm, seq, GFN + h->start));
+	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(f->kvm, seq, GFN + h->start));
 }
 
 struct punching {
@@ -419,9 +403,11 @@ static void check_held_off(struct kunit *test, u64 flags, unsigned int align)
 	folio = gmem_kunit_folio(test, f, h->start);
 	folio_lock(folio);
 	wake_up_process(task);
-	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(must_retry(f->kvm, seq, GFN + h->start)));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_must_retry(f->kvm, seq,
+									    GFN + h->start)));
 	for (index = 0; index < NPAGES; index++)
-		wrong += must_retry(f->kvm, seq, GFN + index) != (index >= start && index < end);
+		wrong += gmem_kunit_must_retry(f->kvm, seq, GFN + index) !=
+			 (index >= start && index < end);
 	folio_unlock(folio);
 
 	gmem_kunit_stop_thread(test, task);
