@@ -99,6 +99,16 @@ struct kvm *gmem_kunit_vm(struct kunit *test, unsigned long type)
 	return kvm;
 }
 
+/**
+ * gmem_kunit_put_vm() - drop the test's reference to a VM before the end of the case
+ * @test: the test case
+ * @kvm: the VM, which exists as long as a file belongs to it
+ */
+void gmem_kunit_put_vm(struct kunit *test, struct kvm *kvm)
+{
+	kunit_release_action(test, put_vm, kvm);
+}
+
 static void close_file(void *data)
 {
 	struct gmem_kunit_file *f = data;
@@ -406,41 +416,74 @@ struct folio *gmem_kunit_alloc_target(struct folio *src, unsigned long private)
 }
 
 /**
+ * gmem_kunit_isolate() - isolate a folio in order to move it
+ * @mapping: page cache of the file, which must not go away in the meantime
+ * @index: a page of the folio
+ * @isolated: list for gmem_kunit_migrate_isolated(), which must follow
+ *
+ * The isolated folio does not keep the file from going away.
+ *
+ * migrate_pages() is not exported, so nothing moves if the suites are a module.
+ *
+ * Return: 0, or -EBUSY if somebody else has isolated the folio or if there is none.
+ */
+int gmem_kunit_isolate(struct address_space *mapping, pgoff_t index,
+		       struct list_head *isolated)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_MIGRATION)
+	struct folio *folio;
+	bool ok;
+
+	/* The list on which a CPU collects pages for the LRU has a reference. */
+	lru_add_drain_all();
+	folio = filemap_get_folio(mapping, index);
+	if (IS_ERR(folio))
+		return -EBUSY;
+	ok = isolate_folio_to_list(folio, isolated);
+	folio_put(folio);
+
+	return ok ? 0 : -EBUSY;
+#else
+	return -EBUSY;
+#endif
+}
+
+/**
+ * gmem_kunit_migrate_isolated() - try to move isolated folios to other memory
+ * @isolated: the folios
+ * @alloc: the function that allocates that memory, e.g. gmem_kunit_alloc_target()
+ *
+ * Return: 0, or the number of folios that have not moved.
+ */
+int gmem_kunit_migrate_isolated(struct list_head *isolated, new_folio_t alloc)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_MIGRATION)
+	int r;
+
+	r = migrate_pages(isolated, alloc, NULL, 0, MIGRATE_SYNC, MR_SYSCALL, NULL);
+	putback_movable_pages(isolated);
+	lru_add_drain_all();
+	return r;
+#else
+	return 0;
+#endif
+}
+
+/**
  * gmem_kunit_migrate() - try to move a folio to other memory
  * @f: the file
  * @index: a page of the folio
  * @alloc: the function that allocates that memory, e.g. gmem_kunit_alloc_target()
- *
- * migrate_pages() is not exported, so nothing moves if the suites are a module.
  *
  * Return: 0, the number of folios that have not moved, or -EBUSY if somebody else has
  * isolated the folio or if there is none.
  */
 int gmem_kunit_migrate(struct gmem_kunit_file *f, pgoff_t index, new_folio_t alloc)
 {
-#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_MIGRATION)
-	struct folio *folio;
 	LIST_HEAD(isolated);
-	bool ok;
-	int r;
 
-	/* The list on which a CPU collects pages for the LRU has a reference. */
-	lru_add_drain_all();
-	folio = filemap_get_folio(f->inode->i_mapping, index);
-	if (IS_ERR(folio))
-		return -EBUSY;
-	ok = isolate_folio_to_list(folio, &isolated);
-	folio_put(folio);
-	if (!ok)
-		return -EBUSY;
-
-	r = migrate_pages(&isolated, alloc, NULL, 0, MIGRATE_SYNC, MR_SYSCALL, NULL);
-	putback_movable_pages(&isolated);
-	lru_add_drain_all();
-	return r;
-#else
-	return -EBUSY;
-#endif
+	return gmem_kunit_isolate(f->inode->i_mapping, index, &isolated) ?:
+	       gmem_kunit_migrate_isolated(&isolated, alloc);
 }
 
 /**
@@ -704,6 +747,26 @@ static struct folio *alloc_poisoned(struct inode *inode, pgoff_t index, gfp_t gf
 void gmem_kunit_poison_hugepages(struct kunit *test)
 {
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_poisoned);
+}
+
+/**
+ * gmem_kunit_unpoison() - make a page good again that memory_failure() has handled
+ * @page: the page, which nobody uses any more
+ */
+void gmem_kunit_unpoison(struct page *page)
+{
+#ifdef CONFIG_MEMORY_FAILURE
+	bool kept_out = PageHWPoison(page) && !page_count(page);
+
+	/*
+	 * Nobody else frees a page that the page allocator has set aside.  Only a
+	 * hugepage that is freed as a whole leaves unpoison_memory() a reference.
+	 */
+	if (!unpoison_memory(page_to_pfn(page)) && kept_out) {
+		init_page_count(page);
+		__free_page(page);
+	}
+#endif
 }
 
 /**

@@ -104,6 +104,7 @@ int gmem_kunit_init(struct kunit *test);
 int gmem_kunit_init_huge(struct kunit *test);
 
 struct kvm *gmem_kunit_vm(struct kunit *test, unsigned long type);
+void gmem_kunit_put_vm(struct kunit *test, struct kvm *kvm);
 
 struct gmem_kunit_file *gmem_kunit_open(struct kunit *test, struct kvm *kvm,
 					unsigned long npages, u64 flags);
@@ -130,6 +131,9 @@ int gmem_kunit_punch(struct gmem_kunit_file *f, pgoff_t index,
 		     unsigned long npages);
 bool gmem_kunit_in_hole(const struct gmem_kunit_hole *hole, pgoff_t index);
 struct folio *gmem_kunit_alloc_target(struct folio *src, unsigned long private);
+int gmem_kunit_isolate(struct address_space *mapping, pgoff_t index,
+		       struct list_head *isolated);
+int gmem_kunit_migrate_isolated(struct list_head *isolated, new_folio_t alloc);
 int gmem_kunit_migrate(struct gmem_kunit_file *f, pgoff_t index, new_folio_t alloc);
 int gmem_kunit_collapse(struct gmem_kunit_file *f, pgoff_t index,
 			unsigned long npages);
@@ -153,6 +157,7 @@ unsigned long gmem_kunit_nr_free(void);
 void gmem_kunit_no_hugepages(struct kunit *test);
 void gmem_kunit_poison_hugepages(struct kunit *test);
 struct task_struct *gmem_kunit_thread(struct kunit *test, int (*fn)(void *), void *data);
+void gmem_kunit_unpoison(struct page *page);
 bool gmem_kunit_must_retry(struct kvm *kvm, unsigned long seq, gfn_t gfn);
 unsigned long gmem_kunit_watch_invalidations(struct kvm *kvm, gfn_t start);
 void gmem_kunit_expect_invalidated(struct kunit *test, struct kvm *kvm, unsigned long seq,

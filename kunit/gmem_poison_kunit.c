@@ -192,16 +192,9 @@ struct failed {
 static void unpoison(void *data)
 {
 	struct page *page = *(struct page **)data;
-	bool kept_out = page && PageHWPoison(page) && !page_count(page);
 
-	/*
-	 * Nobody else frees a page that the page allocator has set aside.  Only a
-	 * hugepage that is freed as a whole leaves unpoison_memory() a reference.
-	 */
-	if (page && !unpoison_memory(page_to_pfn(page)) && kept_out) {
-		init_page_count(page);
-		__free_page(page);
-	}
+	if (page)
+		gmem_kunit_unpoison(page);
 }
 
 /*
@@ -339,6 +332,40 @@ static void memory_failure_in_pinned_hugepage(struct kunit *test)
 	put_pin(&m);
 }
 
+/*
+ * If KVM accesses the bad page on behalf of the guest, that fails.  It still can access
+ * all other pages.  Only failing writes are tested: KVM expects others from vCPUs only.
+ */
+static void access_by_kvm(struct kunit *test)
+{
+	const struct bad_page *c = test->param_value;
+	unsigned long lost = 0;
+	int read, write, idx;
+	struct failed m;
+	pgoff_t index;
+	u8 byte = 0;
+
+	use_memory(test, &m, true);
+	m.f->addr = m.addr;
+	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(m.f->kvm, 0), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(m.f, 0, GFN, 0, NPAGES), 0);
+	fail_page(test, &m, c->index);
+
+	idx = srcu_read_lock(&m.f->kvm->srcu);
+	read = kvm_read_guest(m.f->kvm, gfn_to_gpa(GFN + c->index), &byte, 1);
+	write = kvm_write_guest(m.f->kvm, gfn_to_gpa(GFN + c->index), &byte, 1);
+	for (index = 0; index < N; index++) {
+		if (index != c->index)
+			lost += kvm_read_guest(m.f->kvm, gfn_to_gpa(GFN + index), &byte, 1) ||
+				byte != GMEM_DATA;
+	}
+	srcu_read_unlock(&m.f->kvm->srcu, idx);
+	KUNIT_EXPECT_EQ(test, read, -EFAULT);
+	KUNIT_EXPECT_EQ(test, write, -EFAULT);
+	KUNIT_EXPECT_EQ(test, lost, 0);
+	put_pin(&m);
+}
+
 static const struct single {
 	const char *name;
 	int flags;
@@ -368,7 +395,7 @@ static void memory_failure_in_single_page(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 1, &fault), 0);
 }
 
-enum end { HOLE, PIECES, CLOSE };
+enum end { HOLE, PIECES, CLOSE, CLOSE_AFTER_VM };
 
 static const struct end_case {
 	const char *name;
@@ -385,6 +412,8 @@ static const struct end_case {
 	{ "close", N - 1, CLOSE, false, false },
 	{ "close_after_pin", 1, CLOSE, true, false },
 	{ "close_while_pinned", 0, CLOSE, true, true },
+	{ "close_after_vm", 2, CLOSE_AFTER_VM, false, false },
+	{ "close_after_vm_while_pinned", N / 2, CLOSE_AFTER_VM, true, true },
 };
 
 KUNIT_ARRAY_PARAM_DESC(end, end_cases, name);
@@ -443,8 +472,14 @@ static void poison_is_never_free(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, vm_munmap(m.addr, NPAGES << PAGE_SHIFT), 0);
 		gmem_kunit_close(test, m.f);
 		break;
+	case CLOSE_AFTER_VM:
+		/* The VM, with its memslot, goes away together with the file. */
+		gmem_kunit_put_vm(test, m.f->kvm);
+		KUNIT_EXPECT_EQ(test, vm_munmap(m.addr, NPAGES << PAGE_SHIFT), 0);
+		gmem_kunit_close(test, m.f);
+		break;
 	}
-	if (c->end != CLOSE)
+	if (c->end == HOLE || c->end == PIECES)
 		KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), 0);
 	put_pin(&m);
 
@@ -493,6 +528,45 @@ static void hole_over_pinned_bad_page(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
 	check_guest(test, m.f, bad, GMEM_DATA);
 	put_pin(&m);
+}
+
+/*
+ * I3: the same if there is no memory to split the hugepage, which nobody has pinned, and
+ * once there is, the hole replaces the page.
+ */
+static void no_memory_to_replace_bad_page(struct kunit *test)
+{
+#ifdef CONFIG_FAILSLAB
+	struct address_space *mapping;
+	const pgoff_t bad = 5;
+	unsigned int left;
+	struct failed m;
+	gfp_t gfp;
+	int r;
+
+	fail_memory(test, &m, bad, false);
+	mapping = m.f->inode->i_mapping;
+	gfp = mapping_gfp_mask(mapping);
+
+	/* Let the next allocation fail that can't reclaim memory. */
+	mapping_set_gfp_mask(mapping, gfp & ~__GFP_DIRECT_RECLAIM);
+	current->fail_nth = 1;
+	r = gmem_kunit_punch(m.f, bad, 1);
+	left = current->fail_nth;
+	current->fail_nth = 0;
+	mapping_set_gfp_mask(mapping, gfp);
+
+	KUNIT_ASSERT_EQ(test, left, 0);
+	KUNIT_EXPECT_EQ(test, r, -EBUSY);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
+	check_guest(test, m.f, bad, GMEM_DATA);
+
+	/* check_guest() has faulted in the second hugepage. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, bad, 1), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), NPAGES - 1);
+#else
+	kunit_skip(test, "the kernel cannot let allocations fail");
+#endif
 }
 
 static void unpin(void *page)
@@ -836,30 +910,9 @@ struct closing {
 	struct kunit *test;
 	struct gmem_kunit_file *f;
 	struct address_space *mapping;
-	struct folio *folio;		/* in which the error is, set once it is locked */
+	struct folio *folio;		/* in which the error is */
 	bool kept;			/* the file had its memory right after close() */
 };
-
-/* Handle an error as memory_failure() does, with the folio locked and referenced. */
-static int error_thread(void *data)
-{
-	struct closing *c = data;
-	struct folio *folio = filemap_lock_folio(c->mapping, 0);
-
-	if (IS_ERR(folio))
-		return 0;
-	WRITE_ONCE(c->folio, folio);
-	c->mapping->a_ops->error_remove_folio(c->mapping, folio);
-	gmem_kunit_put_folio(folio);
-	return 0;
-}
-
-static bool waits_for_lock(struct closing *c, struct task_struct *task)
-{
-	struct folio *folio = READ_ONCE(c->folio);
-
-	return folio && !folio_test_locked(folio) && !task_is_running(task);
-}
 
 static int close_thread(void *data)
 {
@@ -1169,6 +1222,7 @@ static void fault_under_huge_mapping(struct kunit *test)
  */
 static void closed_meanwhile(struct kunit *test)
 {
+	struct page **bad = unpoison_later(test);
 	struct closing c = { .test = test };
 	struct task_struct *closer, *handler;
 	struct gmem_kunit_fault fault;
@@ -1181,7 +1235,9 @@ static void closed_meanwhile(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(c.f->kvm, 0, GFN, &fault), 0);
 	free = gmem_kunit_nr_free();
 	closer = gmem_kunit_thread(test, close_thread, &c);
-	handler = gmem_kunit_thread(test, error_thread, &c);
+	handler = gmem_kunit_thread(test, memory_failure_thread, (void *)fault.pfn);
+	*bad = pfn_to_page(fault.pfn);
+	c.folio = page_folio(*bad);
 	kthread_bind(closer, cpumask_first(cpu_online_mask));
 	kthread_bind(handler, cpumask_first(cpu_online_mask));
 	sched_set_fifo(closer);
@@ -1190,13 +1246,74 @@ static void closed_meanwhile(struct kunit *test)
 	wake_up_process(closer);
 	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
 	wake_up_process(handler);
-	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(waits_for_lock(&c, handler)));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(PageHWPoison(*bad) &&
+						      !folio_test_locked(c.folio) &&
+						      !task_is_running(handler)));
 	filemap_invalidate_unlock(c.mapping);
 
 	gmem_kunit_stop_thread(test, closer);
 	gmem_kunit_stop_thread(test, handler);
 	KUNIT_EXPECT_TRUE(test, c.kept);
+	KUNIT_EXPECT_FALSE(test, is_free(*bad));
 	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free(), free + N - NR_USED_AGAIN);
+}
+
+/* How many pages fail in rebound_meanwhile(). */
+#define NR_FAIL		8
+
+static int rebind_thread(void *data)
+{
+	struct gmem_kunit_file *f = data;
+	int r = 0;
+
+	while (!r && !kthread_should_stop()) {
+		r = gmem_kunit_unbind(f->kvm, 0) ?: gmem_kunit_bind(f, 0, GFN, 0, NPAGES);
+		cond_resched();
+	}
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+	return r;
+}
+
+/*
+ * I11: while somebody unbinds the bad page and binds it again, a memory error ends each
+ * invalidation that it begins.  No memslot gives the page to the guest.
+ */
+static void rebound_meanwhile(struct kunit *test)
+{
+	struct gmem_kunit_fault fault;
+	unsigned long lost = 0, failed = 0;
+	struct page **bad[NR_FAIL];
+	struct gmem_kunit_file *f;
+	struct task_struct *task;
+	pgoff_t index;
+	int i;
+
+	for (i = 0; i < NR_FAIL; i++)
+		bad[i] = unpoison_later(test);
+	f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
+
+	task = gmem_kunit_thread(test, rebind_thread, f);
+	wake_up_process(task);
+	for (i = 0; i < NR_FAIL; i++) {
+		failed += memory_failure(fault.pfn + i, MF_SW_SIMULATED) != 0;
+		*bad[i] = pfn_to_page(fault.pfn + i);
+		schedule_timeout_uninterruptible(1);
+	}
+	gmem_kunit_stop_thread(test, task);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(f->kvm, f->kvm->mmu_invalidate_seq, GFN));
+
+	for (index = 0; index < N; index++) {
+		int r = gmem_kunit_fault(f->kvm, 0, GFN + index, &fault);
+
+		lost += index < NR_FAIL ? r != -EHWPOISON :
+			r || gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA);
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
 }
 
 /* I2: soft offlining memory fails, and takes neither page nor hugepage from the guest. */
@@ -1497,10 +1614,12 @@ static struct kunit_case gmem_poison_cases[] = {
 #ifdef CONFIG_MEMORY_FAILURE
 	KUNIT_CASE_PARAM(memory_failure_in_hugepage, bad_gen_params),
 	KUNIT_CASE_PARAM(memory_failure_in_pinned_hugepage, bad_gen_params),
+	KUNIT_CASE_PARAM(access_by_kvm, bad_gen_params),
 	KUNIT_CASE_PARAM(memory_failure_in_single_page, single_gen_params),
 	KUNIT_CASE_PARAM(poison_is_never_free, end_gen_params),
 	KUNIT_CASE_PARAM(hole_over_bad_page, bad_gen_params),
 	KUNIT_CASE(hole_over_pinned_bad_page),
+	KUNIT_CASE(no_memory_to_replace_bad_page),
 	KUNIT_CASE(hole_over_page_pinned_by_host),
 	KUNIT_CASE(hole_up_to_pinned_bad_page),
 	KUNIT_CASE(holes_next_to_pinned_bad_page),
@@ -1522,6 +1641,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(bad_page_in_collapse_target),
 	KUNIT_CASE(fault_under_huge_mapping),
 	KUNIT_CASE(closed_meanwhile),
+	KUNIT_CASE(rebound_meanwhile),
 	KUNIT_CASE(soft_offline),
 	KUNIT_CASE(soft_offline_migratable),
 	KUNIT_CASE_PARAM(not_migrated, bad_gen_params),
