@@ -12,10 +12,11 @@
  *
  * "concurrent" runs threads that use the same hugepages of one file in all ways: guest
  * faults, host accesses, pins, fallocate(), holes, splits and migration by core MM,
- * collapses, and a memory error, while the rest of the file is bound and unbound.  Then
- * it checks that nothing has leaked, and finally closes the file while threads fault.  A
- * number of rounds limits it, not a time.  It is also meant for kernels with lockdep, KASAN
- * and KCSAN.  The seed decides what each thread does, and a QEMU that counts instructions (-icount)
+ * collapses, and memory errors, while some of them are bound and unbound.  Then it
+ * checks that nothing has leaked, and finally closes the file while threads fault, and
+ * while what core MM and ioctls have begun goes on.  It is limited by what must have
+ * happened, not by a time.  It is also meant for kernels with lockdep, KASAN and KCSAN.
+ * The seed decides what each thread does, and a QEMU that counts instructions (-icount)
  * when it runs, so that the seed repeats a failure there.
  */
 #include <kunit/resource.h>
@@ -23,6 +24,7 @@
 #include <kunit/test.h>
 #include <linux/bitmap.h>
 #include <linux/completion.h>
+#include <linux/file.h>
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
@@ -553,6 +555,10 @@ static void model(struct kunit *test)
 		do_unpin(m, i);
 }
 
+/* How many pages may go bad, and which: one in the lower half of each hugepage. */
+#define NR_BAD		24
+#define BAD_OFFSET	7
+
 /*
  * What the threads of "concurrent" share.  They punch holes only into the lower half
  * of each hugepage, where only the host writes.  The upper halves must keep what the
@@ -563,8 +569,20 @@ struct shared {
 	struct mm_struct *mm;		/* of the test */
 	unsigned long addr;		/* address of the host mapping */
 	unsigned long *written;		/* pages of the upper halves with contents */
+
+	/* Holes are numbered.  For each page, the last hole that has begun, or is over. */
+	u32 nr_holes;
+	u32 *begun;
+	u32 *over;
+
+	struct page *bad[NR_BAD];	/* all pages that have gone bad */
+	unsigned int nr_bad;
+	unsigned int max_bad;		/* how many may go bad by now */
+
 	atomic_t error;			/* the first unexpected error */
 	atomic_t wrong;			/* number of pages with wrong contents */
+	atomic_t upper_slot;		/* number of faults in the second memslot */
+	atomic_t zeroed;		/* number of tags that the host found gone */
 	atomic_t migrated;		/* number of folios that have moved */
 	atomic_t collapsed;		/* number of hugepages that came back */
 	atomic_t closed;		/* number of threads that found the file closed */
@@ -580,12 +598,16 @@ struct toucher {
 
 #define NR_TOUCHERS	2
 
-/* The page in a lower half that goes bad. */
-#define BAD_PAGE	(N + 7)
-
-/* How often the main thread binds and unbinds the rest of the file, and where. */
+/*
+ * Memslot 0 ends in the third hugepage.  The main thread binds and unbinds various parts
+ * of the rest, where they belong or, now and then, elsewhere.
+ */
+#define SLOT_PAGES	(2 * N + N / 4)
 #define ROUNDS		20
 #define OTHER_GFN	(4 * GFN)
+
+/* How many tags the host must have found gone. */
+#define MIN_ZEROED	20
 
 /* How many pages others may have allocated in the meantime. */
 #define NR_USED		(3 * N / 16)
@@ -598,23 +620,48 @@ static bool upper_half(pgoff_t index)
 	return index % N >= N / 2;
 }
 
+static bool can_go_bad(pgoff_t index)
+{
+	return index % N == BAD_OFFSET;
+}
+
+/* Look up what a memslot, if there is one, has at @index, as a guest fault does. */
+static int look_up(struct shared *s, pgoff_t index, kvm_pfn_t *pfn, struct page **page)
+{
+	struct kvm *kvm = s->f->kvm;
+	const pgoff_t start = round_down(index, N);
+	struct kvm_memory_slot *slot;
+	int idx, order, r = -ENOENT;
+
+	idx = srcu_read_lock(&kvm->srcu);
+	slot = gfn_to_memslot(kvm, GFN + index);
+	if (slot && !(slot->flags & KVM_MEMSLOT_INVALID)) {
+		r = kvm_gmem_get_pfn(kvm, slot, GFN + index, pfn, page, &order);
+		/* I6: the guest gets no memory that does not belong to the memslot. */
+		if (!r && order && (order != PMD_ORDER || start < slot->gmem.pgoff ||
+				    start + N > slot->gmem.pgoff + slot->npages))
+			atomic_inc(&s->wrong);
+		if (!r && slot->id)
+			atomic_inc(&s->upper_slot);
+	}
+	srcu_read_unlock(&kvm->srcu, idx);
+
+	return r;
+}
+
 /* Fault in a random page; in the upper half, check its contents and write to it. */
 static int touch(struct toucher *t)
 {
 	pgoff_t index = prandom_u32_state(&t->rnd) % (NPAGES / NR_TOUCHERS) * NR_TOUCHERS + t->id;
 	struct shared *s = t->s;
-	struct kvm *kvm = s->f->kvm;
 	struct page *page;
 	kvm_pfn_t pfn;
-	int idx, r, order;
 	void *p;
+	int r;
 
-	idx = srcu_read_lock(&kvm->srcu);
-	r = kvm_gmem_get_pfn(kvm, id_to_memslot(kvm_memslots(kvm), 0), GFN + index,
-			     &pfn, &page, &order);
-	srcu_read_unlock(&kvm->srcu, idx);
+	r = look_up(s, index, &pfn, &page);
 	if (r)
-		return r == -EHWPOISON && index == BAD_PAGE ? 0 : r;
+		return r == -ENOENT || (r == -EHWPOISON && can_go_bad(index)) ? 0 : r;
 
 	if (upper_half(index)) {
 		p = kmap_local_pfn(pfn);
@@ -681,48 +728,114 @@ static int punch_thread(void *data)
 		pgoff_t block = prandom_u32_state(&rnd_state) % (NPAGES / N) * N;
 		pgoff_t start = prandom_u32_state(&rnd_state) % (N / 2);
 		unsigned long npages = 1 + prandom_u32_state(&rnd_state) % (N / 2 - start);
+		u32 nr = s->nr_holes + 1;
+		unsigned long i;
+		int r;
 
-		int r = gmem_kunit_punch(s->f, block + start, npages);
+		WRITE_ONCE(s->nr_holes, nr);
+		for (i = block + start; i < block + start + npages; i++)
+			WRITE_ONCE(s->begun[i], nr);
+		/* Whoever does not see the number yet, has written before the hole. */
+		smp_mb();
+		r = gmem_kunit_punch(s->f, block + start, npages);
+		for (i = block + start; i < block + start + npages && !r; i++) {
+			/* Whoever sees the number, reads after the hole. */
+			smp_store_release(&s->over[i], nr);
+		}
 
 		/* A pin can keep a hole from replacing the bad page. */
-		if (r != -EBUSY || BAD_PAGE - (block + start) >= npages)
+		if (r != -EBUSY || BAD_OFFSET - start >= npages)
 			atomic_cmpxchg(&s->error, 0, r);
 		cond_resched();
 	}
 	return 0;
 }
 
-/* In the lower halves, the host reads what it has written there, or zeros. */
+/* What the host knows of a tag. */
+struct memo {
+	u32 generation;		/* what it has written, or 0 */
+	u32 over;		/* the last hole in the page that was over before that */
+	u32 begun;		/* the last hole anywhere that had begun after that */
+};
+
+/*
+ * Check what the host has read at the place of a tag.  It must be the tag that the host
+ * has written last, or zeros.  A hole that began after the tag was there, and was over
+ * before it was read, leaves zeros.  They must come from a hole that was not yet over
+ * when the host wrote.
+ */
+static bool memo_ok(const struct memo *memo, pgoff_t index, const struct tag *seen,
+		    u32 over, u32 begun)
+{
+	const struct tag tag = { index, memo->generation };
+
+	if (!memchr_inv(seen, 0, sizeof(*seen)))
+		return !memo->generation || begun != memo->over;
+
+	return memo->generation && !memcmp(seen, &tag, sizeof(tag)) &&
+	       (int)(over - memo->begun) <= 0;
+}
+
+/* Read and write one of the two tags of a page. */
+static void use_tag(struct shared *s, struct memo *memo, pgoff_t index, unsigned long offset,
+		    u32 generation)
+{
+	void __user *p = (void __user *)(s->addr + (index << PAGE_SHIFT) + offset);
+	struct tag tag = { index, generation }, seen;
+	u32 over;
+
+	/* This hole was over before the read. */
+	over = smp_load_acquire(&s->over[index]);
+	if (copy_from_user(&seen, p, sizeof(seen)))
+		goto bad;
+	/* No hole that begins later has anything to do with what was read. */
+	smp_rmb();
+	if (!memo_ok(memo, index, &seen, over, READ_ONCE(s->begun[index])))
+		atomic_inc(&s->wrong);
+	else if (memo->generation && !seen.generation)
+		atomic_inc(&s->zeroed);
+
+	/* This hole was over before the write. */
+	over = smp_load_acquire(&s->over[index]);
+	if (copy_to_user(p, &tag, sizeof(tag)))
+		goto bad;
+	/* Any hole that begins later must remove what was written. */
+	smp_mb();
+	memo->generation = generation;
+	memo->over = over;
+	memo->begun = READ_ONCE(s->nr_holes);
+	return;
+bad:
+	if (!can_go_bad(index))
+		atomic_cmpxchg(&s->error, 0, -EFAULT);
+}
+
+/* I1, I2: in the lower halves, the host reads what it has written there, or zeros. */
 static int host_thread(void *data)
 {
+	struct memo (*memos)[2] = kvcalloc(NPAGES, sizeof(*memos), GFP_KERNEL);
 	struct shared *s = data;
 	struct rnd_state rnd_state;
-	int i;
+	u32 generation = 0;
 
 	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 2);
+	if (!memos)
+		atomic_cmpxchg(&s->error, 0, -ENOMEM);
 	kthread_use_mm(s->mm);
-	while (!kthread_should_stop()) {
+	while (memos && !kthread_should_stop()) {
 		pgoff_t index = prandom_u32_state(&rnd_state) % (NPAGES / N) * N +
 				prandom_u32_state(&rnd_state) % (N / 2);
 
 		/* A hole can come between the two tags of a page. */
-		for (i = 0; i < 2; i++) {
-			struct tag tag = { index, 1 }, seen;
-			void __user *p = (void __user *)(s->addr + (index << PAGE_SHIFT) +
-							 i * (PAGE_SIZE - sizeof(tag)));
-
-			if (copy_from_user(&seen, p, sizeof(seen)) ||
-			    copy_to_user(p, &tag, sizeof(tag))) {
-				if (index != BAD_PAGE)
-					atomic_cmpxchg(&s->error, 0, -EFAULT);
-			} else if (memchr_inv(&seen, 0, sizeof(seen)) &&
-				   memcmp(&seen, &tag, sizeof(seen))) {
-				atomic_inc(&s->wrong);
-			}
-		}
+		generation++;
+		use_tag(s, &memos[index][0], index, 0, generation);
+		use_tag(s, &memos[index][1], index, PAGE_SIZE - sizeof(struct tag), generation);
 		cond_resched();
 	}
 	kthread_unuse_mm(s->mm);
+	kvfree(memos);
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
 	return 0;
 }
 
@@ -758,6 +871,27 @@ static void split_locked(struct folio *folio)
 #endif
 }
 
+/*
+ * The threads that follow go on while the file is closed.  Like a system call, they need a
+ * reference to it, or to memory of it.
+ *
+ * Return: the file, or NULL if it is closed.
+ */
+static struct file *get_open_file(struct shared *s)
+{
+	struct kvm *kvm = s->f->kvm;
+	struct kvm_memory_slot *slot;
+	struct file *file;
+	int idx;
+
+	idx = srcu_read_lock(&kvm->srcu);
+	slot = id_to_memslot(kvm_memslots(kvm), 0);
+	file = get_file_active(&slot->gmem.file);
+	srcu_read_unlock(&kvm->srcu, idx);
+
+	return file;
+}
+
 static int split_thread(void *data)
 {
 	struct shared *s = data;
@@ -766,18 +900,23 @@ static int split_thread(void *data)
 	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 4);
 	while (!kthread_should_stop()) {
 		pgoff_t index = prandom_u32_state(&rnd_state) % NPAGES;
-		struct folio *folio = filemap_lock_folio(s->f->inode->i_mapping, index);
+		struct file *file = get_open_file(s);
 
-		if (!IS_ERR(folio)) {
-			split_locked(folio);
-			folio_unlock(folio);
-			folio_put(folio);
+		if (file) {
+			struct folio *folio = filemap_lock_folio(file->f_mapping, index);
+
+			if (!IS_ERR(folio)) {
+				split_locked(folio);
+				gmem_kunit_put_folio(folio);
+			}
+			__fput_sync(file);
 		}
 		schedule_timeout_interruptible(1 + prandom_u32_state(&rnd_state) % 4);
 	}
 	return 0;
 }
 
+/* Like move_pages(), this needs the file only until the folio is isolated. */
 static int migrate_thread(void *data)
 {
 	struct shared *s = data;
@@ -785,10 +924,18 @@ static int migrate_thread(void *data)
 
 	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 5);
 	while (!kthread_should_stop()) {
-		/* It fails while somebody else uses the folio. */
-		if (!gmem_kunit_migrate(s->f, prandom_u32_state(&rnd_state) % NPAGES,
-					gmem_kunit_alloc_target))
-			atomic_inc(&s->migrated);
+		pgoff_t index = prandom_u32_state(&rnd_state) % NPAGES;
+		struct file *file = get_open_file(s);
+		LIST_HEAD(isolated);
+
+		if (file) {
+			int r = gmem_kunit_isolate(file->f_mapping, index, &isolated);
+
+			__fput_sync(file);
+			/* It fails while somebody else uses the folio. */
+			if (!r && !gmem_kunit_migrate_isolated(&isolated, gmem_kunit_alloc_target))
+				atomic_inc(&s->migrated);
+		}
 		schedule_timeout_interruptible(1 + prandom_u32_state(&rnd_state) % 4);
 	}
 	return 0;
@@ -802,45 +949,70 @@ static int collapse_thread(void *data)
 	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 6);
 	while (!kthread_should_stop()) {
 		pgoff_t start = prandom_u32_state(&rnd_state) % (NPAGES / N) * N;
-		struct folio *old = gmem_kunit_peek(s->f, start);
+		struct file *file = get_open_file(s);
 
-		/* It fails while somebody else uses a page. */
-		if (!gmem_kunit_collapse(s->f, start, N) && gmem_kunit_peek(s->f, start) != old)
-			atomic_inc(&s->collapsed);
+		if (file) {
+			struct folio *old = gmem_kunit_peek(s->f, start);
+
+			/* It fails while somebody else uses a page. */
+			if (!gmem_kunit_collapse(s->f, start, N) &&
+			    gmem_kunit_peek(s->f, start) != old)
+				atomic_inc(&s->collapsed);
+			__fput_sync(file);
+		}
 		schedule_timeout_interruptible(1 + prandom_u32_state(&rnd_state) % 4);
 	}
 	return 0;
 }
 
+static void unpoison_all(void *data)
+{
+	struct shared *s = data;
+	int i;
+
+	for (i = 0; i < s->nr_bad; i++)
+		gmem_kunit_unpoison(s->bad[i]);
+}
+
+static void fail_page(struct shared *s, struct page *page)
+{
 #ifdef CONFIG_MEMORY_FAILURE
-
-static void unpoison(void *page)
-{
-	unpoison_memory(page_to_pfn((struct page *)page));
-}
-
-/* Let a page go bad while everything else goes on. */
-static void fail_page(struct kunit *test, struct shared *s)
-{
-	struct folio *folio = filemap_get_folio(s->f->inode->i_mapping, BAD_PAGE);
-	struct page *page;
-
-	if (IS_ERR(folio))
-		return;
-
+	s->bad[s->nr_bad] = page;
+	WRITE_ONCE(s->nr_bad, s->nr_bad + 1);
 	/* Hand over the reference: the page may be punched in the meantime. */
-	page = folio_file_page(folio, BAD_PAGE);
 	memory_failure(page_to_pfn(page), MF_SW_SIMULATED | MF_COUNT_INCREASED);
-	KUNIT_EXPECT_EQ(test, kunit_add_action_or_reset(test, unpoison, page), 0);
-}
-
-#else
-
-static void fail_page(struct kunit *test, struct shared *s)
-{
-}
-
 #endif
+}
+
+/* Let pages go bad while everything else goes on. */
+static int fail_thread(void *data)
+{
+	struct shared *s = data;
+	struct rnd_state rnd_state;
+
+	prandom_seed_state(&rnd_state, seed + NR_TOUCHERS + 7);
+	while (!kthread_should_stop()) {
+		pgoff_t index = prandom_u32_state(&rnd_state) % (NPAGES / N) * N + BAD_OFFSET;
+		struct file *file = NULL;
+
+		if (IS_ENABLED(CONFIG_MEMORY_FAILURE) && s->nr_bad < READ_ONCE(s->max_bad))
+			file = get_open_file(s);
+		if (file) {
+			struct folio *folio = filemap_get_folio(file->f_mapping, index);
+			struct page *page = NULL;
+
+			__fput_sync(file);
+			if (!IS_ERR(folio))
+				page = folio_page(folio, index % folio_nr_pages(folio));
+			if (page && !PageHWPoison(page))
+				fail_page(s, page);
+			else if (page)
+				folio_put(folio);
+		}
+		schedule_timeout_interruptible(1 + prandom_u32_state(&rnd_state) % 4);
+	}
+	return 0;
+}
 
 static struct task_struct *run_thread(struct kunit *test, int (*fn)(void *),
 				      void *data)
@@ -860,35 +1032,73 @@ static void run_fault_threads(struct kunit *test, struct toucher *touchers,
 		tasks[i] = run_thread(test, fault_thread, &touchers[i]);
 }
 
-/* I2, I4, I11: concurrent operations lose no data, leak no memory and do not fail. */
+/* Whether a thread has faulted in the second memslot since then, or has given up. */
+static bool has_touched(struct shared *s, int before)
+{
+	return atomic_read(&s->upper_slot) != before || atomic_read(&s->error);
+}
+
+/* Bind parts of the hugepages that are in use, let the guest use them, and unbind them. */
+static void bind_and_unbind(struct kunit *test, struct shared *s)
+{
+	int i;
+
+	for (i = 0; i < ROUNDS && !atomic_read(&s->error); i++) {
+		const pgoff_t start = SLOT_PAGES + i % 3 * (N / 4);
+		const unsigned long npages = NPAGES - start - i % 2 * (N / 2);
+		const bool elsewhere = i % 4 == 3;
+		int before = atomic_read(&s->upper_slot);
+
+		atomic_cmpxchg(&s->error, 0,
+			       gmem_kunit_bind(s->f, 1, elsewhere ? OTHER_GFN + 1 : GFN + start,
+					       start, npages));
+		if (!elsewhere)
+			KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(has_touched(s, before)));
+		atomic_cmpxchg(&s->error, 0, gmem_kunit_unbind(s->f->kvm, 1));
+		cond_resched();
+	}
+}
+
+/* Whether all memory is free that was free before, except for the bad pages. */
+static bool is_all_free(struct shared *s, unsigned long before)
+{
+	return gmem_kunit_nr_free() + NR_USED + READ_ONCE(s->nr_bad) >= before;
+}
+
+/* I1, I2, I4, I6, I11: concurrent operations lose no data, leak no memory and do not fail. */
 static void concurrent(struct kunit *test)
 {
-	struct task_struct *others[7], *fault[NR_TOUCHERS];
+	/* Those that end before the file is closed, and those that don't. */
+	struct task_struct *users[4], *others[4], *fault[NR_TOUCHERS];
 	struct toucher *touchers;
 	unsigned long free;
 	struct shared *s;
-	struct kvm *kvm;
 	int i;
 
 	s = kunit_kzalloc(test, sizeof(*s), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, s);
 	s->written = kunit_kcalloc(test, BITS_TO_LONGS(NPAGES), sizeof(long), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, s->written);
+	s->begun = kunit_kcalloc(test, NPAGES, sizeof(*s->begun), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, s->begun);
+	s->over = kunit_kcalloc(test, NPAGES, sizeof(*s->over), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, s->over);
 	touchers = kunit_kcalloc(test, NR_TOUCHERS, sizeof(*touchers), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, touchers);
 	init_completion(&s->done);
+	s->max_bad = NR_BAD / 2;
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, unpoison_all, s), 0);
 
-	kvm = gmem_kunit_vm(test, 0);
-	s->f = gmem_kunit_open(test, kvm, 2 * NPAGES, FLAGS);
+	s->f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, FLAGS);
 	s->addr = gmem_kunit_map(test, s->f, 0);
 	s->f->addr = s->addr;
-	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(s->f, 0, GFN, 0, NPAGES), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(s->f, 0, GFN, 0, SLOT_PAGES), 0);
 	s->mm = current->mm;
 
 	/* Have the page tables of the host, which stay, before counting. */
-	for (i = 0; i < 2 * NPAGES; i += N)
+	for (i = 0; i < NPAGES; i += N)
 		KUNIT_ASSERT_EQ(test, put_user(0, (char __user *)s->addr + (i << PAGE_SHIFT)), 0);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(s->f, 0, 2 * NPAGES), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(s->f, 0, NPAGES), 0);
 	free = gmem_kunit_nr_free();
 
 	/* Say so before anything can hang. */
@@ -899,34 +1109,28 @@ static void concurrent(struct kunit *test)
 		touchers[i].id = i;
 	}
 	run_fault_threads(test, touchers, fault);
-	others[0] = run_thread(test, allocate_thread, s);
-	others[1] = run_thread(test, punch_thread, s);
-	others[2] = run_thread(test, host_thread, s);
-	others[3] = run_thread(test, pin_thread, s);
-	others[4] = run_thread(test, split_thread, s);
-	others[5] = run_thread(test, migrate_thread, s);
-	others[6] = run_thread(test, collapse_thread, s);
+	users[0] = run_thread(test, allocate_thread, s);
+	users[1] = run_thread(test, punch_thread, s);
+	users[2] = run_thread(test, host_thread, s);
+	users[3] = run_thread(test, pin_thread, s);
+	others[0] = run_thread(test, split_thread, s);
+	others[1] = run_thread(test, migrate_thread, s);
+	others[2] = run_thread(test, collapse_thread, s);
+	others[3] = run_thread(test, fail_thread, s);
 
-	/* Meanwhile, bind and unbind the rest of the file. */
-	for (i = 0; i < ROUNDS; i++) {
-		unsigned long npages = 1 + i % NPAGES;
+	bind_and_unbind(test, s);
 
-		atomic_cmpxchg(&s->error, 0,
-			       gmem_kunit_bind(s->f, 1, OTHER_GFN, NPAGES, npages));
-		atomic_cmpxchg(&s->error, 0, gmem_kunit_unbind(kvm, 1));
-		if (i == ROUNDS / 2)
-			fail_page(test, s);
-		cond_resched();
-	}
-
-	/* What moves is a matter of luck, so go on until something has. */
+	/* What happens is a matter of luck, so go on until it has. */
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(atomic_read(&s->zeroed) >= MIN_ZEROED));
+	if (IS_ENABLED(CONFIG_MEMORY_FAILURE))
+		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(READ_ONCE(s->nr_bad) > 1));
 	if (CAN_MIGRATE)
 		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(atomic_read(&s->migrated)));
 	if (CAN_COLLAPSE)
 		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(atomic_read(&s->collapsed)));
 
-	for (i = 0; i < ARRAY_SIZE(others); i++)
-		gmem_kunit_stop_thread(test, others[i]);
+	for (i = 0; i < ARRAY_SIZE(users); i++)
+		gmem_kunit_stop_thread(test, users[i]);
 	for (i = 0; i < NR_TOUCHERS; i++)
 		gmem_kunit_stop_thread(test, fault[i]);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->error), 0);
@@ -934,27 +1138,35 @@ static void concurrent(struct kunit *test)
 	/* The threads must have run, otherwise the test checks nothing. */
 	KUNIT_EXPECT_GT(test, bitmap_weight(s->written, NPAGES), 0);
 
-	/* A hole over everything frees everything, but for the bad page. */
-	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(s->f, 0, 2 * NPAGES), 0);
+	/* A hole over everything frees everything, but for the bad pages. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(s->f, 0, NPAGES), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(s->f), 0);
-	KUNIT_EXPECT_TRUE(test,
-			  gmem_kunit_wait_until(gmem_kunit_nr_free() + NR_USED >= free));
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(is_all_free(s, free)));
 
-	/* Close the file while threads fault: the faults fail with -EFAULT. */
+	/*
+	 * Close the file while threads fault, which then fails with -EFAULT, and while
+	 * memory moves, collapses, is split and goes bad.
+	 */
 	bitmap_zero(s->written, NPAGES);
 	reinit_completion(&s->done);
+	WRITE_ONCE(s->max_bad, NR_BAD);
 	run_fault_threads(test, touchers, fault);
-	while (bitmap_empty(s->written, NPAGES) && !atomic_read(&s->error))
-		schedule_timeout_uninterruptible(1);
-	KUNIT_EXPECT_EQ(test, vm_munmap(s->addr, 2 * NPAGES << PAGE_SHIFT), 0);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(!bitmap_empty(s->written, NPAGES)));
+	KUNIT_EXPECT_EQ(test, vm_munmap(s->addr, NPAGES << PAGE_SHIFT), 0);
 	gmem_kunit_close(test, s->f);
 	for (i = 0; i < NR_TOUCHERS; i++)
 		KUNIT_EXPECT_NE(test, wait_for_completion_timeout(&s->done, CLOSE_TIMEOUT), 0);
 	for (i = 0; i < NR_TOUCHERS; i++)
 		gmem_kunit_stop_thread(test, fault[i]);
+	for (i = 0; i < ARRAY_SIZE(others); i++)
+		gmem_kunit_stop_thread(test, others[i]);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->closed), NR_TOUCHERS);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->error), 0);
 	KUNIT_EXPECT_EQ(test, atomic_read(&s->wrong), 0);
+
+	/* The last fault may have left it to a worker to close the file. */
+	flush_delayed_fput();
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(is_all_free(s, free)));
 }
 
 static struct kunit_case gmem_stress_cases[] = {
