@@ -16,6 +16,7 @@
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/rwsem.h>
+#include <linux/sched.h>
 #include <linux/sizes.h>
 
 #include "gmem_kunit_helpers.h"
@@ -517,6 +518,56 @@ static void waits_for_hole(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 }
 
+/* A lookup that tells when it begins. */
+struct late_lookup {
+	struct gmem_kunit_file *f;
+	bool begun;
+};
+
+static int late_lookup_thread(void *data)
+{
+	struct late_lookup *l = data;
+
+	WRITE_ONCE(l->begun, true);
+	return lookup_thread(l->f);
+}
+
+static int punch_thread(void *data)
+{
+	return gmem_kunit_punch(data, N, N);
+}
+
+/*
+ * I7, I11: the same if somebody else, who has allocated memory, keeps the hole waiting.
+ * The lookup could get the lock if it was not for the hole, but comes after it.
+ */
+static void waits_behind_hole(struct kunit *test)
+{
+	struct gmem_kunit_file *f = open_file(test, GMEM_HUGE);
+	struct rw_semaphore *lock = &f->inode->i_mapping->invalidate_lock;
+	struct late_lookup l = { .f = f };
+	struct task_struct *lookup, *hole;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, N, N), 0);
+	lookup = gmem_kunit_thread(test, late_lookup_thread, &l);
+	hole = gmem_kunit_thread(test, punch_thread, f);
+
+	filemap_invalidate_lock_shared(f->inode->i_mapping);
+	wake_up_process(hole);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
+	wake_up_process(lookup);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(READ_ONCE(l.begun) &&
+						      !task_is_running(lookup)));
+	/* Neither the hole nor the lookup has changed anything yet. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
+	filemap_invalidate_unlock_shared(f->inode->i_mapping);
+
+	gmem_kunit_stop_thread(test, lookup);
+	gmem_kunit_stop_thread(test, hole);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 3), PMD_ORDER);
+}
+
 /*
  * Without THP, the page cache limits other large folios to an order below PMD_ORDER.
  * guest_memfd has hugepages nevertheless.
@@ -578,6 +629,7 @@ static struct kunit_case gmem_huge_folio_cases[] = {
 	KUNIT_CASE(fallocate_uses_hugepages),
 	KUNIT_CASE(again_after_hole),
 	KUNIT_CASE(waits_for_hole),
+	KUNIT_CASE(waits_behind_hole),
 	KUNIT_CASE(without_thp),
 	KUNIT_CASE(with_thp),
 	{}
