@@ -81,6 +81,9 @@ static void punch_pieces(struct kunit *test, struct pinned *p, pgoff_t first,
 	KUNIT_EXPECT_EQ(test, failed, 0);
 }
 
+/* How many pages others may allocate in the meantime. */
+#define NR_USED		(N / 4)
+
 /* I4: the last of many holes frees the hugepage, even while it is pinned. */
 static void freed_by_last_hole(struct kunit *test)
 {
@@ -89,6 +92,7 @@ static void freed_by_last_hole(struct kunit *test)
 
 	for (i = 0; i < ARRAY_SIZE(last); i++) {
 		struct pinned *p = open_pinned(test);
+		unsigned long free = gmem_kunit_nr_free();
 		pgoff_t index = last[i];
 
 		if (index)
@@ -102,6 +106,10 @@ static void freed_by_last_hole(struct kunit *test)
 
 		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, index, 1), 0);
 		KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), 0);
+
+		/* The pin was the last to keep the memory. */
+		unpin(p);
+		KUNIT_EXPECT_GE(test, gmem_kunit_nr_free(), free + N - NR_USED);
 	}
 }
 
@@ -504,58 +512,88 @@ static void split_into_large(struct kunit *test)
 	folio_put(pinned);
 }
 
-/* A reference that put_thread() drops while @puncher waits for it. */
+/* A hole, and a reference that put_thread() drops while the hole waits for it. */
 struct brief {
-	struct kvm *kvm;
-	struct task_struct *puncher;
+	struct gmem_kunit_file *f;
 	struct folio *folio;		/* NULL once the reference is dropped */
-	struct completion ready;
+	unsigned long seq;
+	struct completion over;		/* the hole */
+	int result;
 };
 
+static int hole_thread(void *data)
+{
+	struct brief *b = data;
+
+	b->result = gmem_kunit_punch(b->f, 5, 10);
+	complete(&b->over);
+	return 0;
+}
+
+/*
+ * The thread that punches runs on the same CPU and has the higher priority.  So whenever
+ * this one runs between begin and end of the hole, the other one sleeps, and will look at
+ * the references again.  It must not run between the check and the put.
+ */
 static int put_thread(void *data)
 {
 	struct brief *b = data;
 
-	complete(&b->ready);
-	while (!READ_ONCE(b->kvm->mmu_invalidate_in_progress) || task_is_running(b->puncher)) {
-		if (kthread_should_stop())
-			return 0;
+	while (b->folio && !completion_done(&b->over)) {
+		preempt_disable();
+		if (READ_ONCE(b->f->kvm->mmu_invalidate_seq) == b->seq &&
+		    mmu_invalidate_retry_gfn_unsafe(b->f->kvm, b->seq, GFN + 5)) {
+			folio_put(b->folio);
+			b->folio = NULL;
+		}
+		preempt_enable();
 		cond_resched();
 	}
-	folio_put(b->folio);
-	b->folio = NULL;
 	return 0;
 }
 
-/* How often brief_reference() tries, as put_thread() can be late on a busy host. */
-#define ATTEMPTS	50
+/* How many holes must have met a reference, and how often brief_reference() tries. */
+#define MEETINGS	10
+#define ATTEMPTS	100
 
 /* I4: a hole waits a moment for a reference that is no pin, and then frees its memory. */
 static void brief_reference(struct kunit *test)
 {
-	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
-	struct brief b = { .kvm = f->kvm, .puncher = current };
-	bool freed = false;
+	struct brief b = { .f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE) };
+	unsigned int in_time = 0, freed = 0, failed = 0;
+	struct task_struct *putter, *puncher;
 	int i;
 
-	for (i = 0; i < ATTEMPTS && !freed; i++) {
-		struct task_struct *task;
+	for (i = 0; i < ATTEMPTS && in_time < MEETINGS; i++) {
+		KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(b.f, 0, N), 0);
+		init_completion(&b.over);
+		b.seq = b.f->kvm->mmu_invalidate_seq;
+		putter = gmem_kunit_thread(test, put_thread, &b);
+		puncher = gmem_kunit_thread(test, hole_thread, &b);
+		kthread_bind(putter, cpumask_first(cpu_online_mask));
+		kthread_bind(puncher, cpumask_first(cpu_online_mask));
+		sched_set_fifo_low(putter);
+		sched_set_fifo(puncher);
 
-		KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
-		init_completion(&b.ready);
-		task = gmem_kunit_thread(test, put_thread, &b);
-		b.folio = gmem_kunit_pin(test, f, 0);
-		wake_up_process(task);
-		wait_for_completion(&b.ready);
+		b.folio = gmem_kunit_pin(test, b.f, 0);
+		wake_up_process(puncher);
+		wake_up_process(putter);
+		wait_for_completion(&b.over);
+		gmem_kunit_stop_thread(test, puncher);
+		gmem_kunit_stop_thread(test, putter);
 
-		KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, 5, 10), 0);
-		freed = gmem_kunit_nr_pages(f) == N - 10;
-		gmem_kunit_stop_thread(test, task);
-		if (b.folio)
+		failed += b.result != 0;
+		if (!b.folio) {
+			in_time++;
+			freed += gmem_kunit_nr_pages(b.f) == N - 10;
+		} else {
 			folio_put(b.folio);
-		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 0, N), 0);
+		}
+		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(b.f, 0, N), 0);
 	}
-	KUNIT_EXPECT_TRUE(test, freed);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, in_time, MEETINGS);
+	KUNIT_EXPECT_EQ(test, freed, in_time);
 }
 
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
