@@ -8,13 +8,16 @@
  * KVM does not zero.
  */
 #include <kunit/test.h>
+#include <linux/kthread.h>
 #include <linux/kvm_host.h>
+#include <linux/sched.h>
 #include <linux/uaccess.h>
 
 #ifdef CONFIG_ARM64
 #include <asm/kvm_mmu.h>
 #endif
 
+#include "../kvm_mm.h"
 #include "gmem_kunit_helpers.h"
 
 #ifdef CONFIG_X86
@@ -235,6 +238,105 @@ static void lookup_without_fault(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, pfn, KVM_PFN_ERR_FAULT);
 }
 
+/* A mapping of the guest and the lookups in it, protected by the mmu_lock. */
+struct lookups {
+	struct kvm *kvm;
+	struct kvm_memory_slot *slot;
+	pgoff_t index;		/* of the page that is mapped, or of its hugepage */
+	kvm_pfn_t pfn;
+	int order;		/* -1: there is no mapping */
+	unsigned long seq;	/* when the fault began */
+	unsigned long nr;	/* lookups so far */
+	unsigned long wrong;	/* those with a wrong result */
+};
+
+/*
+ * Look up a page as KVM does in order to recover hugepages: with mmu_lock held, and only
+ * if there is a mapping, i.e. if no hole has removed it.
+ */
+static void look_up(struct lookups *l, unsigned long offset)
+{
+	kvm_pfn_t pfn;
+	pgoff_t index;
+	int order;
+
+	KVM_MMU_LOCK(l->kvm);
+	index = l->order > 0 ? l->index + offset : l->index;
+	if (l->order >= 0 && !mmu_invalidate_retry_gfn(l->kvm, l->seq, GFN + index)) {
+		order = kvm_gmem_lookup_pfn(l->slot, GFN + index, &pfn);
+		l->wrong += order != l->order || pfn != l->pfn + index - l->index;
+		WRITE_ONCE(l->nr, l->nr + 1);
+	}
+	KVM_MMU_UNLOCK(l->kvm);
+}
+
+static int look_up_thread(void *data)
+{
+	unsigned long offset = 0;
+
+	while (!kthread_should_stop()) {
+		look_up(data, offset++ % N);
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Fault in a page, and wait until it has been looked up. */
+static void map_and_wait(struct kunit *test, struct lookups *l, pgoff_t index, int order)
+{
+	struct gmem_kunit_fault fault;
+	unsigned long seq, nr;
+
+	seq = l->kvm->mmu_invalidate_seq;
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(l->kvm, 0, GFN + index, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, order);
+
+	KVM_MMU_LOCK(l->kvm);
+	l->index = round_down(index, BIT(order));
+	l->pfn = fault.pfn - (index - l->index);
+	l->order = order;
+	l->seq = seq;
+	nr = l->nr;
+	KVM_MMU_UNLOCK(l->kvm);
+	KUNIT_ASSERT_TRUE(test, gmem_kunit_wait_until(READ_ONCE(l->nr) != nr));
+}
+
+/* How often lookup_beside_holes() punches all of a hugepage. */
+#define ROUNDS		20
+
+/*
+ * I4, I6: while there is a mapping, lookups without a fault find what it maps, although
+ * somebody punches holes, and no lookup keeps the memory of a hole.
+ */
+static void lookup_beside_holes(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	unsigned long kept = 0, failed = 0;
+	struct lookups l = { .kvm = f->kvm, .order = -1 };
+	struct task_struct *task;
+	int i;
+
+	l.slot = gmem_kunit_slot(test, f->kvm, 0);
+	task = gmem_kunit_thread(test, look_up_thread, &l);
+	wake_up_process(task);
+
+	for (i = 0; i < ROUNDS; i++) {
+		map_and_wait(test, &l, N + i, PMD_ORDER);
+		failed += gmem_kunit_punch(f, N + 5 + i, 10) != 0;
+		kept += gmem_kunit_nr_pages(f) != N - 10;
+
+		/* What is left of it. */
+		map_and_wait(test, &l, N + i, 0);
+		failed += gmem_kunit_punch(f, N, N) != 0;
+		kept += gmem_kunit_nr_pages(f) != 0;
+	}
+
+	gmem_kunit_stop_thread(test, task);
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, kept, 0);
+	KUNIT_EXPECT_EQ(test, l.wrong, 0);
+}
+
 /*
  * I6: without a fault, the mapping level on x86 depends on the existing folio, and
  * the lookup allocates nothing.
@@ -430,6 +532,7 @@ static struct kunit_case gmem_fault_cases[] = {
 	KUNIT_CASE_PARAM(pfn_congruent_to_gfn, page_gen_params),
 	KUNIT_CASE_PARAM(order_of_slot, slot_gen_params),
 	KUNIT_CASE_PARAM(lookup_without_fault, slot_gen_params),
+	KUNIT_CASE(lookup_beside_holes),
 	KUNIT_CASE(x86_level_without_fault),
 	KUNIT_CASE(arm64_mapping_size),
 	KUNIT_CASE(folio_shared_by_two_slots),
