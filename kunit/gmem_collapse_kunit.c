@@ -122,7 +122,7 @@ static void check_hugepage(struct kunit *test, struct gmem_kunit_file *f, const 
 	KUNIT_EXPECT_EQ(test, count_lost(f, c), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 0), 0);
-	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_in_progress, 0);
+	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(f->kvm, f->kvm->mmu_invalidate_seq, GFN));
 	KUNIT_EXPECT_FALSE(test, rwsem_is_locked(&f->inode->i_mapping->invalidate_lock));
 }
 
@@ -191,13 +191,11 @@ static void keeps_contents(struct kunit *test)
 {
 	const struct memory *c = test->param_value;
 	struct gmem_kunit_file *f = use_memory(test, c);
-	unsigned long seq = f->kvm->mmu_invalidate_seq;
+	unsigned long seq = gmem_kunit_watch_invalidations(f->kvm, GFN);
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
 	/* What the guest has mapped is gone. */
-	KUNIT_EXPECT_NE(test, f->kvm->mmu_invalidate_seq, seq);
-	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_start, GFN);
-	KUNIT_EXPECT_EQ(test, f->kvm->mmu_invalidate_range_end, GFN + N);
+	gmem_kunit_expect_invalidated(test, f->kvm, seq, GFN, GFN + N);
 	check_hugepage(test, f, c);
 }
 
@@ -451,10 +449,10 @@ static void hugepage_already(struct kunit *test)
 	unsigned long seq;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + LAST, &fault), 0);
-	seq = f->kvm->mmu_invalidate_seq;
+	seq = gmem_kunit_watch_invalidations(f->kvm, GFN + LAST);
 
 	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, LAST, N), 0);
-	KUNIT_EXPECT_NE(test, f->kvm->mmu_invalidate_seq, seq);
+	gmem_kunit_expect_invalidated(test, f->kvm, seq, GFN + LAST, GFN + LAST + N);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + LAST, &again), 0);
 	KUNIT_EXPECT_EQ(test, again.pfn, fault.pfn);
 	KUNIT_EXPECT_EQ(test, again.order, PMD_ORDER);

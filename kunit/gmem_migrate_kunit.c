@@ -133,13 +133,10 @@ static void check_memory(struct kunit *test, struct used *u, bool moved)
 static void moves(struct kunit *test)
 {
 	struct used u = use_memory(test, test->param_value, GUEST_MEMFD_FLAG_MIGRATABLE);
-	unsigned long seq = u.f->kvm->mmu_invalidate_seq, free;
+	unsigned long seq = gmem_kunit_watch_invalidations(u.f->kvm, GFN), free;
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
-	KUNIT_EXPECT_NE(test, u.f->kvm->mmu_invalidate_seq, seq);
-	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_in_progress, 0);
-	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_range_start, GFN);
-	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_range_end, GFN + u.npages);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
+	gmem_kunit_expect_invalidated(test, u.f->kvm, seq, GFN, GFN + u.npages);
 	check_memory(test, &u, true);
 
 	/* Go on, as one lost hugepage could be somebody else's. */
@@ -157,7 +154,7 @@ static void stays_without_flag(struct kunit *test)
 	unsigned long seq = u.f->kvm->mmu_invalidate_seq;
 
 	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
-	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_seq, seq);
+	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(u.f->kvm, seq, GFN));
 	check_memory(test, &u, false);
 }
 
@@ -169,7 +166,7 @@ static void stays_in_use(struct kunit *test)
 	unsigned long seq = u.f->kvm->mmu_invalidate_seq;
 
 	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
-	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_seq, seq);
+	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(u.f->kvm, seq, GFN));
 	folio_put(pinned);
 	check_memory(test, &u, false);
 
@@ -186,7 +183,7 @@ static void stays_if_pinned(struct kunit *test)
 
 	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(u.f->addr, 1, FOLL_WRITE, &page), 1);
 	KUNIT_EXPECT_NE(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
-	KUNIT_EXPECT_EQ(test, u.f->kvm->mmu_invalidate_seq, seq);
+	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(u.f->kvm, seq, GFN));
 	unpin_user_page(page);
 	check_memory(test, &u, false);
 }

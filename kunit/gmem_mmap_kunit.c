@@ -301,13 +301,10 @@ static void host_unmaps(struct kunit *test)
 
 	seq = kvm->mmu_invalidate_seq;
 	KUNIT_ASSERT_EQ(test, vm_munmap(m.addr, PMD_SIZE), 0);
-	KUNIT_EXPECT_EQ(test, kvm->mmu_invalidate_seq, seq);
+	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(kvm, seq, GFN));
 
 	KUNIT_ASSERT_EQ(test, vm_munmap(m.addr + PMD_SIZE, 2 * PMD_SIZE), 0);
-	KUNIT_EXPECT_NE(test, kvm->mmu_invalidate_seq, seq);
-	KUNIT_EXPECT_EQ(test, kvm->mmu_invalidate_in_progress, 0);
-	KUNIT_EXPECT_EQ(test, kvm->mmu_invalidate_range_start, GFN + 2 * N);
-	KUNIT_EXPECT_EQ(test, kvm->mmu_invalidate_range_end, GFN + 3 * N);
+	gmem_kunit_expect_invalidated(test, kvm, seq, GFN + 2 * N, GFN + 3 * N);
 }
 
 static struct kunit_case gmem_mmap_cases[] = {
@@ -331,3 +328,4 @@ static struct kunit_suite gmem_mmap_suite = {
 };
 
 kunit_test_suite(gmem_mmap_suite);
+	seq = gmem_kunit_watch_invalidations(kvm, GFN + 2 * N);
