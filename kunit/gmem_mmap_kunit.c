@@ -10,8 +10,13 @@
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/pagemap.h>
+#include <linux/sched/mm.h>
 #include <linux/uaccess.h>
+#include <linux/uprobes.h>
 
+#include <asm/tlb.h>
+
+#include "../../../mm/internal.h"		/* dup_mmap() */
 #include "gmem_kunit_helpers.h"
 
 #define N	GMEM_NR
@@ -70,9 +75,9 @@ static const struct gmem_kunit_hole holes[] = {
 
 KUNIT_ARRAY_PARAM_DESC(hole, holes, name);
 
-/* I1, I2: through the mapping, the host reads zeros in the hole and data elsewhere. */
-static void check_mapping(struct kunit *test, const struct mapped *m,
-			  const struct gmem_kunit_hole *h)
+/* Check the mapping, except for a page at @gap that isn't mapped any more. */
+static void check_mapping_around(struct kunit *test, const struct mapped *m,
+				 const struct gmem_kunit_hole *h, pgoff_t gap)
 {
 	unsigned long failed = 0, wrong = 0;
 	pgoff_t index;
@@ -81,11 +86,20 @@ static void check_mapping(struct kunit *test, const struct mapped *m,
 		u8 expected = gmem_kunit_in_hole(h, index) ? 0 : gmem_kunit_pattern(index);
 		u8 byte = ~expected;
 
+		if (index == gap)
+			continue;
 		failed += copy_from_user(&byte, last_byte(m, index), 1);
 		wrong += byte != expected;
 	}
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	KUNIT_EXPECT_EQ(test, wrong, 0);
+}
+
+/* I1, I2: through the mapping, the host reads zeros in the hole and data elsewhere. */
+static void check_mapping(struct kunit *test, const struct mapped *m,
+			  const struct gmem_kunit_hole *h)
+{
+	check_mapping_around(test, m, h, NPAGES);
 }
 
 /*
@@ -182,6 +196,230 @@ static void address_is_aligned(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, copy_from_user(&byte, (void __user *)head, 1), 0);
 		KUNIT_EXPECT_TRUE(test, pmd_trans_huge(pmdp_get(pmd_off(current->mm, head))));
 	}
+}
+
+/* The second hugepage of a file, and a page in its middle. */
+#define SECOND	N
+#define MIDDLE	(SECOND + N / 2 + 1)
+
+/* A hugepage that the guest uses, and that the host has mapped as such, if it can. */
+struct both {
+	struct mapped m;
+	kvm_pfn_t pfn;		/* first page of the second hugepage */
+	unsigned long seq;	/* after the guest has mapped it */
+};
+
+static bool is_mapped_huge(struct mm_struct *mm, unsigned long addr)
+{
+	return pmd_trans_huge(pmdp_get(pmd_off(mm, addr)));
+}
+
+static struct both open_both(struct kunit *test)
+{
+	struct both b = { open_mapped(test, GMEM_HUGE) };
+	struct gmem_kunit_fault fault;
+
+	b.m.f->addr = b.m.addr;
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(b.m.f, 0, GFN, 0, NPAGES), 0);
+	write_pattern(test, &b.m);
+	KUNIT_ASSERT_EQ(test, is_mapped_huge(current->mm, b.m.addr + PMD_SIZE),
+			IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE));
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(b.m.f->kvm, 0, GFN + SECOND, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	b.pfn = fault.pfn;
+	b.seq = b.m.f->kvm->mmu_invalidate_seq;
+	return b;
+}
+
+/* Read what the guest reads. */
+static u8 guest_byte(const struct both *b, pgoff_t index)
+{
+	u8 *p = kmap_local_pfn(b->pfn + index - SECOND);
+	u8 byte = p[PAGE_SIZE - 1];
+
+	kunmap_local(p);
+	return byte;
+}
+
+/* The guest has the same hugepage as before, and doesn't even have to map it again. */
+static void check_guest(struct kunit *test, const struct both *b)
+{
+	struct kvm *kvm = b->m.f->kvm;
+	struct gmem_kunit_fault fault;
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(kvm, 0, GFN + SECOND, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.pfn, b->pfn);
+	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, guest_byte(b, MIDDLE), gmem_kunit_pattern(MIDDLE));
+
+	/* That came with the part of the series that adds migration. */
+	if (GUEST_MEMFD_FLAG_MIGRATABLE != 0)
+		KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(kvm, b->seq, GFN + MIDDLE));
+}
+
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+
+/* Change the access to a page as mprotect() does. */
+static int protect_page(unsigned long addr, bool writable)
+{
+	VMA_ITERATOR(vmi, current->mm, addr);
+	struct vm_area_struct *vma, *prev;
+	struct mmu_gather tlb;
+	vm_flags_t flags;
+	int r = -ENOMEM;
+
+	mmap_write_lock(current->mm);
+	vma = vma_find(&vmi, addr + PAGE_SIZE);
+	if (vma) {
+		prev = vma;
+		if (addr == vma->vm_start) {
+			prev = vma_prev(&vmi);
+			vma = vma_next(&vmi);
+		}
+		flags = vma->vm_flags & ~VM_WRITE;
+		if (writable)
+			flags |= VM_WRITE;
+
+		tlb_gather_mmu(&tlb, current->mm);
+		r = mprotect_fixup(&vmi, &tlb, vma, &prev, addr, addr + PAGE_SIZE, flags);
+		tlb_finish_mmu(&tlb);
+	}
+	mmap_write_unlock(current->mm);
+	return r;
+}
+
+/* I2: the host can forbid itself to write to one page of a hugepage, and allow it again. */
+static void mprotect_in_hugepage(struct kunit *test)
+{
+	const struct gmem_kunit_hole nothing = {};
+	struct both b = open_both(test);
+	unsigned long addr = b.m.addr + (MIDDLE << PAGE_SHIFT);
+	u8 byte = GMEM_DATA, old = gmem_kunit_pattern(MIDDLE);
+
+	KUNIT_ASSERT_EQ(test, protect_page(addr, false), 0);
+	KUNIT_EXPECT_EQ(test, copy_to_user(last_byte(&b.m, MIDDLE), &byte, 1), 1);
+	check_mapping(test, &b.m, &nothing);
+	check_guest(test, &b);
+	/* Its neighbours are still writable. */
+	KUNIT_EXPECT_EQ(test, copy_to_user(last_byte(&b.m, MIDDLE - 1) - 1, &byte, 1), 0);
+	KUNIT_EXPECT_EQ(test, copy_to_user(last_byte(&b.m, MIDDLE + 1) - 1, &byte, 1), 0);
+
+	KUNIT_ASSERT_EQ(test, protect_page(addr, true), 0);
+	KUNIT_EXPECT_EQ(test, copy_to_user(last_byte(&b.m, MIDDLE), &byte, 1), 0);
+	KUNIT_EXPECT_EQ(test, guest_byte(&b, MIDDLE), byte);
+	KUNIT_EXPECT_EQ(test, copy_to_user(last_byte(&b.m, MIDDLE), &old, 1), 0);
+	check_mapping(test, &b.m, &nothing);
+	check_guest(test, &b);
+}
+
+/* Create the address space of a child process as fork() does. */
+static struct mm_struct *fork_mm(void)
+{
+	struct mm_struct *mm = mm_alloc();
+	int r;
+
+	if (!mm)
+		return NULL;
+
+	uprobe_start_dup_mmap();
+	r = dup_mmap(mm, current->mm);
+	uprobe_end_dup_mmap();
+	if (r) {
+		mmput(mm);
+		return NULL;
+	}
+	return mm;
+}
+
+KUNIT_DEFINE_ACTION_WRAPPER(put_mm, mmput, struct mm_struct *);
+
+static int child_access(struct mm_struct *mm, const struct both *b, pgoff_t index, u8 *byte,
+			unsigned int flags)
+{
+	return access_remote_vm(mm, (unsigned long)last_byte(&b->m, index), byte, 1, flags);
+}
+
+/* I1, I2: after fork(), both processes have the same memory, and a hole is one for both. */
+static void fork_of_hugepage(struct kunit *test)
+{
+	const struct gmem_kunit_hole h = { "five_pages", MIDDLE - 2, 5 };
+	struct both b = open_both(test);
+	unsigned long wrong = 0;
+	struct mm_struct *mm;
+	pgoff_t index;
+	u8 byte;
+
+	mm = fork_mm();
+	KUNIT_ASSERT_NOT_NULL(test, mm);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_mm, mm), 0);
+
+	for (index = SECOND; index < SECOND + N; index++) {
+		wrong += child_access(mm, &b, index, &byte, 0) != 1 ||
+			 byte != gmem_kunit_pattern(index);
+	}
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+	KUNIT_EXPECT_EQ(test, is_mapped_huge(mm, b.m.addr + PMD_SIZE),
+			IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE));
+
+	/* What one writes, the other reads, and the guest, too. */
+	byte = GMEM_DATA;
+	KUNIT_EXPECT_EQ(test, child_access(mm, &b, MIDDLE, &byte, FOLL_WRITE), 1);
+	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, last_byte(&b.m, MIDDLE), 1), 0);
+	KUNIT_EXPECT_EQ(test, byte, GMEM_DATA);
+	KUNIT_EXPECT_EQ(test, guest_byte(&b, MIDDLE), GMEM_DATA);
+	byte = gmem_kunit_pattern(MIDDLE);
+	KUNIT_ASSERT_EQ(test, copy_to_user(last_byte(&b.m, MIDDLE), &byte, 1), 0);
+	check_guest(test, &b);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(b.m.f, h.start, h.npages), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(b.m.f), NPAGES - h.npages);
+	for (wrong = 0, index = SECOND; index < SECOND + N; index++) {
+		u8 expected = gmem_kunit_in_hole(&h, index) ? 0 : gmem_kunit_pattern(index);
+
+		wrong += child_access(mm, &b, index, &byte, 0) != 1 || byte != expected;
+	}
+	KUNIT_EXPECT_EQ(test, wrong, 0);
+	check_mapping(test, &b.m, &h);
+}
+
+#else
+
+static void mprotect_in_hugepage(struct kunit *test)
+{
+	kunit_skip(test, "mprotect_fixup() is not exported");
+}
+
+static void fork_of_hugepage(struct kunit *test)
+{
+	kunit_skip(test, "dup_mmap() is not exported");
+}
+
+#endif
+
+/*
+ * I1, I2, I4: the host unmaps one page of a hugepage.  It keeps the others, the guest keeps
+ * all, and holes work in what is left of the mapping.
+ */
+static void munmap_in_hugepage(struct kunit *test)
+{
+	const struct gmem_kunit_hole nothing = {}, h = { "five_pages", MIDDLE - 2, 5 };
+	struct both b = open_both(test);
+	u8 byte;
+
+	KUNIT_ASSERT_EQ(test, vm_munmap(b.m.addr + (MIDDLE << PAGE_SHIFT), PAGE_SIZE), 0);
+	KUNIT_EXPECT_EQ(test, copy_from_user(&byte, last_byte(&b.m, MIDDLE), 1), 1);
+	check_mapping_around(test, &b.m, &nothing, MIDDLE);
+	check_guest(test, &b);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(b.m.f), NPAGES);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(b.m.f, h.start, h.npages), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(b.m.f), NPAGES - h.npages);
+	check_mapping_around(test, &b.m, &h, MIDDLE);
+	/* The pages that the host has just read, but not the one that it can't read. */
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(b.m.f), NPAGES - 1);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(b.m.f, SECOND, N), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(b.m.f), NPAGES - N);
 }
 
 /* I8: without the flag, punching a hole frees its single pages. */
@@ -303,6 +541,7 @@ static void host_unmaps(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, vm_munmap(m.addr, PMD_SIZE), 0);
 	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(kvm, seq, GFN));
 
+	seq = gmem_kunit_watch_invalidations(kvm, GFN + 2 * N);
 	KUNIT_ASSERT_EQ(test, vm_munmap(m.addr + PMD_SIZE, 2 * PMD_SIZE), 0);
 	gmem_kunit_expect_invalidated(test, kvm, seq, GFN + 2 * N, GFN + 3 * N);
 }
@@ -311,6 +550,9 @@ static struct kunit_case gmem_mmap_cases[] = {
 	KUNIT_CASE_PARAM(hole_under_mapping, hole_gen_params),
 	KUNIT_CASE_PARAM(hole_keeps_guard_region, hole_gen_params),
 	KUNIT_CASE_PARAM(hole_under_pinned_mapping, hole_gen_params),
+	KUNIT_CASE(mprotect_in_hugepage),
+	KUNIT_CASE(munmap_in_hugepage),
+	KUNIT_CASE(fork_of_hugepage),
 	KUNIT_CASE(address_is_aligned),
 	KUNIT_CASE(flag_off),
 	KUNIT_CASE(write_fault_populates),
@@ -328,4 +570,3 @@ static struct kunit_suite gmem_mmap_suite = {
 };
 
 kunit_test_suite(gmem_mmap_suite);
-	seq = gmem_kunit_watch_invalidations(kvm, GFN + 2 * N);
