@@ -416,57 +416,57 @@ struct folio *gmem_kunit_alloc_target(struct folio *src, unsigned long private)
 }
 
 /**
- * gmem_kunit_isolate() - isolate a folio in order to move it
+ * gmem_kunit_isolate() - isolate the folios of a range as everybody does who moves them
  * @mapping: page cache of the file, which must not go away in the meantime
- * @index: a page of the folio
- * @isolated: list for gmem_kunit_migrate_isolated(), which must follow
+ * @index: first page
+ * @npages: number of pages
+ * @isolated: list to which to add the folios, which do not keep the file from going away
  *
- * The isolated folio does not keep the file from going away.
+ * migrate_pages() is not exported, so nothing is isolated if the suites are a module.
  *
- * migrate_pages() is not exported, so nothing moves if the suites are a module.
- *
- * Return: 0, or -EBUSY if somebody else has isolated the folio or if there is none.
+ * Return: the number of folios added to the list, without those that somebody else has isolated.
  */
-int gmem_kunit_isolate(struct address_space *mapping, pgoff_t index,
-		       struct list_head *isolated)
+unsigned long gmem_kunit_isolate(struct address_space *mapping, pgoff_t index,
+				 unsigned long npages, struct list_head *isolated)
 {
+	unsigned long nr = 0;
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_MIGRATION)
-	struct folio *folio;
-	bool ok;
+	const pgoff_t end = index + npages;
 
 	/* The list on which a CPU collects pages for the LRU has a reference. */
 	lru_add_drain_all();
-	folio = filemap_get_folio(mapping, index);
-	if (IS_ERR(folio))
-		return -EBUSY;
-	ok = isolate_folio_to_list(folio, isolated);
-	folio_put(folio);
+	while (index < end) {
+		struct folio *folio = filemap_get_folio(mapping, index);
 
-	return ok ? 0 : -EBUSY;
-#else
-	return -EBUSY;
+		index++;
+		if (IS_ERR(folio))
+			continue;
+		index = folio_next_index(folio);
+		nr += isolate_folio_to_list(folio, isolated);
+		folio_put(folio);
+	}
 #endif
+	return nr;
 }
 
 /**
- * gmem_kunit_migrate_isolated() - try to move isolated folios to other memory
- * @isolated: the folios
- * @alloc: the function that allocates that memory, e.g. gmem_kunit_alloc_target()
+ * gmem_kunit_move() - move isolated folios to other memory if possible
+ * @isolated: the folios from gmem_kunit_isolate()
+ * @alloc: the function that allocates that memory, or NULL to put the folios back
+ * @private: the argument of @alloc
  *
- * Return: 0, or the number of folios that have not moved.
+ * Return: 0, the number of folios that have not moved and were put back, or an error.
  */
-int gmem_kunit_migrate_isolated(struct list_head *isolated, new_folio_t alloc)
+int gmem_kunit_move(struct list_head *isolated, new_folio_t alloc, unsigned long private)
 {
+	int r = -EBUSY;
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_MIGRATION)
-	int r;
-
-	r = migrate_pages(isolated, alloc, NULL, 0, MIGRATE_SYNC, MR_SYSCALL, NULL);
+	if (alloc)
+		r = migrate_pages(isolated, alloc, NULL, private, MIGRATE_SYNC, MR_SYSCALL, NULL);
 	putback_movable_pages(isolated);
 	lru_add_drain_all();
-	return r;
-#else
-	return 0;
 #endif
+	return r;
 }
 
 /**
@@ -482,8 +482,10 @@ int gmem_kunit_migrate(struct gmem_kunit_file *f, pgoff_t index, new_folio_t all
 {
 	LIST_HEAD(isolated);
 
-	return gmem_kunit_isolate(f->inode->i_mapping, index, &isolated) ?:
-	       gmem_kunit_migrate_isolated(&isolated, alloc);
+	if (!gmem_kunit_isolate(f->inode->i_mapping, index, 1, &isolated))
+		return -EBUSY;
+
+	return gmem_kunit_move(&isolated, alloc, 0);
 }
 
 /**

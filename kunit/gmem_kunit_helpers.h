@@ -131,9 +131,9 @@ int gmem_kunit_punch(struct gmem_kunit_file *f, pgoff_t index,
 		     unsigned long npages);
 bool gmem_kunit_in_hole(const struct gmem_kunit_hole *hole, pgoff_t index);
 struct folio *gmem_kunit_alloc_target(struct folio *src, unsigned long private);
-int gmem_kunit_isolate(struct address_space *mapping, pgoff_t index,
-		       struct list_head *isolated);
-int gmem_kunit_migrate_isolated(struct list_head *isolated, new_folio_t alloc);
+unsigned long gmem_kunit_isolate(struct address_space *mapping, pgoff_t index,
+				 unsigned long npages, struct list_head *isolated);
+int gmem_kunit_move(struct list_head *isolated, new_folio_t alloc, unsigned long private);
 int gmem_kunit_migrate(struct gmem_kunit_file *f, pgoff_t index, new_folio_t alloc);
 int gmem_kunit_collapse(struct gmem_kunit_file *f, pgoff_t index,
 			unsigned long npages);

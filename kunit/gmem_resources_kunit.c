@@ -13,6 +13,7 @@
 #include <linux/delay.h>
 #include <linux/fs.h>
 #include <linux/kvm_host.h>
+#include <linux/math.h>
 #include <linux/memcontrol.h>
 #include <linux/mempolicy.h>
 #include <linux/mman.h>
@@ -22,6 +23,7 @@
 #include <linux/rwsem.h>
 #include <linux/sched/mm.h>
 #include <linux/uaccess.h>
+#include <linux/vmstat.h>
 
 #include "gmem_kunit_helpers.h"
 
@@ -569,7 +571,114 @@ static void failed_collapse_is_uncharged(struct kunit *test)
 	KUNIT_EXPECT_LT(test, charged(g), N + N / 2);
 }
 
+struct moved_memory {
+	const char *name;
+	bool huge;
+};
+
+static const struct moved_memory moved_memories[] = {
+	{ "hugepage", true },
+	{ "single_pages", false },
+};
+
+/* Allocate the memory to which a folio moves on this node. */
+static struct folio *alloc_on_node(struct folio *src, unsigned long node)
+{
+	gfp_t gfp = GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOWARN;
+
+	return __folio_alloc_node(gfp, folio_order(src), node);
+}
+
+/* Count the pages of all files on a node. */
+static long nr_file_pages(int node)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	return node_page_state(NODE_DATA(node), NR_FILE_PAGES);
+#else
+	return 0;
+#endif
+}
+
+/*
+ * Move the memory to a node, and check that all of it is there, and charged once to the
+ * same cgroup.  The CPUs keep some of the charge in reserve.
+ */
+static void move_charged(struct kunit *test, struct group *g, struct gmem_kunit_file *f, int node)
+{
+	unsigned long elsewhere = 0, lost = 0;
+	LIST_HEAD(isolated);
+	pgoff_t index;
+
+	KUNIT_ASSERT_GT(test, gmem_kunit_isolate(f->inode->i_mapping, 0, N, &isolated), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_move(&isolated, alloc_on_node, node), 0);
+
+	for (index = 0; index < N; index++) {
+		struct folio *folio = gmem_kunit_folio(test, f, index);
+
+		elsewhere += folio_nid(folio) != node;
+		lost += !is_charged_to(folio, g);
+	}
+	KUNIT_EXPECT_EQ(test, elsewhere, 0);
+	KUNIT_EXPECT_EQ(test, lost, 0);
+	KUNIT_EXPECT_GE(test, charged(g), N);
+	KUNIT_EXPECT_LT(test, charged(g), N + N / 2);
+}
+
+/*
+ * Memory that moves to another node and back is charged to its cgroup as before, and counts
+ * as memory of the node where it is.  When it is freed, the cgroup gets all of it back.
+ */
+static void migration_keeps_charge(struct kunit *test)
+{
+	const struct moved_memory *c = test->param_value;
+	int first = first_online_node, second = next_online_node(first);
+	struct gmem_kunit_file *f;
+	long on_first, on_second;
+	struct group *g;
+	int i;
+
+	if (!IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST))
+		kunit_skip(test, "migrate_pages() is not exported");
+	if (num_online_nodes() < 2)
+		kunit_skip(test, "needs two NUMA nodes");
+
+	g = make_group(test, 8 * N);
+	f = open_in_group(test, g);
+	if (c->huge)
+		KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, 0), c->huge ? PMD_ORDER : 0);
+	move_charged(test, g, f, first);
+
+	on_first = nr_file_pages(first);
+	on_second = nr_file_pages(second);
+	for (i = 0; i < 2; i++) {
+		move_charged(test, g, f, second);
+		KUNIT_EXPECT_LT(test, abs_diff(nr_file_pages(first), on_first - (long)N), N / 2);
+		KUNIT_EXPECT_LT(test, abs_diff(nr_file_pages(second), on_second + (long)N), N / 2);
+
+		move_charged(test, g, f, first);
+		KUNIT_EXPECT_LT(test, abs_diff(nr_file_pages(first), on_first), N / 2);
+		KUNIT_EXPECT_LT(test, abs_diff(nr_file_pages(second), on_second), N / 2);
+	}
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), c->huge ? PMD_ORDER : 0);
+
+	gmem_kunit_close(test, f);
+	KUNIT_EXPECT_LT(test, charged(g), N / 2);
+	check_released(test, g);
+}
+
 #else /* CONFIG_MEMCG */
+
+static const struct moved_memory {
+	const char *name;
+} moved_memories[] = {
+	{ "no_cgroups" },
+};
+
+static void migration_keeps_charge(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
 
 static void collapse_is_charged(struct kunit *test)
 {
@@ -642,6 +751,8 @@ static void limit_falls_back(struct kunit *test)
 }
 
 #endif /* CONFIG_MEMCG */
+
+KUNIT_ARRAY_PARAM_DESC(moved_memory, moved_memories, name);
 
 #if defined(CONFIG_NUMA) && defined(CONFIG_TMPFS) && IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 
@@ -948,6 +1059,7 @@ static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(collapse_keeps_no_cgroup),
 	KUNIT_CASE(limit_prevents_collapse),
 	KUNIT_CASE(failed_collapse_is_uncharged),
+	KUNIT_CASE_PARAM(migration_keeps_charge, moved_memory_gen_params),
 	KUNIT_CASE(numa_policy),
 	KUNIT_CASE(policy_boundary),
 	KUNIT_CASE(collapse_follows_policy),

@@ -929,11 +929,11 @@ static int migrate_thread(void *data)
 		LIST_HEAD(isolated);
 
 		if (file) {
-			int r = gmem_kunit_isolate(file->f_mapping, index, &isolated);
+			unsigned long nr = gmem_kunit_isolate(file->f_mapping, index, 1, &isolated);
 
 			__fput_sync(file);
 			/* It fails while somebody else uses the folio. */
-			if (!r && !gmem_kunit_migrate_isolated(&isolated, gmem_kunit_alloc_target))
+			if (nr && !gmem_kunit_move(&isolated, gmem_kunit_alloc_target, 0))
 				atomic_inc(&s->migrated);
 		}
 		schedule_timeout_interruptible(1 + prandom_u32_state(&rnd_state) % 4);
