@@ -17,6 +17,7 @@
 #include <linux/memcontrol.h>
 #include <linux/mempolicy.h>
 #include <linux/mman.h>
+#include <linux/mmzone.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
 #include <linux/pagemap.h>
@@ -754,6 +755,58 @@ static void limit_falls_back(struct kunit *test)
 
 KUNIT_ARRAY_PARAM_DESC(moved_memory, moved_memories, name);
 
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+/* Whether the hugepage is in a pageblock whose contents are supposed to be able to move. */
+static bool is_placed_with_movable(struct folio *folio)
+{
+	return is_migrate_movable(get_pageblock_migratetype(&folio->page));
+}
+
+/* Open a file that consists of hugepages. */
+static struct gmem_kunit_file *open_allocated(struct kunit *test, u64 flags)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, flags);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
+	return f;
+}
+#endif
+
+/*
+ * I8: memory that can't move doesn't take the place of memory that can, where it would be in
+ * the way of others for good.  Only memory that can move, also after a collapse, goes there.
+ */
+static void placement(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	struct gmem_kunit_file *f;
+	int i;
+
+	/* The kernel may put a part of a pageblock to any use. */
+	if (pageblock_order > PMD_ORDER)
+		kunit_skip(test, "a pageblock is larger than a hugepage");
+	if (page_group_by_mobility_disabled)
+		kunit_skip(test, "the kernel does not group memory by mobility");
+
+	f = open_allocated(test, GMEM_HUGE);
+	for (i = 0; i < NPAGES / N; i++)
+		KUNIT_EXPECT_FALSE(test, is_placed_with_movable(gmem_kunit_folio(test, f, i * N)));
+
+	if (!GMEM_MIGRATES)
+		return;
+
+	f = open_allocated(test, GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, N + 5, 3), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, N, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, N), PMD_ORDER);
+	for (i = 0; i < NPAGES / N; i++)
+		KUNIT_EXPECT_TRUE(test, is_placed_with_movable(gmem_kunit_folio(test, f, i * N)));
+#else
+	kunit_skip(test, "get_pfnblock_migratetype() is not exported");
+#endif
+}
+
 #if defined(CONFIG_NUMA) && defined(CONFIG_TMPFS) && IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 
 /* Count the references to the NUMA policy of a mapped file. */
@@ -1060,6 +1113,7 @@ static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(limit_prevents_collapse),
 	KUNIT_CASE(failed_collapse_is_uncharged),
 	KUNIT_CASE_PARAM(migration_keeps_charge, moved_memory_gen_params),
+	KUNIT_CASE(placement),
 	KUNIT_CASE(numa_policy),
 	KUNIT_CASE(policy_boundary),
 	KUNIT_CASE(collapse_follows_policy),
