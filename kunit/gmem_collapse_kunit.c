@@ -10,6 +10,7 @@
 #include <linux/kvm_host.h>
 #include <linux/math.h>
 #include <linux/mm.h>
+#include <linux/mman.h>
 #include <linux/pagemap.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
@@ -577,6 +578,63 @@ static void reports_progress(struct kunit *test)
 #endif
 }
 
+#ifdef KVM_GUEST_MEMFD_COLLAPSE
+/* Call ioctl() on the file. */
+static long call_ioctl(struct gmem_kunit_file *f, unsigned int cmd, unsigned long addr)
+{
+	return f->file->f_op->unlocked_ioctl(f->file, cmd, addr);
+}
+
+/* Map a page that contains the argument of the ioctl. */
+static unsigned long map_args(struct kunit *test, struct gmem_kunit_file *f, unsigned long prot)
+{
+	unsigned long addr = kunit_vm_mmap(test, f->file, 0, PAGE_SIZE, prot, MAP_SHARED, 0);
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)addr);
+	return addr;
+}
+#endif
+
+/* I3: the ioctl reads its argument from userspace, and writes back how far it came. */
+static void through_ioctl(struct kunit *test)
+{
+#ifdef KVM_GUEST_MEMFD_COLLAPSE
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, FLAGS);
+	struct gmem_kunit_file *memory = gmem_kunit_open(test, f->kvm, 1, GMEM_SHARED);
+	const struct kvm_guest_memfd_collapse all = { .size = NPAGES << PAGE_SHIFT };
+	const struct kvm_guest_memfd_collapse first = { .size = N << PAGE_SHIFT };
+	unsigned long addr = map_args(test, memory, PROT_READ | PROT_WRITE);
+	unsigned long readonly = map_args(test, memory, PROT_READ);
+	unsigned long unreadable = map_args(test, memory, PROT_NONE);
+	struct kvm_guest_memfd_collapse args = all;
+	struct folio *pinned;
+
+	gmem_kunit_no_hugepages(test);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
+	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+	pinned = gmem_kunit_pin(test, f, 2 * N - 1);
+
+	/* Neither of these does anything. */
+	KUNIT_ASSERT_EQ(test, copy_to_user((void __user *)addr, &args, sizeof(args)), 0);
+	KUNIT_EXPECT_EQ(test, call_ioctl(f, KVM_GUEST_MEMFD_COLLAPSE + 1, addr), -ENOTTY);
+	KUNIT_EXPECT_EQ(test, call_ioctl(f, KVM_GUEST_MEMFD_COLLAPSE, unreadable), -EFAULT);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), 0);
+
+	/* The pinned page ends the call. */
+	KUNIT_EXPECT_EQ(test, call_ioctl(f, KVM_GUEST_MEMFD_COLLAPSE, addr), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
+	KUNIT_ASSERT_EQ(test, copy_from_user(&args, (void __user *)addr, sizeof(args)), 0);
+	KUNIT_EXPECT_EQ(test, args.offset, N << PAGE_SHIFT);
+	KUNIT_EXPECT_EQ(test, args.size, 2 * N << PAGE_SHIFT);
+
+	/* An error isn't hidden by the buffer, to which nothing is written. */
+	KUNIT_EXPECT_EQ(test, call_ioctl(f, KVM_GUEST_MEMFD_COLLAPSE, readonly), -EBUSY);
+	KUNIT_ASSERT_EQ(test, copy_to_user((void __user *)addr, &first, sizeof(first)), 0);
+	KUNIT_EXPECT_EQ(test, call_ioctl(f, KVM_GUEST_MEMFD_COLLAPSE, readonly), -EFAULT);
+	folio_put(pinned);
+#endif
+}
+
 /* I2: the range of a call is exact. */
 static void other_ranges_stay(struct kunit *test)
 {
@@ -700,6 +758,7 @@ static struct kunit_case gmem_collapse_cases[] = {
 	KUNIT_CASE_PARAM(poisoned, memory_gen_params),
 	KUNIT_CASE_PARAM(no_memory, memory_gen_params),
 	KUNIT_CASE(reports_progress),
+	KUNIT_CASE(through_ioctl),
 	KUNIT_CASE(other_ranges_stay),
 	KUNIT_CASE(empty_range_stays_empty),
 	KUNIT_CASE(interrupted),
