@@ -277,12 +277,25 @@ static struct folio *alloc_single_page(struct folio *src, unsigned long private)
 	return folio_test_large(src) ? NULL : gmem_kunit_alloc_target(src, private);
 }
 
-/* I2: without memory for another hugepage, a hugepage moves in pieces or not at all. */
+/*
+ * I2, I3: without memory for another hugepage, a hugepage moves as single pages if core MM can
+ * split it, i.e. with THP.  Otherwise it stays where it is.
+ */
 static void no_hugepage(struct kunit *test)
 {
+	const bool splits = IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE);
 	struct used u = use_memory(test, &memories[HUGEPAGE_MAPPED], GUEST_MEMFD_FLAG_MIGRATABLE);
+	struct gmem_kunit_fault fault;
+	unsigned long moved = 0;
+	pgoff_t index;
 
-	gmem_kunit_migrate(u.f, 0, alloc_single_page);
+	KUNIT_EXPECT_EQ(test, !gmem_kunit_migrate(u.f, 0, alloc_single_page), splits);
+	for (index = 0; index < u.npages; index++) {
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(u.f->kvm, 0, GFN + index, &fault), 0);
+		KUNIT_ASSERT_EQ(test, fault.order, splits ? 0 : PMD_ORDER);
+		moved += fault.pfn != u.pfn + index;
+	}
+	KUNIT_EXPECT_EQ(test, moved, splits ? u.npages : 0);
 	KUNIT_EXPECT_EQ(test, count_lost(&u, NULL), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(u.f, 0), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(u.f), u.npages);
