@@ -301,6 +301,137 @@ static void no_hugepage(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(u.f), u.npages);
 }
 
+/* A file that is closed while its memory is isolated in order to be moved. */
+struct closing {
+	const char *name;
+	bool huge;
+	enum { BEFORE_MOVE, DURING_MOVE, INSTEAD_OF_MOVE } when;
+};
+
+static const struct closing closings[] = {
+	{ "hugepage_before", true, BEFORE_MOVE },
+	{ "hugepage_during", true, DURING_MOVE },
+	{ "hugepage_instead", true, INSTEAD_OF_MOVE },
+	{ "single_pages_before", false, BEFORE_MOVE },
+	{ "single_pages_during", false, DURING_MOVE },
+	{ "single_pages_instead", false, INSTEAD_OF_MOVE },
+};
+
+KUNIT_ARRAY_PARAM_DESC(closing, closings, name);
+
+/* The last reference to the file goes when migration has looked at the first folio. */
+static struct folio *close_and_alloc(struct folio *src, unsigned long private)
+{
+	struct kunit *test = kunit_get_current_test();
+
+	if (test->priv) {
+		gmem_kunit_close(test, test->priv);
+		test->priv = NULL;
+	}
+	return gmem_kunit_alloc_target(src, private);
+}
+
+static struct gmem_kunit_file *open_with_memory(struct kunit *test, struct kvm *kvm, bool huge)
+{
+	u64 flags = (huge ? GMEM_HUGE : GMEM_SHARED) | GUEST_MEMFD_FLAG_MIGRATABLE;
+	struct gmem_kunit_file *f = gmem_kunit_open(test, kvm, NPAGES, flags);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, 0), huge ? PMD_ORDER : 0);
+	return f;
+}
+
+static void close_isolated(struct kunit *test, struct kvm *kvm, const struct closing *c)
+{
+	struct gmem_kunit_file *f = open_with_memory(test, kvm, c->huge);
+	LIST_HEAD(isolated);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_isolate(f, 0, N, &isolated), c->huge ? 1 : N);
+	if (c->when == DURING_MOVE)
+		test->priv = f;
+	else
+		gmem_kunit_close(test, f);
+
+	if (c->when == INSTEAD_OF_MOVE)
+		gmem_kunit_move(&isolated, NULL, 0);
+	else
+		KUNIT_EXPECT_EQ(test, gmem_kunit_move(&isolated, close_and_alloc, 0), 0);
+	KUNIT_EXPECT_TRUE(test, list_empty(&isolated));
+	KUNIT_EXPECT_NULL(test, test->priv);
+}
+
+/*
+ * I3: somebody has isolated memory to move it, but its file is closed before, or while other
+ * memory is allocated, or nothing moves after all.  The memory is free afterwards.
+ */
+static void closed_while_isolated(struct kunit *test)
+{
+	struct kvm *kvm = gmem_kunit_vm(test, 0);
+	unsigned long free = 0;
+	int i;
+
+	/* Go on, as some lost memory could be somebody else's. */
+	for (i = 0; i < 5; i++) {
+		close_isolated(test, kvm, test->param_value);
+		if (!i)
+			free = gmem_kunit_nr_free();
+	}
+	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free() + 2 * N, free);
+}
+
+struct moving {
+	struct gmem_kunit_file *f;
+	bool ended;
+};
+
+static int move_thread(void *data)
+{
+	struct moving *m = data;
+
+	gmem_kunit_migrate(m->f, 0, gmem_kunit_alloc_target);
+	WRITE_ONCE(m->ended, true);
+	return 0;
+}
+
+/* Close a file while its hugepage is locked.  Returns false if this thread is too late. */
+static bool close_locked(struct kunit *test, struct kvm *kvm)
+{
+	struct moving m = { open_with_memory(test, kvm, true) };
+	struct task_struct *task = gmem_kunit_thread(test, move_thread, &m);
+	struct folio *folio = gmem_kunit_folio(test, m.f, 0);
+	bool in_time;
+
+	filemap_invalidate_lock(m.f->inode->i_mapping);
+	wake_up_process(task);
+	(void)gmem_kunit_wait_until(folio_test_locked(folio) || READ_ONCE(m.ended));
+	in_time = !READ_ONCE(m.ended);
+	filemap_invalidate_unlock(m.f->inode->i_mapping);
+
+	gmem_kunit_close(test, m.f);
+	gmem_kunit_stop_thread(test, task);
+	return in_time;
+}
+
+/*
+ * I3: a file is closed while migration holds the lock of its hugepage and waits for the
+ * invalidate lock.  The memory is free afterwards, wherever it is by then.
+ */
+static void closed_while_locked(struct kunit *test)
+{
+	struct kvm *kvm = gmem_kunit_vm(test, 0);
+	unsigned long free = 0, in_time = 0;
+	int tries;
+
+	/* Go on, as some lost memory could be somebody else's. */
+	for (tries = 0; in_time < 5 && tries < 50; tries++) {
+		in_time += close_locked(test, kvm);
+		if (!tries)
+			free = gmem_kunit_nr_free();
+	}
+	KUNIT_EXPECT_EQ(test, in_time, 5);
+	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free() + 2 * N, free);
+}
+
 static void free_bad_target(void *data)
 {
 	struct folio *folio = data;
@@ -418,6 +549,8 @@ static struct kunit_case gmem_migrate_cases[] = {
 	KUNIT_CASE(not_used),
 	KUNIT_CASE(hole_moves),
 	KUNIT_CASE(no_hugepage),
+	KUNIT_CASE_PARAM(closed_while_isolated, closing_gen_params),
+	KUNIT_CASE(closed_while_locked),
 	KUNIT_CASE_PARAM(stays_if_target_is_bad, memory_gen_params),
 	KUNIT_CASE(makes_room),
 	KUNIT_CASE(no_numa_balancing),
