@@ -51,7 +51,7 @@ class Line:
     @property
     def key(self) -> str:
         """Its name in matrix/mutants/uncovered.txt."""
-        return f"{self.file}: {self.text.strip()}"
+        return mutate.key_of(self.file, self.text)
 
     @property
     def left(self) -> int:

@@ -12,7 +12,7 @@ import difflib
 import hashlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ STATEMENT = re.compile(r"^\s+(?!return\b|break;|continue;|lockdep_|VM_WARN_)[\w>
 CONTROL = re.compile(r"^\s+(return|goto|break|continue)\b.*;$")
 COMMENT = re.compile(r"^\s*(/\*|\*|//)|^\s*$|^\s*#|^EXPORT_|^\s*KUNIT_|\bBUILD_BUG_ON")
 
+EQUIVALENT, UNCOVERED = "matrix/mutants/equivalent.txt", "matrix/mutants/uncovered.txt"
 MOVED = 3  # so many lines in a row that were in another file
 
 
@@ -140,7 +141,7 @@ def write(prepared: tree.PreparedTree, tested: Project, folder: Path, known: Map
     Raise WrongUse as check_known() does.
     """
     found = changes(prepared, tested)
-    check_known(found, known)
+    check_known(EQUIVALENT, (change.key() for change in found), known)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     paths = []
@@ -153,15 +154,32 @@ def write(prepared: tree.PreparedTree, tested: Project, folder: Path, known: Map
     return paths
 
 
-def check_known(found: list[Change], known: Mapping[str, str]) -> None:
-    """Raise WrongUse when an entry of equivalent.txt is like no change: a line of the series has changed, or is gone."""
-    if unknown := sorted(set(known) - {change.key() for change in found}):
-        raise WrongUse(f"matrix/mutants/equivalent.txt: correct or remove this entry, no change is like it: {unknown[0]}")
+def check_known(name: str, found: Iterable[str], known: Mapping[str, str]) -> None:
+    """Raise WrongUse when an entry of a file is not among the keys found: a line of the series has changed, or is gone."""
+    if unknown := sorted(set(known) - set(found)):
+        raise WrongUse(f"{name}: correct or remove this entry, nothing in the series is like it: {unknown[0]}")
+
+
+def check_lists(root: Path, prepared: tree.PreparedTree, tested: Project) -> None:
+    """Check EQUIVALENT and UNCOVERED as check_known() does."""
+    check_known(EQUIVALENT, (change.key() for change in changes(prepared, tested)), equivalents(root))
+    check_known(UNCOVERED, keys(prepared, tested), reasons(root / UNCOVERED))
+
+
+def keys(prepared: tree.PreparedTree, tested: Project) -> Iterator[str]:
+    """Yield the name in uncovered.txt of each line that the series adds."""
+    for name, lines, numbers in added(prepared, tested.suites):
+        yield from (key_of(name, lines[at]) for at in numbers)
+
+
+def key_of(file: str, line: str) -> str:
+    """Return the name of a line in uncovered.txt."""
+    return f"{file}: {line.strip()}"
 
 
 def equivalents(root: Path) -> dict[str, str]:
     """Return Change.key() -> why the mutant is equivalent."""
-    return reasons(root / "matrix/mutants/equivalent.txt")
+    return reasons(root / EQUIVALENT)
 
 
 def reasons(path: Path) -> dict[str, str]:

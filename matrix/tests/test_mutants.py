@@ -336,8 +336,23 @@ class Mutate(unittest.TestCase):
             prepared, tested = PreparedTree(Path(folder), "7.3.4", "", frozenset({"f.c"}), ""), Project("t", {}, None, {})
             paths = mutate.write(prepared, tested, Path(folder) / "out", {"f.c: f(a); => ;": "because"})
             self.assertEqual([mutants.parse(path).mistake for path in paths], ["constant: return true; => return false;"])
-            with self.assertRaisesRegex(WrongUse, "no change is like it: f.c: f\\(b\\); => ;"):
+            with self.assertRaisesRegex(WrongUse, "equivalent.txt: .*nothing in the series is like it: f.c: f\\(b\\); => ;"):
                 mutate.write(prepared, tested, Path(folder) / "out", {"f.c: f(b); => ;": "because"})
+
+    def test_lists(self) -> None:
+        """An entry of either list that the series no longer has is an error, as is a line that the kernel had before."""
+        with tempfile.TemporaryDirectory() as name, mock.patch.object(tree, "pristine_text", return_value="\told();\n"):
+            folder = Path(name)
+            write(folder / "f.c", "\told();\n\tf(a);\n")
+            prepared, tested = PreparedTree(folder, "7.3.4", "", frozenset({"f.c"}), ""), Project("t", {}, None, {})
+            for file, good, bad in ((mutate.EQUIVALENT, "f.c: f(a); => ;", "f.c: old(); => ;"),
+                                    (mutate.UNCOVERED, "f.c: f(a);", "f.c: old();")):  # fmt: skip
+                write(folder / file, f"{good}\n\tbecause\n")
+                mutate.check_lists(folder, prepared, tested)
+                write(folder / file, f"{good}\n\tbecause\n{bad}\n\tbecause\n")
+                with self.assertRaisesRegex(WrongUse, f"{file}: .*nothing in the series is like it: {re.escape(bad)}"):
+                    mutate.check_lists(folder, prepared, tested)
+                write(folder / file, "")
 
     def test_files(self) -> None:
         """Only lines that the series adds to the kernel are changed, not the suites or tools/."""
