@@ -14,12 +14,13 @@ DEBIAN ?= 13
 AGAINST ?=
 UPDATE ?=
 ROUNDS ?=
+SEEDS ?=
 A ?=
 B ?= $(O)
 PROJECT ?=
 
 # The kernel's own make must not see this make's flags and variables.
-unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER SHARD CELLS TESTS ONLY DEBIAN PROJECT AGAINST UPDATE ROUNDS A B
+unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER SHARD CELLS TESTS ONLY DEBIAN PROJECT AGAINST UPDATE ROUNDS SEEDS A B
 
 project = $(if $(PROJECT),--project '$(PROJECT)')
 places = --out '$(O)' $(project)
@@ -56,6 +57,7 @@ help:
 	@echo 'make mutants   put mistakes into the series, one at a time; the tests must find each'
 	@echo '               CELLS="arm64-nothp" ONLY="punch-*"  in these cells (default: those with mutants = true), only these'
 	@echo '               GENERATED=yes                  not those of matrix/mutants/, but small changes of each added line'
+	@echo '               SEEDS=10                       each with ten seeds, for races: nine of ten must find it'
 	@echo 'make coverage  count which of the added lines the suites and the selftests execute; CELLS= as above'
 	@echo 'make report    show the results in the build folder as one HTML file, and what is different from the last run'
 	@echo '               AGAINST=dir                    from this run: a build folder, or a folder with results'
@@ -110,7 +112,7 @@ fresh: setup-fresh
 	@tools/fresh '$(DEBIAN)' --out '$(O)'
 
 mutants: setup-mutants
-	@set -f; tools/mutants $(ONLY) $(if $(GENERATED),--generated) $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS)) $(if $(CELLS),--cells $(CELLS))
+	@set -f; tools/mutants $(ONLY) $(if $(GENERATED),--generated) $(if $(SEEDS),--seeds $(SEEDS)) $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS)) $(if $(CELLS),--cells $(CELLS))
 
 coverage: setup-coverage
 	@tools/coverage $(CELLS) $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS))

@@ -54,10 +54,14 @@ def markdown(data: Document, equivalents: Mapping[str, str]) -> str:
     text = [f"{len(entries)} mutants of {data['kernel']}: {', '.join(f'{number} {kind}' for kind, number in count.items())}; "
             f"{len(equivalents)} more are equivalent to the original.", "", "| mutant | mistake | outcome |", "|---|---|---|"]  # fmt: skip
     for name, entry in entries.items():
-        outcomes = [f"{cell}: {one['kind']} {', '.join(one['killers'][:3])}".rstrip() for cell, one in entry["cells"].items()]
+        outcomes = [f"{cell}: {_kind(one)} {', '.join(one['killers'][:3])}".rstrip() for cell, one in entry["cells"].items()]
         text.append(f"| {name} | {_code(entry['mistake'])} | {'<br>'.join(outcomes)} |")
     text += ["", "| equivalent | why no test can tell |", "|---|---|"]
     return "\n".join([*text, *(f"| {_code(key)} | {reason} |" for key, reason in equivalents.items())]) + "\n"
+
+
+def _kind(outcome: Mapping[str, Any]) -> str:
+    return f"{outcome['kind']} ({outcome['kills']}/{outcome['seeds']})" if outcome.get("seeds") else str(outcome["kind"])
 
 
 def _code(text: str) -> str:

@@ -11,19 +11,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from matrix.cell import build, run as cellrun
-from matrix.common import proc
+from matrix.cell import build, cells, run as cellrun
+from matrix.common import proc, project
 from matrix.tree import tree
 from matrix.cell.cells import Cell
 from matrix.cell.run import E2E, KUNIT, Job, Site, Steps
 from matrix.common.session import Say, side_by_side
-from matrix.proof.mutants import Mutant, Outcome, cases_of, judge, killing, missed
+from matrix.proof.mutants import BROKEN, KILLED, Mutant, Outcome, cases_of, judge, killing, missed, of_seeds
 from matrix.verdict.console import Console
 from matrix.verdict.evidence import Evidence
 from matrix.verdict.judge import matches
 
 # A mutant may hang. Limits as parts of a cell's boot_seconds: for the whole boot, and for a KUnit console without output.
 BOOT_PART, QUIET_PART = 1 / 5, 1 / 30
+SEED_SLOWDOWN = 3  # of a QEMU that counts instructions, rounded up
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Run:
     jobs: int
     say: Say
     env: Mapping[str, str]  # of the builds
+    seeds: int = 0  # boot each mutant with so many seeds, from 1 on; 0: once, without a seed
     outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     configured: set[Path] = field(default_factory=set)  # build directories
 
@@ -43,22 +45,23 @@ class Run:
         """Build each mutant in its cells and boot it for kind. Build the next one while it boots."""
         with side_by_side(1) as booter:
             booting: Future[None] | None = None
-            for mutant, cells in work:
+            for mutant, places in work:
                 with tree.patched(self.prepared, [mutant.path]) as prepared:
-                    for cell in cells:
+                    for cell in places:
                         built = self._build(mutant, cell, prepared, kind)
                         if booting:
                             booting.result()
                         if kind == KUNIT:
                             image = copy_image(built.site.build_dir(cell), self.out / "mutants/boot")
                             built = dataclasses.replace(built, job=dataclasses.replace(built.job, image=image))
-                        booting = booter.submit(self._boot, built)
+                        booting = booter.submit(self._boot_all if self.seeds else self._boot_once, built)
                         if kind == E2E:  # the selftests are built from this tree
                             booting.result()
             if booting:
                 booting.result()
 
     def _build(self, mutant: Mutant, cell: Cell, prepared: tree.PreparedTree, kind: str) -> Built:
+        cell = cell.slower(SEED_SLOWDOWN) if self.seeds else cell
         patience = cell.boot_seconds * QUIET_PART / proc.POLL if kind == KUNIT else math.inf
         cell = dataclasses.replace(cell, boot_seconds=math.ceil(cell.boot_seconds * BOOT_PART))
         order = [case for case in cases_of(cellrun.expected_tests(self.root, cell, kind).tests) if matches(mutant.glob, case)]
@@ -73,13 +76,32 @@ class Run:
             self.configured.add(folder)
         return Built(site, job, evidence, steps, seen)
 
-    def _boot(self, built: Built) -> None:
-        result = cellrun.finish(built.site, built.job, built.evidence, built.steps)
-        seen, cell = built.seen, built.job.cell
-        outcome = judge(seen.mutant, result, built.site.results(built.job) / "console.log", seen.order, seen.stopped)
-        outcome = dataclasses.replace(outcome, seconds=round(sum(built.steps.seconds.values()), 1))
-        self.outcomes.setdefault(seen.mutant.name, {})[cell.name] = outcome
-        self.say(f"{seen.mutant.name}: {cell.name}: {outcome.kind}{': ' if outcome.why else ''}{outcome.why}")
+    def _boot_once(self, built: Built) -> None:
+        self._note(built, built.job.cell.name, boot(built))
+
+    def _boot_all(self, built: Built) -> None:
+        """Boot with each seed, keeping the logs of all; a mutant that does not build has nothing to boot."""
+        parameter, cell = project.load(self.root).need_seed(), built.job.cell
+        found: dict[int, Outcome] = {}
+        while not found or (len(found) < self.seeds and BROKEN not in {one.kind for one in found.values()}):
+            seed = len(found) + 1
+            found[seed] = boot(built.with_seed(parameter, seed))
+            if found[seed].kind != KILLED:
+                self.say(f"{built.seen.mutant.name}: {cell.name}: seed {seed}: {found[seed].kind}")
+        self._note(built, f"{cell.name}, {self.seeds} seeds", of_seeds(found))
+
+    def _note(self, built: Built, place: str, outcome: Outcome) -> None:
+        name = built.seen.mutant.name
+        self.outcomes.setdefault(name, {})[place] = outcome
+        self.say(f"{name}: {place}: {outcome.kind}{': ' if outcome.why else ''}{outcome.why}")
+
+
+def boot(built: Built) -> Outcome:
+    """Boot a mutant and judge it."""
+    result = cellrun.finish(built.site, built.job, built.evidence, built.steps)
+    seen = built.seen
+    outcome = judge(seen.mutant, result, built.site.results(built.job) / "console.log", seen.order, seen.stopped)
+    return dataclasses.replace(outcome, seconds=round(sum(built.steps.seconds.values()), 1))
 
 
 def copy_image(build_dir: Path, folder: Path) -> Path:
@@ -124,3 +146,16 @@ class Built:
     evidence: Evidence
     steps: Steps
     seen: Seen
+
+    def with_seed(self, parameter: str, seed: int) -> Built:
+        """Return the same kernel for a boot with a seed, whose results are in a folder of their own."""
+        site = dataclasses.replace(self.site, out=self.site.out / f"seed-{seed}")
+        seen = dataclasses.replace(self.seen, size=0, quiet=0, stopped=False)
+        job = dataclasses.replace(self.job, cell=cells.seeded(self.job.cell, parameter, seed), until=seen.enough)
+        results = site.results(job)
+        shutil.rmtree(results, ignore_errors=True)
+        results.mkdir(parents=True)
+        for path in (self.site.results(self.job) / name for name in ("build.log", ".config")):
+            if path.exists():
+                shutil.copyfile(path, results / path.name)
+        return dataclasses.replace(self, site=site, job=job, seen=seen, steps=self.steps if seed == 1 else Steps())

@@ -13,7 +13,7 @@ from __future__ import annotations
 import fnmatch
 import os.path
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,7 @@ WHERE = re.compile(r" in (\w+)(?:\.(\w+)|, after (\w+))?")  # the position in a 
 
 FOLDERS = {"x86_64": "x86", "arm64": "arm64"}  # the kernel's ARCH -> folder in arch/
 
+ENOUGH = 0.9  # of the seeds must kill a mutant; a race is not lost every time
 KILLED, SURVIVED, BROKEN, OTHER = "killed", "survived", "does not build", "red elsewhere"
 
 
@@ -75,6 +76,8 @@ class Outcome:
     missed: tuple[str, ...] = ()  # cases of Killed-by that did not fail
     why: str = ""
     seconds: float = 0
+    seeds: int = 0  # so many seeds were tried; 0: the boot had none
+    kills: int = 0  # … of which so many killed
 
 
 def _glob(names: Sequence[str]) -> str:
@@ -144,6 +147,15 @@ def judge(mutant: Mutant, result: report.Result, console: Path, order: Sequence[
     if lacking := missed(mutant, killers):
         return Outcome(OTHER, killers, lacking, f"{', '.join(lacking)} did not fail")
     return Outcome(KILLED, killers, (), f"by {', '.join(mutant.killed_by)}")
+
+
+def of_seeds(outcomes: Mapping[int, Outcome]) -> Outcome:
+    """Return the outcome of boots with several seeds: killed if ENOUGH of them kill, otherwise as the first seed that does not."""
+    others = {seed: one for seed, one in outcomes.items() if one.kind != KILLED}
+    kills, seconds = len(outcomes) - len(others), round(sum(one.seconds for one in outcomes.values()), 1)
+    first = next(iter(others.values() if kills < ENOUGH * len(outcomes) else outcomes.values()))
+    why = f"with {kills} of {len(outcomes)} seeds" + (f", not with {', '.join(map(str, others))}" if others else "")
+    return replace(first, why=f"{why}; {first.why}" if first.why else why, seconds=seconds, seeds=len(outcomes), kills=kills)
 
 
 def missed(mutant: Mutant, killers: Sequence[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import unittest
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,7 +16,7 @@ from matrix.cell import build, cells, vmm
 from matrix.proof import mutantreport, mutantrun, mutants, mutate
 from matrix.tree import tree
 from matrix.verdict import report
-from matrix.cell.run import E2E, KUNIT, expected_tests
+from matrix.cell.run import E2E, KUNIT, Job, Site, Steps, expected_tests
 from matrix.common.errors import WrongUse
 from matrix.common import project
 from matrix.common.project import Project
@@ -25,6 +25,8 @@ from matrix.tests.consoles import CLEAN
 from matrix.tests.fake_kernel import write
 from matrix.tree.tree import PreparedTree
 from matrix.verdict.console import Console
+from matrix.verdict.evidence import Evidence
+from matrix.verdict.expected import Expected
 from matrix.verdict.judge import matches
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,6 +256,53 @@ class Judge(unittest.TestCase):
                     self.assertLessEqual(set(mutant.rungs), there, mutant.name)
 
 
+class Seeds(unittest.TestCase):
+    """Mutants with several seeds."""
+
+    def test_enough(self) -> None:
+        """9 of 10 seeds must kill, and the outcome says which do not."""
+        kill, live = Outcome(KILLED, ("a.b",), (), "by a.b", 1.5), Outcome(SURVIVED, (), ("a.b",))
+        for lost, kind in ((), KILLED), ((3,), KILLED), ((3, 7), SURVIVED):
+            got = mutants.of_seeds({seed: live if seed in lost else kill for seed in range(1, 11)})
+            self.assertEqual((got.kind, got.kills, got.seeds), (kind, 10 - len(lost), 10), lost)
+        self.assertEqual((got.why, got.seconds), ("with 8 of 10 seeds, not with 3, 7", 12.0))
+        self.assertEqual(mutants.of_seeds({1: live, 2: kill}).kind, SURVIVED)
+        self.assertEqual(mutants.of_seeds({1: kill}).why, "with 1 of 1 seeds; by a.b")
+        self.assertEqual(mutants.of_seeds({1: Outcome(BROKEN, why="x.c:1")}).kind, BROKEN)
+
+    def boots(self, kinds: Sequence[str], folder: Path) -> tuple[mutantrun.Run, list[cells.Cell]]:
+        """Return a run with so many seeds, and the cells that it booted for these outcomes."""
+        cell = next(cell for cell in cells.load(ROOT) if cell.name == "x86_64-thp")
+        said: list[str] = []
+        runner = mutantrun.Run(ROOT, folder, PreparedTree(folder, "7.3.4", "", frozenset(), ""), 1, said.append, {}, len(kinds))
+        site = Site(ROOT, folder / "mutants/m", runner.prepared, said.append, lambda: 1)
+        seen = mutantrun.Seen(MUTANT, (), 9, size=7, quiet=8, stopped=True)
+        write(site.results(Job(cell)) / "build.log", "cc")
+        booted: list[cells.Cell] = []
+
+        def boot(built: mutantrun.Built) -> Outcome:
+            booted.append(built.job.cell)
+            self.assertEqual((built.site.results(built.job) / "build.log").read_text(), "cc")
+            self.assertEqual((built.seen.size, built.seen.quiet, built.seen.stopped), (0, 0, False))
+            return Outcome(kinds[len(booted) - 1])
+
+        evidence = Evidence({}, None, Expected(), frozenset())
+        with mock.patch.object(mutantrun, "boot", boot):
+            runner._boot_all(mutantrun.Built(site, Job(cell), evidence, Steps(), seen))  # pylint: disable=protected-access
+        return runner, booted
+
+    def test_boots(self) -> None:
+        """Each seed boots the same kernel, with the build's log; a kernel that does not build is not tried again."""
+        with tempfile.TemporaryDirectory() as folder:
+            runner, booted = self.boots([KILLED, KILLED, SURVIVED], Path(folder))
+            self.assertEqual([cell.seed for cell in booted], [1, 2, 3])
+            self.assertEqual(booted[2].kernel_args, ("kvm_gmem_kunit.seed=3",))
+            outcome = runner.outcomes["m"]["x86_64-thp, 3 seeds"]
+            self.assertEqual((outcome.kind, outcome.kills, outcome.seeds), (SURVIVED, 2, 3))
+            self.assertTrue((Path(folder) / "mutants/m/seed-3/results/x86_64-thp").is_dir())
+            self.assertEqual(len(self.boots([BROKEN, KILLED], Path(folder))[1]), 1)
+
+
 class Report(unittest.TestCase):
     """mutants.json and mutants.md."""
 
@@ -295,6 +344,8 @@ class Report(unittest.TestCase):
         self.assertIn("| m | `a mistake.` | b: killed alpha.two, x.y<br>a: killed |\n", text)
         self.assertLess(text.index("| x-3 | `x-3: a \\|\\| b` | a: survived |"), text.index("| x-1 |"))
         self.assertIn("| `f.c: x => y` | because |", text)
+        data = self.add({"m": {"a, 10 seeds": Outcome(KILLED, ("alpha.two",), seeds=10, kills=9)}})
+        self.assertIn("<br>a, 10 seeds: killed (9/10) alpha.two |\n", mutantreport.markdown(data, {}))
 
 
 class Mutate(unittest.TestCase):

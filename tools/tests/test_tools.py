@@ -517,13 +517,28 @@ class Rebase(Tools):
         self.assertEqual(self.run_tool("tools/rebase", "--out", str(self.out)).returncode, 2)
 
 
+class Mutants(Tools):
+    """tools/mutants."""
+
+    def test_seeds(self) -> None:
+        """Where --seeds is no use, a line says so and nothing is built."""
+        for name in ("configs", "vmm", "bench"):
+            shutil.copytree(ROOT / name, self.root / name)
+        for argv, said in ((("--gate",), "cannot be combined with --generated or --gate"), (("--generated",), "cannot be combined"),
+                           (("--cells", "x86_64-vmm"), "cannot be combined with cells with a VMM")):  # fmt: skip
+            done = self.run_tool("tools/mutants", "--out", str(self.out), "--seeds", "3", *argv)
+            self.assertEqual(done.returncode, 2, done.stdout)
+            self.assertIn(said, done.stdout)
+        self.assertFalse(self.out.exists())
+
+
 class Make(Tools):
     """The targets are thin: what they call, with what."""
 
     def setUp(self) -> None:
         super().setUp()
         for name in ("matrix/run", "tools/setup", "tools/fresh", "tools/edit", "tools/refresh", "tools/rebase", "tools/report",
-                     "tools/diff", "ci/test"):  # fmt: skip
+                     "tools/diff", "tools/mutants", "ci/test"):  # fmt: skip
             write(self.root / name, f'#!/bin/sh\necho "$0 $* SETUP=$SETUP FLAGS=${{MAKEFLAGS-}}${{O-}}${{KSRC-}}" >>{self.top}/log\n')
             (self.root / name).chmod(0o755)
 
@@ -553,6 +568,7 @@ class Make(Tools):
         self.assertEqual(self.make("edit", "KSRC=7.2")[1], "tools/edit --out build --ksrc 7.2 SETUP= FLAGS=")
         self.assertEqual(self.make("refresh", "KSRC=7.2"), ["tools/refresh --out build --ksrc 7.2 SETUP= FLAGS="])
         self.assertEqual(self.make("rebase", "KSRC=/x y")[1], "tools/rebase --out build --ksrc /x y SETUP= FLAGS=")
+        self.assertEqual(self.make("mutants", "ONLY=a-* b", "SEEDS=10")[-1], "tools/mutants a-* b --seeds 10 --out build SETUP= FLAGS=")
         self.assertEqual(self.make("report", "O=/tmp/o", "AGAINST=a b"), ["tools/report --out /tmp/o --against a b SETUP= FLAGS="])
         self.assertEqual(self.make("diff", "A=a", "O=o"), ["tools/diff a o SETUP= FLAGS="])
         self.assertEqual(self.make("diff", "A=a b", "B=c"), ["tools/diff a b c SETUP= FLAGS="])
