@@ -33,6 +33,7 @@ JOBS: dict[str, Callable[[Cell], bool]] = {
     "mutants": lambda cell: cell.mutants, "generated": lambda cell: cell.generated, "vmm": lambda cell: cell.vmm,
 }  # fmt: skip
 
+ARGUMENT = re.compile(r"""[\w.-]+(?:=[^\s"']*)?""")
 ALL = "all"  # in place of the names of all cells
 SUMMARY = ("summary.json", "summary.md")
 EXAMPLES = """examples:
@@ -43,6 +44,7 @@ EXAMPLES = """examples:
   ./matrix/run --ksrc ~/src/linux x86_64-thp   with your own tree, which stays as it is
   ./matrix/run --filter 'kvm_gmem_*.huge*'     some tests only, as kunit.py's filter
   ./matrix/run --seed 7 x86_64-thp             boot so that the same seed repeats the same run, races included
+  ./matrix/run --arg NAME=5 --boot-seconds 3600 x86_64-thp   boot with a kernel argument, and with time for what it asks for
   ./matrix/run --update-expected x86_64-thp    update matrix/expected.txt with the tests that run
   ./matrix/run --canaries                      kernels with known defects; exit status 0 if all are red
   ./matrix/run --e2e arm64-thp                 boot for the selftests, not for KUnit
@@ -68,6 +70,8 @@ def parser(root: Path) -> argparse.ArgumentParser:
     add("--shard", metavar="I/N", help="run only the I-th of N shares of these cells, counted from 1")
     add("--filter", default="", metavar="GLOB", help="run only tests that match SUITE_GLOB[.CASE_GLOB]")
     add("--seed", type=int, metavar="N", help="seed the tests, and let QEMU count instructions: the run repeats itself")
+    add("--arg", action="append", default=[], metavar="NAME=VALUE", help="boot with this kernel argument, too; may be repeated")
+    add("--boot-seconds", type=int, default=0, metavar="N", help="let each boot take N seconds, instead of what cells.toml allows")
     add("--until-failure", action="store_true", help="repeat the run with one seed after the other until it is red, or interrupted")
     add("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
         help="compile N files at once, in all cells together (default: %(default)s)")  # fmt: skip
@@ -125,8 +129,8 @@ def _main(options: argparse.Namespace, root: Path, prepare: Prepare) -> int:
     kinds = both if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
     own = {cell.name: _kinds(options, root, cell, kinds) for cell in chosen}
     if options.merge:
-        if options.filter or options.base or options.seed is not None:
-            raise WrongUse("--merge cannot be combined with --filter, --base or --seed")
+        if options.filter or options.base or options.seed is not None or options.arg or options.boot_seconds:
+            raise WrongUse("--merge cannot be combined with --filter, --base, --seed, --arg or --boot-seconds")
         _clear(out, SUMMARY)
         wanted = {result_name(cell, kind): (cell, kind) for cell in chosen for kind in own[cell.name]}
         return _end(out, merge.merge(root, options.merge, wanted))
@@ -135,6 +139,7 @@ def _main(options: argparse.Namespace, root: Path, prepare: Prepare) -> int:
         chosen = [cells.on_base(cell) for cell in chosen]
     if options.seed is not None:
         chosen = [cells.seeded(cell, tested.need_seed(), options.seed) for cell in chosen]
+    chosen = [cells.extended(cell, options.arg, options.boot_seconds) for cell in chosen]
     _check(options, out, root, chosen, kinds)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
@@ -211,8 +216,8 @@ def _kinds(options: argparse.Namespace, root: Path, cell: Cell, kinds: Sequence[
 
 def _canaries(options: argparse.Namespace, root: Path, out: Path, chosen: Sequence[canary.Canary], prepare: Prepare) -> int:
     """Run the canaries; return 0 when each is red for the expected reasons."""
-    if options.filter or options.update_expected or options.seed is not None:
-        raise WrongUse("--canaries cannot be combined with --filter, --update-expected or --seed")
+    if options.filter or options.update_expected or options.seed is not None or options.arg or options.boot_seconds:
+        raise WrongUse("--canaries cannot be combined with --filter, --update-expected, --seed, --arg or --boot-seconds")
     _check(options, out, root, [one.cell for one in chosen], [KUNIT])
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
@@ -233,6 +238,11 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
             raise WrongUse(f"{path}: the kernel cannot be built in a path with a space or a colon")
     if options.seed is not None and (options.update_expected or not 0 <= options.seed < 1 << 32):
         raise WrongUse("--seed must be a number of 32 bits, and cannot be combined with --update-expected")
+    if options.boot_seconds < 0:
+        raise WrongUse("--boot-seconds must be above 0")
+    for argument in options.arg:
+        if options.update_expected or not ARGUMENT.fullmatch(argument):
+            raise WrongUse(f"--arg {argument!r}: must be NAME=VALUE without spaces and quotes, and cannot be combined with --update-expected")
     if options.filter:
         if options.update_expected:
             raise WrongUse("--update-expected needs all tests: omit --filter")

@@ -199,6 +199,8 @@ class Workflow(unittest.TestCase):
                  ("bench", 0): ("tools/bench", "['C', '--out', 'build']"),
                  ("coverage", 0): ("tools/coverage", "['--out', 'build']"),
                  ("loop", 0): ("tools/bench-loop", "['--out', 'build']"),
+                 ("model", 0): ("matrix/run", "['--out', 'build', '--filter', 'kvm_gmem_stress.model', '--arg', 'kvm_gmem_kunit.ops=1000000', "
+                                "'--arg', 'kunit.timeout=4000', '--boot-seconds', '12000', 'C']"),
                  ("base", 0): ("matrix/run", "['--out', 'build', '--ksrc', '7.2']"),
                  ("readme", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
                  ("report", 0): ("bin/gh", "['run', 'list', '--workflow', 'scheduled.yml', '--branch', 'main', '--status', 'completed', "
@@ -216,6 +218,7 @@ class Workflow(unittest.TestCase):
         bench = {cell.name for cell in cells.load(ROOT) if cell.bench}
         self.assertEqual(set(json.loads(found["scheduled"])), set(known) - set(self.cells) - bench)
         self.assertEqual(set(json.loads(found["bench"])), bench)
+        self.assertEqual(json.loads(found["gate"]), self.cells)
         for name, value in found.items():
             self.assertTrue(json.loads(value), name)
             self.assertIn(f"      {name}: ${{{{ steps.cells.outputs.{name} }}}}\n", self.text)

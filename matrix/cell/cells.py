@@ -60,6 +60,8 @@ class Cell:
     llvm: str = ""  # the version of LLVM that builds its kernel; "": GCC does
     slowdown: int = 1  # how much more time its boots and selftests get than in a cell of the gate
     seed: int | None = None  # see seeded()
+    arguments: tuple[str, ...] = ()  # those of kernel_args that --arg has added
+    limit: int = 0  # the seconds that --boot-seconds gives each of its boots; 0: as usual
 
     @property
     def qemu_args(self) -> str:
@@ -158,6 +160,12 @@ def on_base(cell: Cell) -> Cell:
 def seeded(cell: Cell, parameter: str, seed: int) -> Cell:
     """Return the cell for a boot that repeats itself: the seed decides about random operations and random numbers, and time is virtual."""
     return replace(cell, kernel_args=(*cell.kernel_args, f"{parameter}={seed}"), seed=seed)
+
+
+def extended(cell: Cell, arguments: Sequence[str], limit: int) -> Cell:
+    """Return the cell with more kernel arguments and, unless limit is 0, another time limit."""
+    return replace(cell, kernel_args=(*cell.kernel_args, *arguments), arguments=tuple(arguments), limit=limit,
+                   boot_seconds=limit or cell.boot_seconds)
 
 
 def options(text: str) -> dict[str, str]:

@@ -70,8 +70,7 @@ def _wrong(root: Path, folder: Path, result: Result, now: str, cell: Cell, kind:
     fields: dict[str, Any] = result["judged"] | {"touched": frozenset(result["judged"]["touched"])}
     if glob := result["filter"] or fields["glob"]:
         yield f"filtered (--filter {glob}): not the gate; run the cell without --filter"
-    if result.get("repeat"):
-        yield "seeded: not the gate; run the cell without --seed"
+    yield from (f"{text}: not the gate; run the cell without {option}" for option, text in report.special([result]).items())
     if result["inputs"] != now:
         yield "stale: kernel/, kunit/, configs/ or the data of matrix/ have changed since; run the cell again"
     digests = report.digests(folder, root / LIST)

@@ -294,7 +294,7 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
         config.write_text(boot.initramfs_config(cell, folder / f"{job.kind}.cpio", *words), "utf-8")
         cell = replace(cell, qemu_config=config)
     if job.kind == E2E:
-        limit = BOOT_SECONDS * cell.slowdown + sum(test.seconds for test in chosen(site, job))
+        limit = cell.limit or BOOT_SECONDS * cell.slowdown + sum(test.seconds for test in chosen(site, job))
         cell, glob = replace(cell, boot_seconds=limit), ""
     initramfs = job.initramfs or _has_init(job)
     evidence = replace(evidence, arguments=boot.kernel_arguments(cell, glob, job.kind != E2E, initramfs))
@@ -363,11 +363,15 @@ def _write(site: Site, job: Job, evidence: Evidence, verdict: Verdict, steps: St
 
 
 def _repeat(site: Site, job: Job) -> str:
-    """Return the command line that repeats a seeded boot, "" if it has no seed."""
-    if job.cell.seed is None:
+    """Return the command line that repeats a boot with options of report.SPECIAL, "" if it has none of them."""
+    cell = job.cell
+    words = [] if cell.seed is None else ["--seed", str(cell.seed)]
+    words += [word for argument in cell.arguments for word in ("--arg", argument)]
+    words += ["--boot-seconds", str(cell.limit)] if cell.limit else []
+    if not words:
         return ""
-    words = ["--seed", str(job.cell.seed), *(["--filter", job.glob] if job.glob else [])]
-    words += [*(["--e2e"] if job.kind == E2E else []), *(["--base"] if site.base else []), job.cell.name]
+    words += ["--filter", job.glob] if job.glob else []
+    words += [*(["--e2e"] if job.kind == E2E else []), *(["--base"] if site.base else []), cell.name]
     return f"./matrix/run {shlex.join(words)}"
 
 

@@ -312,6 +312,30 @@ class Run(Fake):
         for number in ("-1", str(1 << 32)):
             self.assertIn("a number of 32 bits", self.run_main("one", "--seed", number)[1])
 
+    def test_arguments(self) -> None:
+        """More kernel arguments and another time limit reach the boot; such a run is never the gate, and can be repeated."""
+        status, text = self.run_main("one", "--arg", "a.b=1", "--arg", "c", "--boot-seconds", "77")
+        self.assertEqual(status, 0, text)
+        call = next(call for call in self.calls() if call[0] == "exec")
+        for word in ("--kernel_args=a.b=1", "--kernel_args=c", "--timeout=77"):
+            self.assertIn(word, call)
+        self.assertIn("\nwith more kernel arguments: not the gate (--arg)\nwith another time limit: not the gate (--boot-seconds)\n", text)
+        self.assertEqual(self.result()["repeat"], "./matrix/run --arg a.b=1 --arg c --boot-seconds 77 one")
+        self.assertEqual(self.run_main("--merge", str(self.out / "results"))[0], 1)
+        summary = (self.out / "results/summary.md").read_text()
+        self.assertIn("run the cell without --arg", summary)
+        self.assertIn("run the cell without --boot-seconds", summary)
+        self.play(exec={"text": CLEAN, "no_arguments": "x"})
+        self.assertIn("booted without a.b=1", self.run_main("one", "--arg", "a.b=1")[1])
+
+    def test_arguments_refused(self) -> None:
+        """What is no kernel argument, and options that judge or list tests by other runs."""
+        for argv in (["--arg", "a b"], ["--arg", "=1"], ["--arg", "a='1'"], ["--boot-seconds", "-1"],
+                     *([option, value, "--merge", str(self.root)] for option, value in (("--arg", "a=1"), ("--boot-seconds", "9"))),
+                     ["--arg", "a=1", "--update-expected"]):  # fmt: skip
+            status, text = self.run_main(*argv)
+            self.assertEqual((status, bool(text.count("must be ") + text.count("cannot be combined"))), (2, True), text)
+
     def test_update_expected(self) -> None:
         """New tests are inserted, vanished ones removed, rules kept, and the diff is printed."""
         self.play(exec={"text": spoil("    ok 1 one", "    ok 1 uno")})

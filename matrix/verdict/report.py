@@ -21,6 +21,8 @@ LOGS = ("console.log", "build.log", ".config")
 WITHOUT = " (without the series: "  # appended to a reason
 QUOTED = 300
 SHOWN = 5  # reasons of a cell in the table
+# options of ./matrix/run with which a boot is not one of the gate, and what they make of it
+SPECIAL = {"--seed": "seeded", "--arg": "with more kernel arguments", "--boot-seconds": "with another time limit"}
 FIGURE = re.compile(r"^ *# (\w+): # ([\w ,-]+: \d.*)")  # init.c prints "    # test: # huge mappings: 7"
 MOST_FIGURES = 40
 
@@ -39,7 +41,7 @@ class Result(TypedDict, total=False):
     proves: str
     kernel: dict[str, str]  # version, origin, series (a digest)
     filter: str
-    repeat: str  # the command line that repeats the boot with its seed
+    repeat: str  # the command line that repeats a boot with options of SPECIAL
     judged: dict[str, Any]  # JUDGED
     digests: dict[str, str]  # of LOGS and of expected.txt
     inputs: str  # digest of the checkout, taken before the run
@@ -112,7 +114,13 @@ def figures(console: Path) -> list[str]:
 
 def _partial(results: Sequence[Result]) -> list[str]:
     said = [f"filtered: not the gate (--filter {glob})" for glob in dict.fromkeys(result.get("filter") for result in results) if glob]
-    return said + (["seeded: not the gate (--seed)"] if any(result.get("repeat") for result in results) else [])
+    return said + [f"{text}: not the gate ({option})" for option, text in special(results).items()]
+
+
+def special(results: Sequence[Result]) -> dict[str, str]:
+    """Return the options of SPECIAL with which these boots ran, and what they make of them."""
+    used = {word for result in results for word in result.get("repeat", "").split()}
+    return {option: text for option, text in SPECIAL.items() if option in used}
 
 
 def _row(result: Result) -> list[str]:

@@ -556,6 +556,8 @@ class Make(Tools):
             self.make("-j4", "matrix", "CELLS=a b", "KSRC=/x y", "FILTER=k*.z", "JOBS=3", "O=/tmp/o", "SETUP=no"),
             ["tools/setup matrix SETUP=no FLAGS=",
              "./matrix/run --out /tmp/o --ksrc /x y --filter k*.z --jobs 3 a b SETUP=no FLAGS="])
+        self.assertEqual(self.make("matrix", "ARGS=a=1 b.c=2", "BOOT_SECONDS=9")[-1],
+                         "./matrix/run --out build --arg a=1 --arg b.c=2 --boot-seconds 9 SETUP= FLAGS=")
         self.assertEqual(self.make("cells"), ["./matrix/run --list SETUP= FLAGS="])
         self.assertEqual(self.make("canary", "JOBS=3"), ["tools/setup matrix SETUP=yes FLAGS=",
                                                          "./matrix/run --out build --jobs 3 --canaries SETUP= FLAGS="])

@@ -16,6 +16,7 @@ from pathlib import Path
 from matrix.proof.page import boots, evidence
 from matrix.proof.page.markup import Html, join, tag
 from matrix.proof.page.parts import Shown, mark, note
+from matrix.verdict import report
 from matrix.verdict.runs import Run
 
 
@@ -72,5 +73,5 @@ def _about(run: Run) -> Iterator[Html]:
         yield note("Different kernels or series: some cells have a part of the series only, or these results are of different runs.")
     for glob in dict.fromkeys(result["filter"] for result in run.results if result.get("filter")):
         yield note(f"Filtered: not the gate (--filter {glob}).")
-    if any(result.get("repeat") for result in run.results):
-        yield note("Seeded: not the gate (--seed).")
+    for option, text in report.special(run.results).items():
+        yield note(f"{text.capitalize()}: not the gate ({option}).")
