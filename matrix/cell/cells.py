@@ -15,7 +15,7 @@ HOSTS = {"aarch64": ("arm64",), "x86_64": ("x86_64", "i386")}  # uname -m -> val
 KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
-    "slowdown": int, "part": str, "memory": int, "vmm": bool, "kconfig_add": list, "modules": list, "suite_modules": list,
+    "slowdown": int, "part": str, "memory": int, "cpus": int, "vmm": bool, "kconfig_add": list, "modules": list, "suite_modules": list,
     "build_only": bool, "bench": bool, "count": bool, "llvm": str,
 }  # fmt: skip
 SERIES = "series"  # name of a fragment
@@ -50,6 +50,7 @@ class Cell:
     build_seconds: int
     part: str = ""  # of project.toml: the kernel has no patch after this part of the series
     memory: int = 0  # of the machine, in MiB; 0: as the qemu_config has it
+    cpus: int = 0  # of the machine; 0: as the qemu_config has it. A boot with a seed has one
     vmm: bool = False  # its boot with an initramfs runs vmm/ instead of the selftests
     bench: bool = False  # it only boots with an initramfs, which runs bench/ while QEMU counts instructions
     count: bool = False  # the same for the rungs of vmm/ that are compared
@@ -66,7 +67,7 @@ class Cell:
     @property
     def qemu_args(self) -> str:
         """QEMU's arguments in addition to those of the qemu_config."""
-        words = [*([f"-m {self.memory}"] if self.memory else []), *([COUNT] if self.bench or self.count else [])]
+        words = [*([f"-m {self.memory}"] if self.memory else []), *([f"-smp {self.cpus}"] if self.cpus else []), *([COUNT] if self.bench or self.count else [])]
         return " ".join(words + ([] if self.seed is None else [REPLAY.format(shift=SHIFT, seed=self.seed)]))
 
     def slower(self, factor: int) -> "Cell":
@@ -97,8 +98,8 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
     arch = found.get("arch", {}).get(entry["arch"])
     if not arch:
         raise WrongUse(f"{where}: there is no [arch.{entry['arch']}]")
-    if min(entry.get(key, 1) for key in ("slowdown", "memory")) < 1:
-        raise WrongUse(f"{where}: slowdown and memory must be above 0")
+    if min(entry.get(key, 1) for key in ("slowdown", "memory", "cpus")) < 1:
+        raise WrongUse(f"{where}: slowdown, memory and cpus must be above 0")
     if entry.get("suite_modules") and not entry.get("modules"):
         raise WrongUse(f"{where}: suite_modules need modules")
     if sum(bool(entry.get(key)) for key in ("vmm", "bench", "modules", "build_only")) > 1:
@@ -128,6 +129,7 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         build_seconds=entry["build_seconds"],
         part=entry.get("part", ""),
         memory=entry.get("memory", 0),
+        cpus=entry.get("cpus", 0),
         vmm=entry.get("vmm", False),
         bench=entry.get("bench", False),
         count=entry.get("count", False),

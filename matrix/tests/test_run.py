@@ -432,7 +432,7 @@ class Refused(Fake):
             ('arch = "arm64"', 'arch = "mips"', "there is no [arch.mips]"),
             ('gate = false', 'gate = "no"', "gate must be of type bool"),
             ('gate = false', 'gaet = false', "unknown key 'gaet', did you mean gate"),
-            ('gate = false', 'gate = false\nslowdown = 0', "slowdown and memory must be above 0"),
+            ('gate = false', 'gate = false\nslowdown = 0', "slowdown, memory and cpus must be above 0"),
             ('name = "extra"', 'name = "one"', "cell one is listed twice"),
             ('name = "extra"', 'name = "../x"', "a name consists of letters"),
             ('name = "extra"', '', "name is missing"),
@@ -456,6 +456,15 @@ class Refused(Fake):
         self.assertFalse(self.out.exists())
         os.environ["PATH"] += ":/usr/bin:/bin"
         self.check(0, "one: green", "one")
+
+    def test_machine(self) -> None:
+        """A cell can ask for CPUs and memory; a boot with a seed has one CPU all the same, for the last -smp counts."""
+        with (self.root / "matrix/cells.toml").open("a") as file:
+            file.write("cpus = 4\nmemory = 3000\n")
+        cell = cells.load(self.root)[-1]
+        self.assertEqual(cell.qemu_args, "-m 3000 -smp 4")
+        self.assertRegex(cells.seeded(cell, "x.seed", 1).qemu_args, "-smp 4 .*-smp 1")
+        self.assertEqual(cells.load(self.root)[0].qemu_args, "")
 
     def test_llvm(self) -> None:
         """A cell can ask for LLVM, which kunit.py and make are told, and which must be there."""

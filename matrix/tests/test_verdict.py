@@ -14,7 +14,7 @@ from matrix.verdict.expected import Expected
 from matrix.tests.consoles import BOOT, CLEAN, FULL, TESTS, expect, spoil, verdict
 from matrix.verdict.evidence import Evidence
 from matrix.verdict.judge import judge, matches
-from matrix.verdict.splat import DETECTORS
+from matrix.verdict.splat import DETECTORS, DISABLED
 
 # Lines that the kernel prints when something is wrong, one for each kind, and our label for them.
 SPLATS = {
@@ -325,6 +325,11 @@ class Clean(unittest.TestCase):
         for option, words in DETECTORS:
             text = spoil("KTAP version 1\n1..3", f"[    0.010000] {words} (generic)\nKTAP version 1\n1..3")
             self.check_green(text, **with_option(option))
+        for option, words in DISABLED:  # harmless where nobody asked for it, and in what a test prints
+            self.check_green(spoil("    ok 1 one\n", f"{words} y\n    ok 1 one\n"))
+            begin = f"{dict(DETECTORS)[option]} x\nKTAP version 1\n1..3"
+            text = spoil("KTAP version 1\n1..3", begin).replace("    ok 1 one\n", f"    # one: {words}\n    ok 1 one\n", 1)
+            self.check_green(text, **with_option(option))
 
     def test_dressed(self) -> None:
         """printk's prefixes, CR/LF, escape sequences, control bytes and invalid UTF-8 are accepted."""
@@ -469,6 +474,16 @@ class Spoiled(unittest.TestCase):
                 with self.subTest(option=option, line=line):
                     text = re.sub(f".*{words}.*\n", "", spoil("    ok 1 one\n", "@    ok 1 one\n")).replace("@", line)
                     self.check_red("config", f"CONFIG_{option}=y, but the kernel did not print", text, **with_option(option))
+
+    def test_disabled(self) -> None:
+        """A detector that gave up, early or late, is red where the fragments ask for it."""
+        up = dict(DETECTORS)
+        for option, words in DISABLED:
+            begin = f"{up[option]} x\nKTAP version 1\n1..3"
+            for place in ("KTAP version 1\n1..3", "    ok 1 one\n", "reboot: Restarting system\n"):
+                with self.subTest(option=option, place=place):
+                    text = spoil("KTAP version 1\n1..3", begin).replace(place, f"x: {words} y\n{place}", 1)
+                    self.check_red("config", f"CONFIG_{option}=y, but the kernel printed '{words}'", text, **with_option(option))
 
     def test_warnings(self) -> None:
         """Each form of a warning that concerns us is red."""

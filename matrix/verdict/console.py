@@ -42,6 +42,7 @@ class Console:
         self.banners: list[str] = []  # the first two; a second one is an error
         self.arguments: set[str] = set()  # of the kernel
         self.detectors: set[str] = set()  # options of those that came up
+        self.disabled: set[str] = set()  # options of those that gave up
         self.last = ""
         self.whole = True
         for number, raw, ended in _once(lines(stream, LARGEST)):
@@ -76,6 +77,8 @@ class Console:
             self.arguments.update(match[1].split())
         elif up := {option for option, words in splat.DETECTORS if words in text}:
             self.detectors |= up
+        elif down := {option for option, words in splat.DISABLED if words in text}:
+            self.disabled |= down
         elif RESTART.match(text):
             self.restarted = self.ktap.ended
         elif KUNIT_TIMEOUT.match(text):

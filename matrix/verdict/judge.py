@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from matrix.verdict import ktap
 from matrix.verdict.console import LARGEST, LINES, Console
 from matrix.verdict.evidence import MOST, WIDTH, Evidence, Reason
-from matrix.verdict.splat import DETECTORS
+from matrix.verdict.splat import DETECTORS, DISABLED
 from matrix.verdict.warnings import check_warnings
 
 
@@ -115,10 +115,12 @@ def check_config(evidence: Evidence) -> list[Reason]:
 
 
 def check_detectors(evidence: Evidence, console: Console) -> list[Reason]:
-    """Check that each detector that the fragments ask for came up; one that did not reports no splat."""
+    """Check that each detector that the fragments ask for came up and stayed up; one that did not reports no splat."""
+    gave_up = [Reason("config", f"CONFIG_{option}={evidence.asked[option]}, but the kernel printed '{words}'")
+               for option, words in DISABLED if evidence.asked.get(option, "n") != "n" and option in console.disabled]  # fmt: skip
     if not console.ktap.started:
-        return []
-    return [Reason("config", f"CONFIG_{option}={evidence.asked[option]}, but the kernel did not print '{words}'")
+        return gave_up
+    return gave_up + [Reason("config", f"CONFIG_{option}={evidence.asked[option]}, but the kernel did not print '{words}'")
             for option, words in DETECTORS if evidence.asked.get(option, "n") != "n" and option not in console.detectors]  # fmt: skip
 
 

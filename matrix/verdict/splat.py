@@ -54,12 +54,19 @@ SPLATS = (
     ("trace", r"Call [Tt]race:|\[ cut here \]|---\[ end trace|^RIP: \d{4}:|^ *Modules linked in:"
               r"|^CPU: \d+ (?:UID: \d+ )?PID: \d+ Comm: |^Tainted: \["),
 )  # fmt: skip
-# option, what the kernel prints once its detector is up (mm/kasan/generic.c, kernel/kcsan/core.c, kernel/locking/lockdep.c, mm/kmemleak.c)
+# option, what the kernel prints once its detector is up (mm/kasan/generic.c, kernel/kcsan/core.c, kernel/locking/lockdep.c,
+# kernel/rcu/tree_plugin.h, mm/kmemleak.c)
 DETECTORS = (
     ("KASAN", "KernelAddressSanitizer initialized"),
     ("KCSAN", "kcsan: enabled early"),
     ("PROVE_LOCKING", "Lock dependency validator: "),
+    ("PROVE_RCU", "RCU lockdep checking is enabled"),
     ("DEBUG_KMEMLEAK", "Kernel memory leak detector initialized"),
+)
+# option, what the kernel prints when its detector gives up (mm/kmemleak.c, kernel/panic.c): harmless where nobody has asked for it
+DISABLED = (
+    ("DEBUG_KMEMLEAK", "Kernel memory leak detector disabled"),
+    ("PROVE_LOCKING", "Disabling lock debugging due to"),
 )
 ANY = re.compile("|".join(f"(?:{pattern})" for _, pattern in SPLATS))
 EACH = tuple((label, re.compile(pattern)) for label, pattern in SPLATS)
