@@ -33,7 +33,7 @@ cells = $(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json $(1) | tr
 some = if [ -z "$$cells" ]; then echo 'make $@: this project has no such cells' >&2; exit 2; fi
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base run-until-failure vmm bench bench-loop cells canary test fresh mutants coverage report diff edit series port rebase refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh setup-llvm
+.PHONY: help matrix e2e e2e-base run-until-failure vmm bench bench-loop cells canary test fresh mutants coverage report diff edit series port rebase refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh setup-llvm setup-riscv
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -77,11 +77,11 @@ help:
 	@echo 'All but make test and make fresh: PROJECT=example takes another project, built in example/build.'
 	@echo 'More: ./matrix/run --help'
 
-setup-matrix setup-test setup-mutants setup-coverage setup-fresh setup-llvm: setup-%:
+setup-matrix setup-test setup-mutants setup-coverage setup-fresh setup-llvm setup-riscv: setup-%:
 	@SETUP='$(SETUP)' tools/setup $*
 
-# LLVM is large, and few cells need it.
-matrix: setup-matrix $(if $(filter all,$(CELLS))$(findstring llvm,$(CELLS)),setup-llvm)
+# Few cells need these compilers, and LLVM is large.
+matrix: setup-matrix $(foreach one,llvm riscv,$(if $(filter all,$(CELLS))$(findstring $(one),$(CELLS)),setup-$(one)))
 	@$(run) $(CELLS)
 
 e2e: setup-matrix

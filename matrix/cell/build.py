@@ -20,7 +20,7 @@ FIXED = {"LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1",
 CONFIG_SECONDS = 600.0
 PROBE_SECONDS = 60.0
 # What a boot needs of a build directory: the kernel_path of configs/*.py.
-IMAGES = ("arch/x86/boot/bzImage", "arch/arm64/boot/Image")
+IMAGES = ("arch/x86/boot/bzImage", "arch/arm64/boot/Image", "arch/riscv/boot/Image")
 CCACHE = Path("/usr/lib/ccache")  # where Debian has it under the names of the compilers
 MACRO = re.compile(r'#define (\w+)\s+"(.*)"')
 BANNER = "Linux version {UTS_RELEASE} ({LINUX_COMPILE_BY}@{LINUX_COMPILE_HOST}) ({LINUX_COMPILER}) {UTS_VERSION}"
@@ -54,12 +54,12 @@ def common(cell: Cell, build: Path) -> list[str]:
     options += [f"--kunitconfig={path}" for path in cell.fragments]
     options += [f"--kconfig_add={line}" for line in cell.kconfig_add]
     options += [f"--cross_compile={cell.cross_compile}"] if cell.cross_compile else []
-    return options + [f"--make_options={option}" for option in llvm(cell)]
+    return options + [f"--make_options={option}" for option in make_options(cell)]
 
 
-def llvm(cell: Cell) -> list[str]:
-    """The make variable that selects LLVM (Documentation/kbuild/llvm.rst), if a cell asks for it."""
-    return [f"LLVM=-{cell.llvm}"] if cell.llvm else []
+def make_options(cell: Cell) -> list[str]:
+    """The make variables that a cell asks for, and the one that selects LLVM (Documentation/kbuild/llvm.rst)."""
+    return [*cell.make_options, *([f"LLVM=-{cell.llvm}"] if cell.llvm else [])]
 
 
 def shell(argv: list[str], variables: Mapping[str, str] | None = None) -> str:
@@ -75,8 +75,9 @@ def need_tools(cell: Cell) -> None:
     names += [f"{tool}-{cell.llvm}" for tool in ("clang", "ld.lld", "llvm-ar")] if cell.llvm else []
     names += [] if cell.build_only else [cell.qemu]
     missing = [name for name in names if not shutil.which(name)]
+    what = " llvm" if cell.llvm else " riscv" if cell.arch == "riscv" else ""
     if missing:
-        raise MachineError(f"cell {cell.name} needs {', '.join(missing)}; run tools/setup{' llvm' if cell.llvm else ''}")
+        raise MachineError(f"cell {cell.name} needs {', '.join(missing)}; run tools/setup{what}")
 
 
 def need_static_libc(cell: Cell) -> None:
@@ -100,7 +101,7 @@ def build_command(tree: Path, cell: Cell, build: Path, jobs: int) -> list[str]:
 def make_command(tree: Path, cell: Cell, build: Path, jobs: int) -> list[str]:
     """What kunit.py build calls, without the seconds that it takes to find a .config of its own unchanged."""
     return ["make", "-C", str(tree), f"ARCH={cell.arch}", f"CROSS_COMPILE={cell.cross_compile}", f"O={build}", f"--jobs={jobs}",
-            *llvm(cell), "--silent", "all"]  # fmt: skip
+            *make_options(cell), "--silent", "all"]  # fmt: skip
 
 
 def banner(build: Path) -> str:

@@ -11,15 +11,16 @@ from typing import Any
 from matrix.common import data, project
 from matrix.common.errors import WrongUse
 
-HOSTS = {"aarch64": ("arm64",), "x86_64": ("x86_64", "i386")}  # uname -m -> values of the kernel's ARCH that its compiler builds
+HOSTS = {"aarch64": ("arm64",), "x86_64": ("x86_64", "i386"), "riscv64": ("riscv",)}  # uname -m -> values of the kernel's ARCH that its compiler builds
 KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
     "slowdown": int, "part": str, "memory": int, "cpus": int, "vmm": bool, "kconfig_add": list, "modules": list, "suite_modules": list,
-    "build_only": bool, "bench": bool, "count": bool, "llvm": str,
+    "build_only": bool, "bench": bool, "count": bool, "llvm": str, "make_options": list,
 }  # fmt: skip
 SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
+MAKE_OPTION = re.compile(r"\w+=[\w./-]+")
 OPTION = re.compile(r'CONFIG_(\w+)=(\S+|".*")')
 NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
 # QEMU then counts instructions and derives every clock from the count. So the same kernel with the same arguments runs the same
@@ -58,6 +59,7 @@ class Cell:
     modules: tuple[str, ...] = ()  # init loads these into its kernel, in this order
     suite_modules: tuple[str, ...] = ()  # … and then these, for the suites in them
     build_only: bool = False  # nothing boots
+    make_options: tuple[str, ...] = ()  # for the build of its kernel
     llvm: str = ""  # the version of LLVM that builds its kernel; "": GCC does
     slowdown: int = 1  # how much more time its boots and selftests get than in a cell of the gate
     seed: int | None = None  # see seeded()
@@ -104,6 +106,9 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         raise WrongUse(f"{where}: suite_modules need modules")
     if sum(bool(entry.get(key)) for key in ("vmm", "bench", "modules", "build_only")) > 1:
         raise WrongUse(f"{where}: a cell has only one of vmm, bench, modules and build_only")
+    for option in entry.get("make_options", ()):
+        if not isinstance(option, str) or not MAKE_OPTION.fullmatch(option):
+            raise WrongUse(f"{where}: make_options: must be NAME=value: {option}")
     if entry.get("count") and not entry.get("vmm"):
         raise WrongUse(f"{where}: count needs vmm")
     if entry.get("vmm"):
@@ -137,6 +142,7 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
         modules=tuple(entry.get("modules", ())),
         suite_modules=tuple(entry.get("suite_modules", ())),
         build_only=entry.get("build_only", False),
+        make_options=tuple(entry.get("make_options", ())),
         llvm=entry.get("llvm", ""),
     ).slower(entry.get("slowdown", 1))
 

@@ -457,6 +457,28 @@ class Refused(Fake):
         os.environ["PATH"] += ":/usr/bin:/bin"
         self.check(0, "one: green", "one")
 
+    def test_make_options(self) -> None:
+        """A cell can give make variables to the build of its kernel; whatever is none is refused."""
+        path = self.root / "matrix/cells.toml"
+        text = path.read_text()
+        path.write_text(text + 'make_options = ["W=1", "KCFLAGS=-Os"]\nllvm = "19"\n')
+        cell = cells.load(self.root)[-1]
+        self.assertEqual(build.build_command(self.root, cell, self.out, 1)[-4:],
+                         ["--make_options=W=1", "--make_options=KCFLAGS=-Os", "--make_options=LLVM=-19", "--jobs=1"])
+        self.assertEqual(build.make_command(self.root, cell, self.out, 1)[-5:], ["W=1", "KCFLAGS=-Os", "LLVM=-19", "--silent", "all"])
+        for value in ('"all"', '"W=1 all"', "1"):
+            path.write_text(f"{text}make_options = [{value}]\n")
+            self.check(2, "make_options: must be NAME=value", "--list")
+
+    def test_riscv(self) -> None:
+        """The message about a missing cross compiler names the group of packages that has it."""
+        path = self.root / "matrix/cells.toml"
+        path.write_text(path.read_text().replace("[arch.arm64]", '[arch.riscv]\nqemu = "q"\ncross_compile = "riscv64-linux-gnu-"\n[arch.arm64]')
+                        + CELL.format("far", "riscv", "on", "false") + "build_only = true\n")
+        (self.root / "configs/riscv.py").touch()
+        os.environ["PATH"] = str(self.tools)
+        self.check(3, "cell far needs riscv64-linux-gnu-gcc, riscv64-linux-gnu-ld; run tools/setup riscv\n", "far")
+
     def test_machine(self) -> None:
         """A cell can ask for CPUs and memory; a boot with a seed has one CPU all the same, for the last -smp counts."""
         with (self.root / "matrix/cells.toml").open("a") as file:
