@@ -16,17 +16,18 @@ UPDATE ?=
 ROUNDS ?=
 SEEDS ?=
 ARGS ?=
+BUILD ?= yes
 BOOT_SECONDS ?=
 A ?=
 B ?= $(O)
 PROJECT ?=
 
 # The kernel's own make must not see this make's flags and variables.
-unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER SHARD CELLS TESTS ONLY DEBIAN PROJECT AGAINST UPDATE ROUNDS SEEDS ARGS BOOT_SECONDS A B
+unexport MAKEFLAGS MFLAGS MAKELEVEL O KSRC JOBS FILTER SHARD CELLS TESTS ONLY DEBIAN PROJECT AGAINST UPDATE ROUNDS SEEDS ARGS BOOT_SECONDS BUILD A B
 
 project = $(if $(PROJECT),--project '$(PROJECT)')
 places = --out '$(O)' $(project)
-run = ./matrix/run $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS)) $(if $(SHARD),--shard '$(SHARD)') $(foreach one,$(ARGS),--arg '$(one)') $(if $(BOOT_SECONDS),--boot-seconds $(BOOT_SECONDS))
+run = ./matrix/run $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(FILTER),--filter '$(FILTER)') $(if $(JOBS),--jobs $(JOBS)) $(if $(SHARD),--shard '$(SHARD)') $(foreach one,$(ARGS),--arg '$(one)') $(if $(BOOT_SECONDS),--boot-seconds $(BOOT_SECONDS)) $(if $(filter no,$(BUILD)),--no-build)
 
 # The cells of a job. Without any, $(run) would take those of the gate.
 cells = $(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json $(1) | tr -d '[],"'))
@@ -43,6 +44,7 @@ help:
 	@echo '               KSRC=dir                       your own kernel tree, which is never written to; or a base of kernel/: KSRC=7.2'
 	@echo '               ARGS="name=value"              boot with these kernel arguments, too'
 	@echo '               BOOT_SECONDS=3600              time limit of each boot, instead of what matrix/cells.toml allows'
+	@echo '               BUILD=no                       boot the kernels once more that the last run has built'
 	@echo '               JOBS=n                         compile jobs (default: one per core)'
 	@echo 'make e2e       the same, but boot for the KVM selftests, which run guests in the kernel under test'
 	@echo 'make e2e-base  run these selftests on the kernel without the series, to see which fail there, too'

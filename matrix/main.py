@@ -19,7 +19,7 @@ from matrix.proof import canary
 from matrix.tree import tree
 from matrix.verdict import report
 from matrix.cell.cells import Cell
-from matrix.cell.run import E2E, KUNIT, LIST, Job, Site, expected_tests, failed_check, result_name, run
+from matrix.cell.run import E2E, KUNIT, LIST, Job, Site, expected_tests, failed_check, need_built, result_name, run
 from matrix.common import project
 from matrix.common.errors import MachineError, MatrixError, WrongUse
 from matrix.common.session import guarded, locked, sayer, side_by_side
@@ -44,6 +44,7 @@ EXAMPLES = """examples:
   ./matrix/run --ksrc ~/src/linux x86_64-thp   with your own tree, which stays as it is
   ./matrix/run --filter 'kvm_gmem_*.huge*'     some tests only, as kunit.py's filter
   ./matrix/run --seed 7 x86_64-thp             boot so that the same seed repeats the same run, races included
+  ./matrix/run --no-build x86_64-thp           boot the kernel once more that the last run has built
   ./matrix/run --arg NAME=5 --boot-seconds 3600 x86_64-thp   boot with a kernel argument, and with time for what it asks for
   ./matrix/run --update-expected x86_64-thp    update matrix/expected.txt with the tests that run
   ./matrix/run --canaries                      kernels with known defects; exit status 0 if all are red
@@ -72,6 +73,7 @@ def parser(root: Path) -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="N", help="seed the tests, and let QEMU count instructions: the run repeats itself")
     add("--arg", action="append", default=[], metavar="NAME=VALUE", help="boot with this kernel argument, too; may be repeated")
     add("--boot-seconds", type=int, default=0, metavar="N", help="let each boot take N seconds, instead of what cells.toml allows")
+    add("--no-build", action="store_true", help="boot the kernels that an earlier run has built from the same series and options")
     add("--until-failure", action="store_true", help="repeat the run with one seed after the other until it is red, or interrupted")
     add("--jobs", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
         help="compile N files at once, in all cells together (default: %(default)s)")  # fmt: skip
@@ -129,8 +131,8 @@ def _main(options: argparse.Namespace, root: Path, prepare: Prepare) -> int:
     kinds = both if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
     own = {cell.name: _kinds(options, root, cell, kinds) for cell in chosen}
     if options.merge:
-        if options.filter or options.base or options.seed is not None or options.arg or options.boot_seconds:
-            raise WrongUse("--merge cannot be combined with --filter, --base, --seed, --arg or --boot-seconds")
+        if options.filter or options.base or options.seed is not None or options.arg or options.boot_seconds or options.no_build:
+            raise WrongUse("--merge cannot be combined with --filter, --base, --seed, --arg, --boot-seconds or --no-build")
         _clear(out, SUMMARY)
         wanted = {result_name(cell, kind): (cell, kind) for cell in chosen for kind in own[cell.name]}
         return _end(out, merge.merge(root, options.merge, wanted))
@@ -150,7 +152,7 @@ def _main(options: argparse.Namespace, root: Path, prepare: Prepare) -> int:
             prepared = (tree.pristine(root, out, options.ksrc, say) if options.base
                         else prepare(root, out, options.ksrc, say, **{"part": part} if part else {}))  # fmt: skip
             say(f"kernel: Linux {prepared.version}, {prepared.origin}")
-            return Site(root, out, prepared, say, jobs_now, inputs=inputs, base=options.base)
+            return Site(root, out, prepared, say, jobs_now, inputs=inputs, base=options.base, build=not options.no_build)
 
         def tasks(cell: Cell) -> list[Job]:
             return [Job(cell, kind, options.filter, options.update_expected) for kind in own[cell.name]]
@@ -168,6 +170,8 @@ def _run(chosen: Sequence[Cell], make_site: Callable[[Callable[[], int]], Site],
     side = max(1, min(parallel, jobs, len(chosen)))
     unfinished = set(cell.name for cell in chosen)
     site = make_site(lambda: jobs if len(unfinished) == 1 else max(1, jobs // side))
+    for cell in chosen:
+        need_built(site, cell)
 
     def one(cell: Cell) -> list[report.Result]:
         try:
@@ -238,6 +242,8 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
             raise WrongUse(f"{path}: the kernel cannot be built in a path with a space or a colon")
     if options.seed is not None and (options.update_expected or not 0 <= options.seed < 1 << 32):
         raise WrongUse("--seed must be a number of 32 bits, and cannot be combined with --update-expected")
+    if options.no_build and (options.canaries or options.update_expected or any(cell.build_only for cell in chosen)):
+        raise WrongUse("--no-build cannot be combined with --canaries, --update-expected or cells that are only built")
     if options.boot_seconds < 0:
         raise WrongUse("--boot-seconds must be above 0")
     for argument in options.arg:

@@ -25,6 +25,7 @@ CCACHE = Path("/usr/lib/ccache")  # where Debian has it under the names of the c
 MACRO = re.compile(r'#define (\w+)\s+"(.*)"')
 BANNER = "Linux version {UTS_RELEASE} ({LINUX_COMPILE_BY}@{LINUX_COMPILE_HOST}) ({LINUX_COMPILER}) {UTS_VERSION}"
 WARNED = ".matrix-warned"  # in a build directory, see begin()
+BUILT = ".matrix-built"  # in a build directory, see note_built()
 SLACK = 2 * 10**9  # ns; no file system has coarser times
 LINKED = (".o", ".a", ".ko")
 Forget = Callable[[Path, int, Sequence[str]], None]
@@ -132,6 +133,17 @@ def forget_objects(build: Path, since: int, names: Sequence[str]) -> None:
             target.unlink()
     if KCONFIG in names and (build / KCONFIG).exists():
         (build / KCONFIG).touch()  # syncconfig prints its warnings again
+
+
+def note_built(build: Path, what: str) -> None:
+    """Note in a build directory what kernel it has, "" for none or an unknown one."""
+    _write(build / BUILT, [what] if what else [])
+
+
+def is_built(build: Path, what: str) -> bool:
+    """Whether the build directory has this kernel."""
+    note = build / BUILT
+    return note.exists() and note.read_text("utf-8").splitlines() == [what]
 
 
 def begin(build: Path, touched: frozenset[str], forget: Forget = forget_objects) -> None:

@@ -3,6 +3,7 @@
 
 import difflib
 import functools
+import hashlib
 import re
 import shlex
 import shutil
@@ -65,6 +66,7 @@ class Site:
     inputs: str = ""  # digest of the checkout, for result.json
     base: bool = False  # the tree is the pristine source: any test may run and skip
     make_options: tuple[str, ...] = ()  # for kunit.py build
+    build: bool = True  # False: boot the kernel that an earlier run has built
 
     @property
     def made(self) -> Path:
@@ -145,7 +147,13 @@ def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool
         raise WrongUse(f"cell {cell.name} has another part of the series; run it by itself, with ./matrix/run")
     evidence = Evidence(asked=asked(cell), got=None, expected=Expected(), touched=site.tree.touched, build_only=cell.build_only)
     log, tree, folder = results / "build.log", site.tree.path, site.build_dir(cell)
+    kernel_id = identity(site, cell)
+    if not site.build:
+        log.write_text("not built\n")
+        shutil.copyfile(folder / ".config", results / ".config")
+        return replace(evidence, got=options((folder / ".config").read_text("utf-8")), build_log="not built\n", banner=build.banner(folder))
     build.begin(folder, site.tree.touched)
+    build.note_built(folder, "")
     steps_left = [("configure", build.CONFIG_SECONDS), ("build", float(cell.build_seconds))][configured:]
     for step, limit in steps_left:
         if step == "configure":
@@ -166,12 +174,27 @@ def kernel(site: Site, cell: Cell, results: Path, steps: Steps, configured: bool
             break
     evidence = replace(evidence, build_log=log.read_text("utf-8", "replace"))
     evidence = replace(evidence, banner=build.banner(folder))
+    if evidence.built:
+        build.note_built(folder, kernel_id)
     if (folder / ".config").exists():
         shutil.copyfile(folder / ".config", results / ".config")
         evidence = replace(evidence, got=options((folder / ".config").read_text("utf-8")))
     if done.whole and "Traceback (most" not in evidence.build_log:  # of kunit.py, which then has not printed make's output
         build.judged(folder, warned(evidence)[1])
     return evidence
+
+
+def identity(site: Site, cell: Cell) -> str:
+    """Return a digest of what a kernel is built from: source, series, options and make variables. A tree of the user's own may change."""
+    words = [site.tree.version, site.tree.origin, site.tree.series, *map(str, sorted(asked(cell).items())), *build.make_options(cell),
+             *site.make_options]  # fmt: skip
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+
+def need_built(site: Site, cell: Cell) -> None:
+    """Raise WrongUse if the kernel is not to be built, and is not there."""
+    if not site.build and not build.is_built(site.build_dir(cell), identity(site, cell)):
+        raise WrongUse(f"cell {cell.name}: the build folder has no kernel with this configuration and series; omit --no-build")
 
 
 def finish(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Result:
@@ -368,6 +391,7 @@ def _repeat(site: Site, job: Job) -> str:
     words = [] if cell.seed is None else ["--seed", str(cell.seed)]
     words += [word for argument in cell.arguments for word in ("--arg", argument)]
     words += ["--boot-seconds", str(cell.limit)] if cell.limit else []
+    words += [] if site.build else ["--no-build"]
     if not words:
         return ""
     words += ["--filter", job.glob] if job.glob else []

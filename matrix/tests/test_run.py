@@ -2,6 +2,7 @@
 """Test ./matrix/run, from its command line to its files, on a fake tree with a fake kunit.py."""
 
 import contextlib
+import dataclasses
 import fcntl
 import io
 import json
@@ -311,6 +312,30 @@ class Run(Fake):
             self.assertEqual((status, "cannot be combined with" in text), (2, True), text)
         for number in ("-1", str(1 << 32)):
             self.assertIn("a number of 32 bits", self.run_main("one", "--seed", number)[1])
+
+    def test_no_build(self) -> None:
+        """The kernel of the last run boots again, if it is that of the same series and options; such a run is never the gate."""
+        self.assertIn("has no kernel with this configuration and series; omit --no-build", self.run_main("one", "--no-build")[1])
+        self.run_main("one")
+        before = len(self.calls())
+        status, text = self.run_main("one", "--no-build")
+        self.assertEqual(status, 0, text)
+        self.assertEqual([call[0] for call in self.calls()[before:]], ["exec", "parse"])
+        self.assertIn("without a build: not the gate (--no-build)", text)
+        self.assertEqual(self.result()["repeat"], "./matrix/run --no-build one")
+        self.assertEqual(self.run_main("--merge", str(self.out / "results"))[0], 1)
+        with mock.patch(f"{__name__}.prepared", lambda *args, real=prepared: dataclasses.replace(real(*args), series="1" * 64)):
+            self.assertEqual(self.run_main("one", "--no-build")[0], 2)
+        config = self.root / "configs/on.config"
+        config.write_text(config.read_text() + "CONFIG_X=y\n")
+        self.assertEqual(self.run_main("one", "--no-build")[0], 2)
+        self.run_main("one")
+        self.assertEqual(self.run_main("one", "--no-build")[0], 0)
+        self.play(build={"status": 1, "text": "x.c:1:1: error: y"})
+        self.run_main("one")
+        self.assertEqual(self.run_main("one", "--no-build")[0], 2)
+        for more in (["--canaries"], ["--update-expected"], ["--merge", str(self.out)]):
+            self.assertEqual(self.run_main("--no-build", *more)[0], 2)
 
     def test_arguments(self) -> None:
         """More kernel arguments and another time limit reach the boot; such a run is never the gate, and can be repeated."""

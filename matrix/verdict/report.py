@@ -22,7 +22,8 @@ WITHOUT = " (without the series: "  # appended to a reason
 QUOTED = 300
 SHOWN = 5  # reasons of a cell in the table
 # options of ./matrix/run with which a boot is not one of the gate, and what they make of it
-SPECIAL = {"--seed": "seeded", "--arg": "with more kernel arguments", "--boot-seconds": "with another time limit"}
+SPECIAL = {"--seed": "seeded", "--arg": "with more kernel arguments", "--boot-seconds": "with another time limit",
+           "--no-build": "without a build"}  # fmt: skip
 FIGURE = re.compile(r"^ *# (\w+): # ([\w ,-]+: \d.*)")  # init.c prints "    # test: # huge mappings: 7"
 MOST_FIGURES = 40
 

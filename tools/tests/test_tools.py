@@ -558,6 +558,7 @@ class Make(Tools):
              "./matrix/run --out /tmp/o --ksrc /x y --filter k*.z --jobs 3 a b SETUP=no FLAGS="])
         self.assertEqual(self.make("matrix", "ARGS=a=1 b.c=2", "BOOT_SECONDS=9")[-1],
                          "./matrix/run --out build --arg a=1 --arg b.c=2 --boot-seconds 9 SETUP= FLAGS=")
+        self.assertEqual(self.make("matrix", "BUILD=no")[-1], "./matrix/run --out build --no-build SETUP= FLAGS=")
         for argv, groups in {"a-llvm-b riscv64": "matrix llvm riscv", "riscv64": "matrix riscv", "all": "matrix llvm riscv",
                              "x86_64-w1": "matrix"}.items():
             self.assertEqual(self.make("matrix", f"CELLS={argv}")[:-1],
