@@ -70,7 +70,7 @@ help:
 	@echo 'make diff      compare two runs: what turned red, vanished, skips or is slower'
 	@echo '               A=dir B=dir                    the older and the newer one (default of B: the build folder)'
 	@echo 'make edit      open the series as git commits, and print where; KSRC=7.2: that of this base'
-	@echo 'make series    write the series as mailboxes, with cover letters and the suites as a patch'
+	@echo 'make series    write the series as mailboxes, with cover letters and the suites as a patch; KSRC=7.2: that of this base'
 	@echo 'make port      merge the series into other kernels, or KSRC=dir, and list the patches that conflict'
 	@echo 'make refresh   write these commits back to kernel/; KSRC= as for make edit'
 	@echo 'make rebase    KSRC=dir                       bring the series to a kernel for which kernel/ has none, as git commits'
@@ -133,7 +133,7 @@ edit: setup-matrix
 	@tools/edit $(places) $(if $(KSRC),--ksrc '$(KSRC)')
 
 series: setup-matrix
-	@tools/export $(places)
+	@tools/export $(places) $(if $(KSRC),--ksrc '$(KSRC)')
 
 rebase: setup-matrix
 	@tools/rebase $(places) $(if $(KSRC),--ksrc '$(KSRC)')

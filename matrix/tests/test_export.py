@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import unittest
 from unittest import mock
@@ -103,6 +104,24 @@ class Export(FakeKernel):
         self.assertRegex(got["second.cover"], r"(?m)^ +-\+test\n +\+\+another test$")
         self.assertIn("[PATCH v3 2/3] KVM: Add suites", got["second.mbox"])
         self.assertEqual((self.out / "series/v1/second.mbox").read_text(), first["second.mbox"])
+
+    def test_another_base(self) -> None:
+        """An older base has a folder of its own, and the texts of the newest base where it has none itself."""
+        old = self.root / "kernel/7.2"
+        shutil.copytree(self.root / "kernel/7.3", old)
+        for name in ("cover-first.txt", "suites.txt"):
+            (old / name).unlink()
+        write(old / "cover-second.txt", "KVM: Add to 7.2\n\nThe text for 7.2.\n")
+        other = self.top / "other"
+        shutil.copytree(self.upstream, other, symlinks=True)
+        write(other / "Makefile", "VERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = 12\nEXTRAVERSION =\n")
+        paths = export.export(self.root, self.out, 1, "", self.say, other)
+        self.assertEqual({path.parent for path in paths}, {self.out / "series/v1-7.2"})
+        got = {path.name: path.read_text() for path in paths}
+        self.assertEqual(self.subjects(got["first.cover"]), ["[PATCH 0/1] KVM: Fix"])
+        self.assertEqual(self.subjects(got["second.cover"]), ["[PATCH 0/3] KVM: Add to 7.2"])
+        self.assertIn("Based on Linux 7.2.12", got["second.cover"])
+        self.assertIn("[PATCH 2/3] KVM: Add suites", got["second.mbox"])
 
     def test_refused(self) -> None:
         """Without a user, a cover letter, a hook or a valid number there is no mailbox, and the error tells what is missing."""

@@ -3,7 +3,8 @@
 
 The suites become a patch of their own, before the one that hooks up their folder. Author and Signed-off-by are those of the user's git
 configuration, the dates those of the patches. <out>/series/v<n>/<part>.mbox has the patches and nothing else, so that git am takes it;
-<part>.cover is the mail that they answer. refs/exports/v<n> in the git directory remembers the commits for the range-diff.
+<part>.cover is the mail that they answer. Another base than the newest has the folder v<n>-<base>, and texts of its own only where
+kernel/<base>/ has them. refs/exports/v<n> in the git directory remembers the commits for the range-diff.
 """
 
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from matrix.common import proc, project
 from matrix.common.errors import WrongUse
 from matrix.common.session import Say, locked
-from matrix.tree import tree
+from matrix.tree import source, tree
 from matrix.tree.tree import Base
 
 COVER, SUITES = "cover-{part}.txt", "suites.txt"  # in kernel/<base>/
@@ -24,8 +25,10 @@ TRAILER = re.compile(r"^Signed-off-by: .*\n?", re.MULTILINE)
 COMMIT = re.compile(r"[0-9a-f]{12,40}")
 
 
-def export(root: Path, out: Path, version: int, commit: str, say: Say) -> list[Path]:
+def export(root: Path, out: Path, version: int, commit: str, say: Say, ksrc: Path | None = None) -> list[Path]:
     """Write the mailboxes of a version and return their paths. commit is the base commit in the recipients' tree, or "".
+
+    ksrc is that of tree.prepare_base().
 
     Raise WrongUse when the series does not apply, a text is missing, or git does not know the user.
     """
@@ -35,20 +38,21 @@ def export(root: Path, out: Path, version: int, commit: str, say: Say) -> list[P
     who = user(root)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        base = tree.prepare_base(root, out, None, say)
+        base = tree.prepare_base(root, out, ksrc, say)
         patches = tree.series(root, base.kernel)
         commits, why = tree.apply_series(base, patches)
         if why:
             raise WrongUse(why)
         made = rewrite(root, base, patches, commits, who)
-        folder = out / "series" / f"v{version}"
-        work = folder.with_name(f".v{version}.part")
+        newest = base.kernel == source.bases(root)[-1]
+        folder = out / "series" / (f"v{version}" if newest else f"v{version}-{base.kernel}")
+        work = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         names = list[str]()
         refs = dict[str, str]()
         for part, first, last in ranges(root, base, patches, made):
-            text = _text(root / "kernel" / base.kernel / COVER.format(part=part))
+            text = _text(root, base, COVER.format(part=part))
             cover, mbox = _mail(base, text, (first, last), commit, version, who)
             before = _range_diff(base, part, version, f"{first}..{last}")
             if version > 1 and not before:
@@ -82,7 +86,7 @@ def rewrite(root: Path, base: Base, patches: Sequence[Path], commits: Sequence[s
     for patch, commit in zip(patches, commits, strict=True):
         if not with_suites and suites in patch.read_text(errors="replace"):
             with_suites = True
-            parent = _commit(folder, tree.add_suites(folder, root, parent), parent, _text(root / "kernel" / base.kernel / SUITES),
+            parent = _commit(folder, tree.add_suites(folder, root, parent), parent, _text(root, base, SUITES),
                              _by(folder, who, commit))  # fmt: skip
             made.append(parent)
         tip = tree.add_suites(folder, root, commit) if with_suites else commit
@@ -123,7 +127,7 @@ def ranges(root: Path, base: Base, patches: Sequence[Path], made: Sequence[str])
         found.append((name, first, last))
         first = last
     if first != made[-1]:
-        texts = {path.stem.removeprefix("cover-") for path in (root / "kernel" / base.kernel).glob("cover-*.txt")} - set(names)
+        texts = {path.stem.removeprefix("cover-") for folder in _places(root, base) for path in folder.glob("cover-*.txt")} - set(names)
         found.append((min(texts, default=REST), first, made[-1]))
     return found
 
@@ -133,11 +137,18 @@ def _subject(patch: Path) -> str:
     return match[1] if match else patch.stem
 
 
-def _text(path: Path) -> str:
+def _places(root: Path, base: Base) -> list[Path]:
+    """Return the folders with the texts for a base: its own, then that of the newest base."""
+    return [root / "kernel" / kernel for kernel in dict.fromkeys([base.kernel, source.bases(root)[-1]])]
+
+
+def _text(root: Path, base: Base, name: str) -> str:
     """Return subject, empty line and body."""
-    if not path.is_file():
-        raise WrongUse(f"{path} is missing: the first line is the subject, and after an empty line comes the text")
-    return path.read_text()
+    paths = [folder / name for folder in _places(root, base)]
+    for path in paths:
+        if path.is_file():
+            return path.read_text()
+    raise WrongUse(f"{paths[-1]} is missing: the first line is the subject, and after an empty line comes the text")
 
 
 def _range_diff(base: Base, part: str, version: int, span: str) -> str:

@@ -538,7 +538,7 @@ class Make(Tools):
     def setUp(self) -> None:
         super().setUp()
         for name in ("matrix/run", "tools/setup", "tools/fresh", "tools/edit", "tools/refresh", "tools/rebase", "tools/report",
-                     "tools/diff", "tools/mutants", "ci/test"):  # fmt: skip
+                     "tools/diff", "tools/mutants", "tools/export", "ci/test"):  # fmt: skip
             write(self.root / name, f'#!/bin/sh\necho "$0 $* SETUP=$SETUP FLAGS=${{MAKEFLAGS-}}${{O-}}${{KSRC-}}" >>{self.top}/log\n')
             (self.root / name).chmod(0o755)
 
@@ -575,6 +575,7 @@ class Make(Tools):
         self.assertEqual(self.make("edit", "KSRC=7.2")[1], "tools/edit --out build --ksrc 7.2 SETUP= FLAGS=")
         self.assertEqual(self.make("refresh", "KSRC=7.2"), ["tools/refresh --out build --ksrc 7.2 SETUP= FLAGS="])
         self.assertEqual(self.make("rebase", "KSRC=/x y")[1], "tools/rebase --out build --ksrc /x y SETUP= FLAGS=")
+        self.assertEqual(self.make("series", "KSRC=7.2")[-1], "tools/export --out build --ksrc 7.2 SETUP= FLAGS=")
         self.assertEqual(self.make("mutants", "ONLY=a-* b", "SEEDS=10")[-1], "tools/mutants a-* b --seeds 10 --out build SETUP= FLAGS=")
         self.assertEqual(self.make("report", "O=/tmp/o", "AGAINST=a b"), ["tools/report --out /tmp/o --against a b SETUP= FLAGS="])
         self.assertEqual(self.make("diff", "A=a", "O=o"), ["tools/diff a o SETUP= FLAGS="])
