@@ -34,7 +34,7 @@ cells = $(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json $(1) | tr
 some = if [ -z "$$cells" ]; then echo 'make $@: this project has no such cells' >&2; exit 2; fi
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix e2e e2e-base run-until-failure vmm bench bench-loop cells canary test fresh mutants coverage report diff edit series port rebase refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh setup-llvm setup-riscv
+.PHONY: help check-series matrix e2e e2e-base run-until-failure vmm bench bench-loop cells canary test fresh mutants coverage report diff edit series port rebase refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh setup-llvm setup-riscv
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -71,6 +71,8 @@ help:
 	@echo '               A=dir B=dir                    the older and the newer one (default of B: the build folder)'
 	@echo 'make edit      open the series as git commits, and print where; KSRC=7.2: that of this base'
 	@echo 'make series    write the series as mailboxes, with cover letters and the suites as a patch; KSRC=7.2: that of this base'
+	@echo 'make check-series  check each patch of the series, and that it builds without warnings; CELLS= and KSRC= as above'
+	@echo '               needs a sparse that knows this kernel'
 	@echo 'make port      merge the series into other kernels, or KSRC=dir, and list the patches that conflict'
 	@echo 'make refresh   write these commits back to kernel/; KSRC= as for make edit'
 	@echo 'make rebase    KSRC=dir                       bring the series to a kernel for which kernel/ has none, as git commits'
@@ -119,6 +121,9 @@ fresh: setup-fresh
 
 mutants: setup-mutants
 	@set -f; tools/mutants $(ONLY) $(if $(GENERATED),--generated) $(if $(SEEDS),--seeds $(SEEDS)) $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS)) $(if $(CELLS),--cells $(CELLS))
+
+check-series: setup-test
+	@tools/check-series --build $(CELLS) $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS))
 
 coverage: setup-coverage
 	@tools/coverage $(CELLS) $(places) $(if $(KSRC),--ksrc '$(KSRC)') $(if $(JOBS),--jobs $(JOBS))

@@ -203,13 +203,15 @@ class Workflow(unittest.TestCase):
                                 "'--arg', 'kunit.timeout=4000', '--boot-seconds', '12000', 'C']"),
                  ("base", 0): ("matrix/run", "['--out', 'build', '--ksrc', '7.2']"),
                  ("readme", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
+                 ("sid", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
+                 ("sid", 2): ("tools/check-series", "['--build', '--out', 'build']"),
                  ("report", 0): ("bin/gh", "['run', 'list', '--workflow', 'scheduled.yml', '--branch', 'main', '--status', 'completed', "
                                  "'--limit', '1', '--json', 'databaseId', '--jq', '.[].databaseId']"),
                  ("report", 1): ("tools/report", "['--out', 'build']"),
                  ("browser", 1): ("tools/check-report", "[]"),
                  ("readme", 2): ("matrix/run", "['--out', 'build']"), ("readme", 3): ("ci/test", "['--out', 'build']"),
                  ("browser", 0): ("tools/setup", "['report']")}  # fmt: skip  # the last: make calls it, too
-        tested = {*calls, ("cells", 0), ("readme", 1)}
+        tested = {*calls, ("cells", 0), ("readme", 1), ("sid", 1)}
         self.assertEqual({(job, at) for job, found in self.steps.items() for at in range(len(found))}, tested)
         self.assertEqual(re.findall(r"(?:x86_64|arm64)-\w+", self.text), [])
         self.assertEqual(self.run_step("cells").returncode, 0)
@@ -232,7 +234,7 @@ class Workflow(unittest.TestCase):
         (self.copy / "build/loop/loop.md").write_text("all of it\n")
         (self.copy / "build/results").mkdir()
         (self.copy / "build/results/bench.md").write_text("all of it\n")
-        first = {("readme", 0): "['update']", ("bench", 0): "['--out', 'build', '--e2e', 'C']"}  # what a step calls before
+        first = {("readme", 0): "['update']", ("sid", 0): "['update']", ("bench", 0): "['--out', 'build', '--e2e', 'C']"}  # what a step calls before
         for (job, at), (program, arguments) in calls.items():
             self.stand_in(program)
             for status in ("0", "1"):

@@ -325,11 +325,11 @@ class CheckSeries(Tools):
         """Each step in each configuration; a warning counts where we touch the file, and nowhere else."""
         shutil.copytree(ROOT / "configs", self.root / "configs")
         makefile = (self.upstream / "Makefile").read_text() + textwrap.dedent("""
-            .PHONY: olddefconfig arch/x86/kvm/ mm/
+            .PHONY: olddefconfig arch/x86/kvm/ arch/arm64/kvm/ mm/
             S := $(CURDIR)
             olddefconfig:
             \t@grep -q CONFIG_KVM=y $(O)/.config
-            arch/x86/kvm/:
+            arch/x86/kvm/ arch/arm64/kvm/:
             \t@echo '$(S)/virt/kvm/kvm_main.c:1:1: warning: of old'
             \t@grep -Hn WARN $(S)/virt/kvm/guest_memfd.c | sed 's/:WARN/:1: warning: ours/'
             \t@grep -Hn ERROR $(S)/virt/kvm/guest_memfd.c | sed 's/:ERROR/:1: error: of sparse/'
@@ -346,14 +346,48 @@ class CheckSeries(Tools):
             self.set_series(FIRST.replace("line ten", word), FIRST.replace("guest_memfd.c", "Kconfig").replace("ten", "virt/kvm/tests"))
             done = self.run_tool("tools/check-series", "--out", str(self.out), "--build")
             found = [line.split(" builds: ")[0] for line in done.stdout.splitlines() if " builds: " in line]
-            self.assertEqual((done.returncode, found), (int(result != "ok"), [result] * 4), done.stdout)
-            for cell in ("x86_64-thp", "x86_64-nothp"):  # what sparse calls an error did not stop the build: it is printed once, too
+            self.assertEqual((done.returncode, found), (int(result != "ok"), [result] * 8), done.stdout)
+            for cell in ("x86_64-thp", "x86_64-nothp", "arm64-thp", "arm64-nothp"):  # what sparse calls an error did not stop the build: it is printed once, too
                 note = (self.out / "linux-7.3.4/steps/cells" / cell / WARNED).read_text()
                 self.assertEqual(note, "" if result == "ok" else "virt/kvm/guest_memfd.c\n")
         (self.root / "kernel/7.3/0002-p.patch").unlink()
         self.set_series(FIRST.replace("virt/kvm/guest_memfd.c", "mm/numbers.c"))
         done = self.run_tool("tools/check-series", "--out", str(self.out), "--build", "x86_64-thp")
         self.assertEqual(done.stdout.count("# mm/numbers.c:1:1: warning: W=1 C=1"), 1, done.stdout)
+        write(self.upstream / "scripts/checker-valid.sh", "echo $(($(sparse --version) > 5))\n", 1_600_000_000)
+        self.fill_cache()
+        for version, status in (("5", 3), ("6", 1)):
+            self.program("sparse", f"echo {version}")
+            done = self.run_tool("tools/check-series", "--out", str(self.top / f"sparse-{version}"), "--build", "x86_64-thp")
+            self.assertEqual(done.returncode, status, done.stdout)
+            self.assertEqual("check-series: --build needs a newer sparse" in done.stdout, status == 3)
+
+    def test_exports(self) -> None:
+        """What a patch exports is used in another file after that patch; a declaration, a comment and the file itself are no use."""
+        export = FIRST.replace("+line ten", "+EXPORT_SYMBOL_FOR_MODULES(gmem_do, \"kvm\");")
+        self.assertEqual(export.count("EXPORT"), 1)
+        line = "ok exports: 0001-p.patch"
+        bad = "not ok exports: 0001-p.patch: at this patch, no other file uses gmem_do"
+        for name, text, said in (
+            ("mm/other.c", "\treturn gmem_do(x);\n", line), ("include/linux/other.h", "#define gmem(x)\tgmem_do(x)\n", line),
+            ("include/linux/other.h", "int gmem_do(int x);\nextern int gmem_do;\nstatic inline int gmem_do(int x)\n", bad),
+            ("mm/other.c", "/* gmem_do()\n * gmem_do()\n */\n\t/* gmem_do() */\n", bad), ("mm/other.c", "\tgmem_do_more(x);\n", bad),
+            ("mm/other.c", "\tEXPORT_SYMBOL(gmem_do);\n", bad), ("mm/other.c", "", bad),
+        ):
+            write(self.upstream / name, text, 1_600_000_000)
+            self.fill_cache()
+            shutil.rmtree(self.out, ignore_errors=True)
+            self.set_series(export)
+            with self.subTest(text):
+                self.assertIn(said, self.check()[1])
+            (self.upstream / name).unlink()
+        self.set_series(export)
+        write(self.root / "kunit/gmem_kunit.c", "\tgmem_do(x);\n")  # not hooked up
+        self.fill_cache()
+        shutil.rmtree(self.out)
+        self.assertIn(bad, self.check()[1])
+        self.set_series(export.replace("Subject: [PATCH] ", "Subject: [PATCH] virt/kvm/tests: "))  # hooked up
+        self.assertIn(line, self.check()[1])
 
 
 class CiTest(Tools):
@@ -403,6 +437,11 @@ class CiTest(Tools):
         """2 unit tests, 2 lint checks, 1 of the series, 12 cases and 2 verdicts, 1 of the packages, 1 canary, 2 mutants; 1 case skipped."""
         self.assertEqual(self.last(), (0, "23 passed, 0 failed, 1 skipped"))
         self.assertEqual(self.last("unit", "lint"), (0, "4 passed, 0 failed"))
+        write(self.root / "kernel/7.2/source.toml", "")
+        write(self.root / "tools/check-series", '#!/bin/sh\necho "ok $*"\n')
+        said = self.run_tool("ci/test", "--out", str(self.out), "series").stdout
+        self.assertIn(f"ok --out {self.out}\nok --out {self.out} --ksrc 7.2\n", said)
+        self.assertIn("2 passed, 0 failed", said)
 
     def test_failures_of_each_part(self) -> None:
         """Each is counted and makes the status 1; subtests of one test count once."""
@@ -538,7 +577,7 @@ class Make(Tools):
     def setUp(self) -> None:
         super().setUp()
         for name in ("matrix/run", "tools/setup", "tools/fresh", "tools/edit", "tools/refresh", "tools/rebase", "tools/report",
-                     "tools/diff", "tools/mutants", "tools/export", "ci/test"):  # fmt: skip
+                     "tools/diff", "tools/mutants", "tools/export", "tools/check-series", "ci/test"):  # fmt: skip
             write(self.root / name, f'#!/bin/sh\necho "$0 $* SETUP=$SETUP FLAGS=${{MAKEFLAGS-}}${{O-}}${{KSRC-}}" >>{self.top}/log\n')
             (self.root / name).chmod(0o755)
 
@@ -575,6 +614,8 @@ class Make(Tools):
         self.assertEqual(self.make("edit", "KSRC=7.2")[1], "tools/edit --out build --ksrc 7.2 SETUP= FLAGS=")
         self.assertEqual(self.make("refresh", "KSRC=7.2"), ["tools/refresh --out build --ksrc 7.2 SETUP= FLAGS="])
         self.assertEqual(self.make("rebase", "KSRC=/x y")[1], "tools/rebase --out build --ksrc /x y SETUP= FLAGS=")
+        self.assertEqual(self.make("check-series", "CELLS=a b", "JOBS=3"), [
+            "tools/setup test SETUP=yes FLAGS=", "tools/check-series --build a b --out build --jobs 3 SETUP= FLAGS="])
         self.assertEqual(self.make("series", "KSRC=7.2")[-1], "tools/export --out build --ksrc 7.2 SETUP= FLAGS=")
         self.assertEqual(self.make("mutants", "ONLY=a-* b", "SEEDS=10")[-1], "tools/mutants a-* b --seeds 10 --out build SETUP= FLAGS=")
         self.assertEqual(self.make("report", "O=/tmp/o", "AGAINST=a b"), ["tools/report --out /tmp/o --against a b SETUP= FLAGS="])
