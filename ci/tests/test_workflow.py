@@ -204,7 +204,8 @@ class Workflow(unittest.TestCase):
                  ("base", 0): ("matrix/run", "['--out', 'build', '--ksrc', '7.2']"),
                  ("readme", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
                  ("sid", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
-                 ("sid", 2): ("tools/check-series", "['--build', '--out', 'build']"),
+                 ("sid", 2): ("matrix/run", "['--out', 'build']"),
+                 ("sid", 3): ("tools/check-series", "['--build', '--out', 'build']"),
                  ("report", 0): ("bin/gh", "['run', 'list', '--workflow', 'scheduled.yml', '--branch', 'main', '--status', 'completed', "
                                  "'--limit', '1', '--json', 'databaseId', '--jq', '.[].databaseId']"),
                  ("report", 1): ("tools/report", "['--out', 'build']"),
