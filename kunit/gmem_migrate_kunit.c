@@ -346,7 +346,8 @@ static void close_isolated(struct kunit *test, struct kvm *kvm, const struct clo
 	struct gmem_kunit_file *f = open_with_memory(test, kvm, c->huge);
 	LIST_HEAD(isolated);
 
-	KUNIT_EXPECT_EQ(test, gmem_kunit_isolate(f->inode->i_mapping, 0, N, &isolated), c->huge ? 1 : N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_isolate(f->inode->i_mapping, 0, N, &isolated),
+			c->huge ? 1 : N);
 	if (c->when == DURING_MOVE)
 		test->priv = f;
 	else
