@@ -248,7 +248,7 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
         raise WrongUse("--boot-seconds must be above 0")
     for argument in options.arg:
         if options.update_expected or not ARGUMENT.fullmatch(argument):
-            raise WrongUse(f"--arg {argument!r}: must be NAME=VALUE without spaces and quotes, and cannot be combined with --update-expected")
+            raise WrongUse(f"--arg {argument!r}: must be NAME=VALUE without spaces and quotes; cannot be combined with --update-expected")
     if options.filter:
         if options.update_expected:
             raise WrongUse("--update-expected needs all tests: omit --filter")

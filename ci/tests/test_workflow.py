@@ -199,8 +199,8 @@ class Workflow(unittest.TestCase):
                  ("bench", 0): ("tools/bench", "['C', '--out', 'build']"),
                  ("coverage", 0): ("tools/coverage", "['--out', 'build']"),
                  ("loop", 0): ("tools/bench-loop", "['--out', 'build']"),
-                 ("model", 0): ("matrix/run", "['--out', 'build', '--filter', 'kvm_gmem_stress.model', '--arg', 'kvm_gmem_kunit.ops=1000000', "
-                                "'--arg', 'kunit.timeout=4000', '--boot-seconds', '12000', 'C']"),
+                 ("model", 0): ("matrix/run", "['--out', 'build', '--filter', 'kvm_gmem_stress.model', "
+                                "'--arg', 'kvm_gmem_kunit.ops=1000000', '--arg', 'kunit.timeout=4000', '--boot-seconds', '12000', 'C']"),
                  ("base", 0): ("matrix/run", "['--out', 'build', '--ksrc', '7.2']"),
                  ("readme", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
                  ("sid", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
@@ -235,7 +235,8 @@ class Workflow(unittest.TestCase):
         (self.copy / "build/loop/loop.md").write_text("all of it\n")
         (self.copy / "build/results").mkdir()
         (self.copy / "build/results/bench.md").write_text("all of it\n")
-        first = {("readme", 0): "['update']", ("sid", 0): "['update']", ("bench", 0): "['--out', 'build', '--e2e', 'C']"}  # what a step calls before
+        # what a step calls before
+        first = {("readme", 0): "['update']", ("sid", 0): "['update']", ("bench", 0): "['--out', 'build', '--e2e', 'C']"}
         for (job, at), (program, arguments) in calls.items():
             self.stand_in(program)
             for status in ("0", "1"):

@@ -11,7 +11,8 @@ from typing import Any
 from matrix.common import data, project
 from matrix.common.errors import WrongUse
 
-HOSTS = {"aarch64": ("arm64",), "x86_64": ("x86_64", "i386"), "riscv64": ("riscv",)}  # uname -m -> values of the kernel's ARCH that its compiler builds
+# uname -m -> values of the kernel's ARCH that its compiler builds
+HOSTS = {"aarch64": ("arm64",), "x86_64": ("x86_64", "i386"), "riscv64": ("riscv",)}
 KEYS = {
     "name": str, "arch": str, "fragments": list, "qemu_config": str, "gate": bool, "coverage": bool,
     "mutants": bool, "generated": bool, "proves": str, "kernel_args": list, "boot_seconds": int, "build_seconds": int,
@@ -69,7 +70,8 @@ class Cell:
     @property
     def qemu_args(self) -> str:
         """QEMU's arguments in addition to those of the qemu_config."""
-        words = [*([f"-m {self.memory}"] if self.memory else []), *([f"-smp {self.cpus}"] if self.cpus else []), *([COUNT] if self.bench or self.count else [])]
+        words = [*([f"-m {self.memory}"] if self.memory else []), *([f"-smp {self.cpus}"] if self.cpus else []),
+                 *([COUNT] if self.bench or self.count else [])]
         return " ".join(words + ([] if self.seed is None else [REPLAY.format(shift=SHIFT, seed=self.seed)]))
 
     def slower(self, factor: int) -> "Cell":

@@ -498,8 +498,8 @@ class Refused(Fake):
     def test_riscv(self) -> None:
         """The message about a missing cross compiler names the group of packages that has it."""
         path = self.root / "matrix/cells.toml"
-        path.write_text(path.read_text().replace("[arch.arm64]", '[arch.riscv]\nqemu = "q"\ncross_compile = "riscv64-linux-gnu-"\n[arch.arm64]')
-                        + CELL.format("far", "riscv", "on", "false") + "build_only = true\n")
+        arch = '[arch.riscv]\nqemu = "q"\ncross_compile = "riscv64-linux-gnu-"\n[arch.arm64]'
+        path.write_text(path.read_text().replace("[arch.arm64]", arch) + CELL.format("far", "riscv", "on", "false") + "build_only = true\n")
         (self.root / "configs/riscv.py").touch()
         os.environ["PATH"] = str(self.tools)
         self.check(3, "cell far needs riscv64-linux-gnu-gcc, riscv64-linux-gnu-ld; run tools/setup riscv\n", "far")

@@ -347,7 +347,8 @@ class CheckSeries(Tools):
             done = self.run_tool("tools/check-series", "--out", str(self.out), "--build")
             found = [line.split(" builds: ")[0] for line in done.stdout.splitlines() if " builds: " in line]
             self.assertEqual((done.returncode, found), (int(result != "ok"), [result] * 8), done.stdout)
-            for cell in ("x86_64-thp", "x86_64-nothp", "arm64-thp", "arm64-nothp"):  # what sparse calls an error did not stop the build: it is printed once, too
+            # What sparse calls an error did not stop the build: it is printed once, too.
+            for cell in ("x86_64-thp", "x86_64-nothp", "arm64-thp", "arm64-nothp"):
                 note = (self.out / "linux-7.3.4/steps/cells" / cell / WARNED).read_text()
                 self.assertEqual(note, "" if result == "ok" else "virt/kvm/guest_memfd.c\n")
         (self.root / "kernel/7.3/0002-p.patch").unlink()
