@@ -166,6 +166,7 @@ static void mount_all(void)
 		{ "sysfs", "/sys", true },
 		{ "tmpfs", "/tmp", true },
 		{ "debugfs", "/sys/kernel/debug", false },
+		{ "cgroup2", "/sys/fs/cgroup", false },
 	};
 	size_t i;
 
