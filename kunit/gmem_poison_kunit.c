@@ -1261,15 +1261,23 @@ static void closed_meanwhile(struct kunit *test)
 /* How many pages fail in rebound_meanwhile(). */
 #define NR_FAIL		8
 
+struct rebinding {
+	struct gmem_kunit_file *f;
+	struct mm_struct *mm;		/* of the test: arm64 looks at what the host maps */
+};
+
 static int rebind_thread(void *data)
 {
-	struct gmem_kunit_file *f = data;
+	struct rebinding *b = data;
+	struct gmem_kunit_file *f = b->f;
 	int r = 0;
 
+	kthread_use_mm(b->mm);
 	while (!r && !kthread_should_stop()) {
 		r = gmem_kunit_unbind(f->kvm, 0) ?: gmem_kunit_bind(f, 0, GFN, 0, NPAGES);
 		cond_resched();
 	}
+	kthread_unuse_mm(b->mm);
 	while (!kthread_should_stop())
 		schedule_timeout_interruptible(1);
 	return r;
@@ -1283,6 +1291,7 @@ static void rebound_meanwhile(struct kunit *test)
 {
 	struct gmem_kunit_fault fault;
 	unsigned long lost = 0, failed = 0;
+	struct rebinding rebinding;
 	struct page **bad[NR_FAIL];
 	struct gmem_kunit_file *f;
 	struct task_struct *task;
@@ -1296,7 +1305,9 @@ static void rebound_meanwhile(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
 	gmem_kunit_fill(fault.pfn, N, GMEM_DATA);
 
-	task = gmem_kunit_thread(test, rebind_thread, f);
+	rebinding.f = f;
+	rebinding.mm = current->mm;
+	task = gmem_kunit_thread(test, rebind_thread, &rebinding);
 	wake_up_process(task);
 	for (i = 0; i < NR_FAIL; i++) {
 		failed += memory_failure(fault.pfn + i, MF_SW_SIMULATED) != 0;
