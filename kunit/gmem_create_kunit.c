@@ -258,6 +258,7 @@ static void becomes_sev_vm(struct kunit *test)
 {
 #if defined(CONFIG_X86) && defined(KVM_CAP_GUEST_MEMFD_COLLAPSE)
 	struct kvm *fixed = gmem_kunit_vm(test, 0), *moves = gmem_kunit_vm(test, 0);
+	int flags;
 
 	if (!GMEM_MIGRATES)
 		kunit_skip(test, "the kernel cannot migrate guest_memfd");
@@ -268,8 +269,8 @@ static void becomes_sev_vm(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, kvm_decide_memory_use(fixed, KVM_MEMORY_ENCRYPTED));
 	check_create(test, fixed, PMD_SIZE, MIGRATABLE, -EINVAL);
 	check_create(test, fixed, PMD_SIZE, HUGE, 0);
-	KUNIT_EXPECT_FALSE(test, kvm_vm_ioctl_check_extension_generic(fixed,
-				KVM_CAP_GUEST_MEMFD_FLAGS) & MIGRATABLE);
+	flags = kvm_vm_ioctl_check_extension_generic(fixed, KVM_CAP_GUEST_MEMFD_FLAGS);
+	KUNIT_EXPECT_FALSE(test, flags & MIGRATABLE);
 
 	check_create(test, moves, PMD_SIZE, MIGRATABLE, 0);
 	KUNIT_EXPECT_FALSE(test, kvm_decide_memory_use(moves, KVM_MEMORY_ENCRYPTED));
