@@ -438,11 +438,6 @@ class CiTest(Tools):
         """2 unit tests, 2 lint checks, 1 of the series, 12 cases and 2 verdicts, 1 of the packages, 1 canary, 2 mutants; 1 case skipped."""
         self.assertEqual(self.last(), (0, "23 passed, 0 failed, 1 skipped"))
         self.assertEqual(self.last("unit", "lint"), (0, "4 passed, 0 failed"))
-        write(self.root / "kernel/7.2/source.toml", "")
-        write(self.root / "tools/check-series", '#!/bin/sh\necho "ok $*"\n')
-        said = self.run_tool("ci/test", "--out", str(self.out), "series").stdout
-        self.assertIn(f"ok --out {self.out}\nok --out {self.out} --ksrc 7.2\n", said)
-        self.assertIn("2 passed, 0 failed", said)
 
     def test_failures_of_each_part(self) -> None:
         """Each is counted and makes the status 1; subtests of one test count once."""
