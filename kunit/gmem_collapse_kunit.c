@@ -467,7 +467,7 @@ static void not_bound(struct kunit *test)
 	const struct memory *c = &memories[0];
 	struct gmem_kunit_file *f = use_memory(test, c);
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->kvm, 0), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->vm, 0), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
 	check_hugepage(test, f, c);
@@ -557,12 +557,12 @@ static void reports_progress(struct kunit *test)
 	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
 	pinned = gmem_kunit_pin(test, f, 2 * N - 1);
 
-	KUNIT_EXPECT_EQ(test, kvm_gmem_collapse(f->inode, &args), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_ioctl(f->vm, f->file, KVM_GUEST_MEMFD_COLLAPSE, &args), 0);
 	KUNIT_EXPECT_EQ(test, args.offset, N << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, args.size, 2 * N << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
 
-	KUNIT_EXPECT_EQ(test, kvm_gmem_collapse(f->inode, &args), -EBUSY);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_ioctl(f->vm, f->file, KVM_GUEST_MEMFD_COLLAPSE, &args), -EBUSY);
 	KUNIT_EXPECT_EQ(test, args.offset, N << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, args.size, 2 * N << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, N), 0);
@@ -570,7 +570,7 @@ static void reports_progress(struct kunit *test)
 
 	args.offset += N << PAGE_SHIFT;
 	args.size -= N << PAGE_SHIFT;
-	KUNIT_EXPECT_EQ(test, kvm_gmem_collapse(f->inode, &args), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_ioctl(f->vm, f->file, KVM_GUEST_MEMFD_COLLAPSE, &args), 0);
 	KUNIT_EXPECT_EQ(test, args.offset, NPAGES << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, args.size, 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 2 * N), PMD_ORDER);
@@ -600,7 +600,7 @@ static void through_ioctl(struct kunit *test)
 {
 #ifdef KVM_GUEST_MEMFD_COLLAPSE
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, FLAGS);
-	struct gmem_kunit_file *memory = gmem_kunit_open(test, f->kvm, 1, GMEM_SHARED);
+	struct gmem_kunit_file *memory = gmem_kunit_open(test, f->vm, 1, GMEM_SHARED);
 	const struct kvm_guest_memfd_collapse all = { .size = NPAGES << PAGE_SHIFT };
 	const struct kvm_guest_memfd_collapse first = { .size = N << PAGE_SHIFT };
 	unsigned long addr = map_args(test, memory, PROT_READ | PROT_WRITE);
@@ -715,7 +715,7 @@ static void refused(struct kunit *test)
 		.flags = c->flags,
 	};
 
-	KUNIT_EXPECT_EQ(test, kvm_gmem_collapse(f->inode, &args), -EINVAL);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_ioctl(f->vm, f->file, KVM_GUEST_MEMFD_COLLAPSE, &args), -EINVAL);
 	check_unchanged(test, f, &memories[0]);
 #endif
 }

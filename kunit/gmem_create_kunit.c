@@ -44,24 +44,23 @@ static int next_fd(void)
  * Create a file and check the result.  Check that neither a failure nor closing
  * the file leaks a descriptor or a reference to the VM.
  */
-static void check_create(struct kunit *test, struct kvm *kvm, u64 size, u64 flags,
+static void check_create(struct kunit *test, struct gmem_kunit_vm *vm, u64 size, u64 flags,
 			 int expected)
 {
-	struct kvm_create_guest_memfd args = { .size = size, .flags = flags };
-	unsigned int users = refcount_read(&kvm->users_count);
+	unsigned int users = refcount_read(&vm->kvm->users_count);
 	int fd = next_fd(), r;
 
-	r = kvm_gmem_create(kvm, &args);
+	r = gmem_kunit_create(vm, size, flags);
 	KUNIT_EXPECT_EQ_MSG(test, r < 0 ? r : 0, expected, "size %llx flags %llx", size, flags);
 
 	if (r >= 0) {
-		KUNIT_EXPECT_EQ(test, refcount_read(&kvm->users_count), users + 1);
+		KUNIT_EXPECT_EQ(test, refcount_read(&vm->kvm->users_count), users + 1);
 		close_fd(r);
 		flush_delayed_fput();
 	}
 
 	KUNIT_EXPECT_EQ(test, next_fd(), fd);
-	KUNIT_EXPECT_EQ(test, refcount_read(&kvm->users_count), users);
+	KUNIT_EXPECT_EQ(test, refcount_read(&vm->kvm->users_count), users);
 }
 
 struct size_case {
@@ -96,41 +95,41 @@ KUNIT_ARRAY_PARAM_DESC(size, size_cases, name);
 static void size_rules(struct kunit *test)
 {
 	const struct size_case *c = test->param_value;
-	struct kvm *kvm = gmem_kunit_vm(test, 0);
+	struct gmem_kunit_vm *vm = gmem_kunit_vm(test, 0);
 	int huge = huge_supported() ? c->huge : -EINVAL;
 
-	check_create(test, kvm, c->size, 0, c->base);
-	check_create(test, kvm, c->size, GMEM_SHARED, c->base);
-	check_create(test, kvm, c->size, HUGE, huge);
-	check_create(test, kvm, c->size, HUGE | GMEM_SHARED, huge);
+	check_create(test, vm, c->size, 0, c->base);
+	check_create(test, vm, c->size, GMEM_SHARED, c->base);
+	check_create(test, vm, c->size, HUGE, huge);
+	check_create(test, vm, c->size, HUGE | GMEM_SHARED, huge);
 }
 
 /* I9: KVM accepts every combination of the known flags. */
 static void flag_combinations(struct kunit *test)
 {
-	struct kvm *kvm = gmem_kunit_vm(test, 0);
+	struct gmem_kunit_vm *vm = gmem_kunit_vm(test, 0);
 	u64 flags;
 
 	for (flags = 0; flags <= KNOWN_FLAGS; flags++) {
 		bool supported = (!(flags & HUGE) || huge_supported()) &&
 				 (!(flags & MIGRATABLE) || GMEM_MIGRATES);
 
-		check_create(test, kvm, PMD_SIZE, flags, supported ? 0 : -EINVAL);
+		check_create(test, vm, PMD_SIZE, flags, supported ? 0 : -EINVAL);
 	}
 }
 
 /* I9: KVM rejects each unknown flag, alone or together with the known ones. */
 static void unknown_flags(struct kunit *test)
 {
-	struct kvm *kvm = gmem_kunit_vm(test, 0);
+	struct gmem_kunit_vm *vm = gmem_kunit_vm(test, 0);
 	int bit;
 
 	for (bit = 0; bit < BITS_PER_TYPE(u64); bit++) {
 		if (BIT_ULL(bit) & KNOWN_FLAGS)
 			continue;
 
-		check_create(test, kvm, PMD_SIZE, BIT_ULL(bit), -EINVAL);
-		check_create(test, kvm, PMD_SIZE, BIT_ULL(bit) | GMEM_HUGE, -EINVAL);
+		check_create(test, vm, PMD_SIZE, BIT_ULL(bit), -EINVAL);
+		check_create(test, vm, PMD_SIZE, BIT_ULL(bit) | GMEM_HUGE, -EINVAL);
 	}
 }
 
@@ -144,14 +143,13 @@ static void abi_values(struct kunit *test)
 }
 
 /* @ordinary: whether KVM can read and move the memory of the VM */
-static void check_capability(struct kunit *test, struct kvm *kvm, bool ordinary)
+static void check_capability(struct kunit *test, struct gmem_kunit_vm *vm, bool ordinary)
 {
 	bool huge = ordinary && huge_supported();
 	int size, flags;
 
-	size = kvm_vm_ioctl_check_extension_generic(kvm,
-						    KVM_CAP_GUEST_MEMFD_HUGEPAGE_PMD_SIZE);
-	flags = kvm_vm_ioctl_check_extension_generic(kvm, KVM_CAP_GUEST_MEMFD_FLAGS);
+	size = gmem_kunit_check_extension(vm, KVM_CAP_GUEST_MEMFD_HUGEPAGE_PMD_SIZE);
+	flags = gmem_kunit_check_extension(vm, KVM_CAP_GUEST_MEMFD_FLAGS);
 
 	KUNIT_EXPECT_EQ(test, size, huge ? PMD_SIZE : 0);
 	KUNIT_EXPECT_EQ(test, !!(flags & HUGE), huge);
@@ -175,26 +173,26 @@ static void capability_with_vm(struct kunit *test)
 static void sw_protected_vm(struct kunit *test)
 {
 #ifdef CONFIG_KVM_SW_PROTECTED_VM
-	struct kvm *kvm = gmem_kunit_vm(test, KVM_X86_SW_PROTECTED_VM);
+	struct gmem_kunit_vm *vm = gmem_kunit_vm(test, KVM_X86_SW_PROTECTED_VM);
 
-	check_capability(test, kvm, true);
-	check_create(test, kvm, PMD_SIZE, HUGE, 0);
-	check_create(test, kvm, PMD_SIZE, HUGE | GUEST_MEMFD_FLAG_MMAP, 0);
+	check_capability(test, vm, true);
+	check_create(test, vm, PMD_SIZE, HUGE, 0);
+	check_create(test, vm, PMD_SIZE, HUGE | GUEST_MEMFD_FLAG_MMAP, 0);
 	if (GMEM_MIGRATES)
-		check_create(test, kvm, PMD_SIZE, HUGE | MIGRATABLE, 0);
-	check_create(test, kvm, PMD_SIZE + PAGE_SIZE, HUGE, -EINVAL);
-	check_create(test, kvm, PMD_SIZE, GMEM_HUGE, -EINVAL);
+		check_create(test, vm, PMD_SIZE, HUGE | MIGRATABLE, 0);
+	check_create(test, vm, PMD_SIZE + PAGE_SIZE, HUGE, -EINVAL);
+	check_create(test, vm, PMD_SIZE, GMEM_HUGE, -EINVAL);
 #else
 	kunit_skip(test, "the kernel has no software-protected VMs");
 #endif
 }
 
-static void check_coco_vm(struct kunit *test, struct kvm *kvm)
+static void check_coco_vm(struct kunit *test, struct gmem_kunit_vm *vm)
 {
-	check_capability(test, kvm, false);
-	check_create(test, kvm, PMD_SIZE, HUGE, -EINVAL);
-	check_create(test, kvm, PMD_SIZE, MIGRATABLE, MIGRATABLE != 0 ? -EINVAL : 0);
-	check_create(test, kvm, PMD_SIZE, 0, 0);
+	check_capability(test, vm, false);
+	check_create(test, vm, PMD_SIZE, HUGE, -EINVAL);
+	check_create(test, vm, PMD_SIZE, MIGRATABLE, MIGRATABLE != 0 ? -EINVAL : 0);
+	check_create(test, vm, PMD_SIZE, 0, 0);
 }
 
 /*
@@ -206,18 +204,18 @@ static void coco_vm(struct kunit *test)
 {
 #if defined(CONFIG_X86) && defined(CONFIG_KVM_GENERIC_MEMORY_ATTRIBUTES)
 	static const unsigned long types[] = { KVM_X86_SNP_VM, KVM_X86_TDX_VM };
-	struct kvm *kvm = gmem_kunit_vm(test, 0);
+	struct gmem_kunit_vm *vm = gmem_kunit_vm(test, 0);
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(types); i++) {
-		kvm->arch.vm_type = types[i];
-		kvm->arch.has_private_mem = true;
+		vm->kvm->arch.vm_type = types[i];
+		vm->kvm->arch.has_private_mem = true;
 
-		check_coco_vm(test, kvm);
+		check_coco_vm(test, vm);
 	}
 
-	kvm->arch.vm_type = KVM_X86_DEFAULT_VM;
-	kvm->arch.has_private_mem = false;
+	vm->kvm->arch.vm_type = KVM_X86_DEFAULT_VM;
+	vm->kvm->arch.has_private_mem = false;
 #elif defined(CONFIG_ARM64)
 	if (!is_protected_kvm_enabled())
 		kunit_skip(test, "the kernel has no VMs with private memory");
@@ -236,15 +234,15 @@ static void sev_vm(struct kunit *test)
 {
 #ifdef CONFIG_X86
 	static const unsigned long types[] = { KVM_X86_SEV_VM, KVM_X86_SEV_ES_VM };
-	struct kvm *kvm = gmem_kunit_vm(test, 0);
+	struct gmem_kunit_vm *vm = gmem_kunit_vm(test, 0);
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(types); i++) {
-		kvm->arch.vm_type = types[i];
-		check_create(test, kvm, PMD_SIZE, HUGE, 0);
-		check_create(test, kvm, PMD_SIZE, MIGRATABLE, MIGRATABLE != 0 ? -EINVAL : 0);
+		vm->kvm->arch.vm_type = types[i];
+		check_create(test, vm, PMD_SIZE, HUGE, 0);
+		check_create(test, vm, PMD_SIZE, MIGRATABLE, MIGRATABLE != 0 ? -EINVAL : 0);
 	}
-	kvm->arch.vm_type = KVM_X86_DEFAULT_VM;
+	vm->kvm->arch.vm_type = KVM_X86_DEFAULT_VM;
 #else
 	kunit_skip(test, "the architecture has no SEV guests");
 #endif
@@ -256,8 +254,12 @@ static void sev_vm(struct kunit *test)
  */
 static void becomes_sev_vm(struct kunit *test)
 {
-#if defined(CONFIG_X86) && defined(KVM_CAP_GUEST_MEMFD_COLLAPSE)
-	struct kvm *fixed = gmem_kunit_vm(test, 0), *moves = gmem_kunit_vm(test, 0);
+#if !defined(CONFIG_X86) || !defined(KVM_CAP_GUEST_MEMFD_COLLAPSE)
+	kunit_skip(test, "no SEV, or the kernel cannot migrate guest_memfd");
+#elif !IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	kunit_skip(test, "kvm_decide_memory_use() is not exported to this module");
+#else
+	struct gmem_kunit_vm *fixed = gmem_kunit_vm(test, 0), *moves = gmem_kunit_vm(test, 0);
 	int flags;
 
 	if (!GMEM_MIGRATES)
@@ -266,18 +268,16 @@ static void becomes_sev_vm(struct kunit *test)
 	/* Neither what fails nor a file whose memory stays decides anything. */
 	check_create(test, fixed, 0, MIGRATABLE, -EINVAL);
 	check_create(test, fixed, PMD_SIZE, HUGE, 0);
-	KUNIT_EXPECT_TRUE(test, kvm_decide_memory_use(fixed, KVM_MEMORY_ENCRYPTED));
+	KUNIT_EXPECT_TRUE(test, kvm_decide_memory_use(fixed->kvm, KVM_MEMORY_ENCRYPTED));
 	check_create(test, fixed, PMD_SIZE, MIGRATABLE, -EINVAL);
 	check_create(test, fixed, PMD_SIZE, HUGE, 0);
-	flags = kvm_vm_ioctl_check_extension_generic(fixed, KVM_CAP_GUEST_MEMFD_FLAGS);
+	flags = gmem_kunit_check_extension(fixed, KVM_CAP_GUEST_MEMFD_FLAGS);
 	KUNIT_EXPECT_FALSE(test, flags & MIGRATABLE);
 
 	check_create(test, moves, PMD_SIZE, MIGRATABLE, 0);
-	KUNIT_EXPECT_FALSE(test, kvm_decide_memory_use(moves, KVM_MEMORY_ENCRYPTED));
+	KUNIT_EXPECT_FALSE(test, kvm_decide_memory_use(moves->kvm, KVM_MEMORY_ENCRYPTED));
 	check_create(test, moves, PMD_SIZE, MIGRATABLE, 0);
 	check_capability(test, moves, true);
-#else
-	kunit_skip(test, "no SEV, or the kernel cannot migrate guest_memfd");
 #endif
 }
 

@@ -426,12 +426,12 @@ static void unbound_gfn(struct kunit *test)
 static void closed_file(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
-	struct kvm *kvm = f->kvm;
 	struct gmem_kunit_fault fault = fault_in(test, f, GFN);
+	struct gmem_kunit_vm *vm = f->vm;
 
 	gmem_kunit_close(test, f);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(kvm, 0, GFN, &fault), -EFAULT);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_unbind(kvm, 0), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(vm->kvm, 0, GFN, &fault), -EFAULT);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_unbind(vm, 0), 0);
 }
 
 /* The file keeps its memory when a memslot is deleted; the next memslot gets it. */
@@ -442,7 +442,7 @@ static void binding_reused(struct kunit *test)
 
 	before = fault_in(test, f, GFN + N);
 	gmem_kunit_fill(before.pfn, N, GMEM_DATA);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->kvm, 0), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->vm, 0), 0);
 
 	/* Only one memslot at a time can be bound to a range. */
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, 2 * GFN + 1, N, N), 0);
@@ -450,7 +450,7 @@ static void binding_reused(struct kunit *test)
 	after = fault_in(test, f, 2 * GFN + 1);
 	KUNIT_EXPECT_EQ(test, after.pfn, before.pfn);
 	KUNIT_EXPECT_EQ(test, after.order, 0);
-	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->kvm, 0), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->vm, 0), 0);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, 2 * GFN, N, N), 0);
 	after = fault_in(test, f, 2 * GFN);

@@ -10,6 +10,7 @@
 #include <kunit/resource.h>
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
+#include <linux/bitmap.h>
 #include <linux/falloc.h>
 #include <linux/fdtable.h>
 #include <linux/file.h>
@@ -26,6 +27,7 @@
 #include <linux/sched/mm.h>
 #include <linux/string.h>
 #include <linux/swap.h>
+#include <linux/uaccess.h>
 #include <linux/vmstat.h>
 
 #include "../kvm_mm.h"
@@ -59,17 +61,36 @@ int gmem_kunit_init_huge(struct kunit *test)
 {
 	gmem_kunit_init(test);
 
-	if (!kvm_vm_ioctl_check_extension_generic(NULL, KVM_CAP_GUEST_MEMFD_HUGEPAGE_PMD_SIZE))
+	if (!gmem_kunit_check_extension(NULL, KVM_CAP_GUEST_MEMFD_HUGEPAGE_PMD_SIZE))
 		kunit_skip(test, "no guest_memfd hugepages with PMD_ORDER %d", PMD_ORDER);
 
 	return 0;
 }
 
-KUNIT_DEFINE_ACTION_WRAPPER(put_vm, kvm_put_kvm, struct kvm *);
+/**
+ * gmem_kunit_close_fd() - close a file descriptor that nobody else uses
+ * @fd: the descriptor
+ *
+ * When this function returns, the file has been released.
+ */
+void gmem_kunit_close_fd(int fd)
+{
+	struct file *file = fget(fd);
+
+	close_fd(fd);
+	__fput_sync(file);
+}
+
+static void close_vm(void *data)
+{
+	struct gmem_kunit_vm *vm = data;
+
+	gmem_kunit_close_fd(vm->fd);
+}
 
 /**
  * gmem_kunit_vm() - create a VM
- * @test: the test case; its end drops the reference to the VM
+ * @test: the test case; its end closes the VM
  * @type: as for KVM_CREATE_VM
  *
  * Skips the case if KVM does not support @type.  Asserts that there is no other
@@ -77,51 +98,130 @@ KUNIT_DEFINE_ACTION_WRAPPER(put_vm, kvm_put_kvm, struct kvm *);
  *
  * Return: the VM.
  */
-struct kvm *gmem_kunit_vm(struct kunit *test, unsigned long type)
+struct gmem_kunit_vm *gmem_kunit_vm(struct kunit *test, unsigned long type)
 {
-	struct kvm *kvm;
-	char name[32];
-	void *unique;
+	struct gmem_kunit_vm *vm = kunit_kzalloc(test, sizeof(*vm), GFP_KERNEL);
 
-	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
+	KUNIT_ASSERT_NOT_NULL(test, vm);
+	vm->args = kunit_vm_mmap(test, NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, (void *)vm->args);
+	/* Allocate the page now, as tests count what they allocate. */
+	KUNIT_ASSERT_EQ(test, put_user(0, (u8 __user *)vm->args), 0);
 
-	/* KVM names a directory in debugfs after the VM: the name must be unique. */
-	unique = kunit_kmalloc(test, 1, GFP_KERNEL);
-	KUNIT_ASSERT_NOT_NULL(test, unique);
-	snprintf(name, sizeof(name), "kunit-%lx", (unsigned long)unique);
-
-	kvm = kvm_create_vm(type, name);
-	if (type && kvm == ERR_PTR(-EINVAL))
+	vm->fd = kvm_chardev_ops.unlocked_ioctl(NULL, KVM_CREATE_VM, type);
+	if (type && vm->fd == -EINVAL)
 		kunit_skip(test, "KVM does not support VMs of type %lu", type);
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, kvm);
-	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_vm, kvm), 0);
+	KUNIT_ASSERT_GE(test, vm->fd, 0);
 
-	return kvm;
+	/* The descriptor holds a reference to the file, which is enough. */
+	vm->file = fget(vm->fd);
+	fput(vm->file);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, close_vm, vm), 0);
+	vm->kvm = vm->file->private_data;
+
+	return vm;
 }
 
 /**
- * gmem_kunit_put_vm() - drop the test's reference to a VM before the end of the case
+ * gmem_kunit_close_vm() - close a VM before the end of the case
  * @test: the test case
- * @kvm: the VM, which exists as long as a file belongs to it
+ * @vm: the VM, which exists as long as a file belongs to it
  */
-void gmem_kunit_put_vm(struct kunit *test, struct kvm *kvm)
+void gmem_kunit_close_vm(struct kunit *test, struct gmem_kunit_vm *vm)
 {
-	kunit_release_action(test, put_vm, kvm);
+	kunit_release_action(test, close_vm, vm);
+}
+
+/**
+ * gmem_kunit_ioctl() - call an ioctl as userspace does
+ * @vm: the VM
+ * @file: the file of the VM, of a vCPU, or of guest_memfd
+ * @cmd: the ioctl
+ * @args: its argument in kernel memory, or NULL if it has none
+ *
+ * Other threads than that of the test case can call this, too.
+ *
+ * Return: the result of the ioctl.
+ */
+long gmem_kunit_ioctl(struct gmem_kunit_vm *vm, struct file *file, unsigned int cmd,
+		      void *args)
+{
+	struct mm_struct *mm = current->mm ? NULL : vm->kvm->mm;
+	const size_t size = _IOC_SIZE(cmd);
+	void __user *uargs;
+	int slot;
+	long r;
+
+	for (slot = 0; test_and_set_bit(slot, vm->used); slot++) {
+		if (slot == GMEM_NR_ARGS - 1)
+			return -EBUSY;
+	}
+	uargs = (void __user *)(vm->args + slot * GMEM_ARGS_SIZE);
+
+	/* KVM rejects other processes than the one that has created the VM. */
+	if (mm) {
+		if (!mmget_not_zero(mm)) {
+			clear_bit_unlock(slot, vm->used);
+			return -ESRCH;
+		}
+		kthread_use_mm(mm);
+	}
+
+	r = copy_to_user(uargs, args, size) ? -EFAULT :
+	    file->f_op->unlocked_ioctl(file, cmd, size ? (unsigned long)uargs : 0);
+	if ((_IOC_DIR(cmd) & _IOC_READ) && copy_from_user(args, uargs, size))
+		r = -EFAULT;
+
+	if (mm) {
+		kthread_unuse_mm(mm);
+		mmput(mm);
+	}
+	clear_bit_unlock(slot, vm->used);
+	return r;
+}
+
+/**
+ * gmem_kunit_check_extension() - ask for a capability
+ * @vm: the VM, or NULL to ask KVM
+ * @cap: the capability
+ *
+ * Return: as KVM_CHECK_EXTENSION.
+ */
+int gmem_kunit_check_extension(struct gmem_kunit_vm *vm, long cap)
+{
+	if (!vm)
+		return kvm_chardev_ops.unlocked_ioctl(NULL, KVM_CHECK_EXTENSION, cap);
+
+	return vm->file->f_op->unlocked_ioctl(vm->file, KVM_CHECK_EXTENSION, cap);
+}
+
+/**
+ * gmem_kunit_create() - call KVM_CREATE_GUEST_MEMFD
+ * @vm: the VM to which the file belongs
+ * @size: size of the file in bytes
+ * @flags: its flags
+ *
+ * Return: a file descriptor, which nobody closes at the end of the case, or an error.
+ */
+int gmem_kunit_create(struct gmem_kunit_vm *vm, u64 size, u64 flags)
+{
+	struct kvm_create_guest_memfd args = { .size = size, .flags = flags };
+
+	return gmem_kunit_ioctl(vm, vm->file, KVM_CREATE_GUEST_MEMFD, &args);
 }
 
 static void close_file(void *data)
 {
 	struct gmem_kunit_file *f = data;
 
-	get_file(f->file);
-	close_fd(f->fd);
-	__fput_sync(f->file);
+	gmem_kunit_close_fd(f->fd);
 }
 
 /**
  * gmem_kunit_open() - create a guest_memfd file
  * @test: the test case; its end closes the file
- * @kvm: the VM to which the file belongs
+ * @vm: the VM to which the file belongs
  * @npages: size of the file in pages
  * @flags: as for KVM_CREATE_GUEST_MEMFD
  *
@@ -129,20 +229,17 @@ static void close_file(void *data)
  *
  * Return: the file.
  */
-struct gmem_kunit_file *gmem_kunit_open(struct kunit *test, struct kvm *kvm,
+struct gmem_kunit_file *gmem_kunit_open(struct kunit *test, struct gmem_kunit_vm *vm,
 					unsigned long npages, u64 flags)
 {
-	struct kvm_create_guest_memfd args = {
-		.size = (u64)npages << PAGE_SHIFT,
-		.flags = flags,
-	};
 	struct gmem_kunit_file *f;
 
 	f = kunit_kzalloc(test, sizeof(*f), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, f);
 
-	f->kvm = kvm;
-	f->fd = kvm_gmem_create(kvm, &args);
+	f->vm = vm;
+	f->kvm = vm->kvm;
+	f->fd = gmem_kunit_create(vm, (u64)npages << PAGE_SHIFT, flags);
 	KUNIT_ASSERT_GE(test, f->fd, 0);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, close_file, f), 0);
 
@@ -167,16 +264,10 @@ void gmem_kunit_close(struct kunit *test, struct gmem_kunit_file *f)
 	kunit_release_action(test, close_file, f);
 }
 
-static int set_memory_region(struct kvm *kvm,
-			     const struct kvm_userspace_memory_region2 *mem)
+static int set_memory_region(struct gmem_kunit_vm *vm,
+			     struct kvm_userspace_memory_region2 *mem)
 {
-	int r;
-
-	mutex_lock(&kvm->slots_lock);
-	r = kvm_set_memory_region(kvm, mem);
-	mutex_unlock(&kvm->slots_lock);
-
-	return r;
+	return gmem_kunit_ioctl(vm, vm->file, KVM_SET_USER_MEMORY_REGION2, mem);
 }
 
 /**
@@ -192,7 +283,7 @@ static int set_memory_region(struct kvm *kvm,
 int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
 		    pgoff_t pgoff, unsigned long npages)
 {
-	const struct kvm_userspace_memory_region2 mem = {
+	struct kvm_userspace_memory_region2 mem = {
 		.slot = id,
 		.flags = KVM_MEM_GUEST_MEMFD,
 		.guest_phys_addr = gfn_to_gpa(base_gfn),
@@ -202,12 +293,12 @@ int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
 		.guest_memfd_offset = (u64)pgoff << PAGE_SHIFT,
 	};
 
-	return set_memory_region(f->kvm, &mem);
+	return set_memory_region(f->vm, &mem);
 }
 
 /**
  * gmem_kunit_add_memory() - create a memslot that isn't bound to a file
- * @kvm: the VM
+ * @vm: the VM
  * @id: id of the memslot
  * @base_gfn: guest frame to which @addr is mapped
  * @addr: host address of the memory
@@ -215,17 +306,17 @@ int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
  *
  * Return: 0 or the error from KVM_SET_USER_MEMORY_REGION2.
  */
-int gmem_kunit_add_memory(struct kvm *kvm, int id, gfn_t base_gfn, unsigned long addr,
-			  unsigned long npages)
+int gmem_kunit_add_memory(struct gmem_kunit_vm *vm, int id, gfn_t base_gfn,
+			  unsigned long addr, unsigned long npages)
 {
-	const struct kvm_userspace_memory_region2 mem = {
+	struct kvm_userspace_memory_region2 mem = {
 		.slot = id,
 		.guest_phys_addr = gfn_to_gpa(base_gfn),
 		.memory_size = (u64)npages << PAGE_SHIFT,
 		.userspace_addr = addr,
 	};
 
-	return set_memory_region(kvm, &mem);
+	return set_memory_region(vm, &mem);
 }
 
 /**
@@ -292,16 +383,16 @@ unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f,
 
 /**
  * gmem_kunit_unbind() - delete a memslot
- * @kvm: the VM
+ * @vm: the VM
  * @id: id of the memslot
  *
  * Return: 0 or the error from KVM_SET_USER_MEMORY_REGION2.
  */
-int gmem_kunit_unbind(struct kvm *kvm, int id)
+int gmem_kunit_unbind(struct gmem_kunit_vm *vm, int id)
 {
-	const struct kvm_userspace_memory_region2 mem = { .slot = id };
+	struct kvm_userspace_memory_region2 mem = { .slot = id };
 
-	return set_memory_region(kvm, &mem);
+	return set_memory_region(vm, &mem);
 }
 
 /**
@@ -489,7 +580,7 @@ int gmem_kunit_migrate(struct gmem_kunit_file *f, pgoff_t index, new_folio_t all
 }
 
 /**
- * gmem_kunit_collapse() - collapse a range as KVM_GUEST_MEMFD_COLLAPSE does
+ * gmem_kunit_collapse() - collapse a range with KVM_GUEST_MEMFD_COLLAPSE
  * @f: the file
  * @index: first page
  * @npages: number of pages
@@ -507,7 +598,7 @@ int gmem_kunit_collapse(struct gmem_kunit_file *f, pgoff_t index,
 	int r;
 
 	do {
-		r = kvm_gmem_collapse(f->inode, &args);
+		r = gmem_kunit_ioctl(f->vm, f->file, KVM_GUEST_MEMFD_COLLAPSE, &args);
 	} while (!r && args.size);
 
 	return r;
@@ -791,6 +882,37 @@ bool gmem_kunit_must_retry(struct kvm *kvm, unsigned long seq, gfn_t gfn)
 }
 
 /**
+ * gmem_kunit_begin_invalidation() - begin to invalidate guest memory
+ * @kvm: the VM
+ * @start: the first guest frame of the range
+ * @end: the guest frame behind the range
+ *
+ * Does nothing if the suites are a module, because KVM does not export this.
+ */
+void gmem_kunit_begin_invalidation(struct kvm *kvm, gfn_t start, gfn_t end)
+{
+	if (IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)) {
+		KVM_MMU_LOCK(kvm);
+		kvm_mmu_invalidate_start(kvm);
+		kvm_mmu_invalidate_range_add(kvm, start, end);
+		KVM_MMU_UNLOCK(kvm);
+	}
+}
+
+/**
+ * gmem_kunit_end_invalidation() - end what gmem_kunit_begin_invalidation() has begun
+ * @kvm: the VM
+ */
+void gmem_kunit_end_invalidation(struct kvm *kvm)
+{
+	if (IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)) {
+		KVM_MMU_LOCK(kvm);
+		kvm_mmu_invalidate_end(kvm);
+		KVM_MMU_UNLOCK(kvm);
+	}
+}
+
+/**
  * gmem_kunit_watch_invalidations() - start to watch what is invalidated
  * @kvm: the VM
  * @start: the first guest frame of the range that will be invalidated
@@ -806,13 +928,7 @@ unsigned long gmem_kunit_watch_invalidations(struct kvm *kvm, gfn_t start)
 {
 	unsigned long seq = kvm->mmu_invalidate_seq;
 
-	if (IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)) {
-		KVM_MMU_LOCK(kvm);
-		kvm_mmu_invalidate_start(kvm);
-		kvm_mmu_invalidate_range_add(kvm, start, start);
-		KVM_MMU_UNLOCK(kvm);
-	}
-
+	gmem_kunit_begin_invalidation(kvm, start, start);
 	return seq;
 }
 
@@ -839,10 +955,7 @@ void gmem_kunit_expect_invalidated(struct kunit *test, struct kvm *kvm, unsigned
 		for (gfn = start - 1; gfn <= end; gfn++)
 			wrong += gmem_kunit_must_retry(kvm, now, gfn) !=
 				 (gfn >= start && gfn < end);
-
-		KVM_MMU_LOCK(kvm);
-		kvm_mmu_invalidate_end(kvm);
-		KVM_MMU_UNLOCK(kvm);
+		gmem_kunit_end_invalidation(kvm);
 		KUNIT_EXPECT_EQ(test, wrong, 0);
 	}
 

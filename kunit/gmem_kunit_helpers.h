@@ -34,6 +34,7 @@
 #include <linux/migrate.h>
 #include <linux/pagemap.h>
 #include <linux/rwsem.h>
+#include <linux/sizes.h>
 
 #include "../guest_memfd.h"
 
@@ -78,8 +79,22 @@
 /* Old data that gmem_kunit_poison_hugepages() writes to new hugepages. */
 #define GMEM_POISON	0xa5
 
+/* Enough for the argument of each ioctl here, and as many at a time as fit in a page. */
+#define GMEM_ARGS_SIZE	256
+#define GMEM_NR_ARGS	(SZ_4K / GMEM_ARGS_SIZE)
+
+/* A VM that is used as userspace does, by ioctls of its file. */
+struct gmem_kunit_vm {
+	struct kvm *kvm;
+	struct file *file;
+	int fd;
+	unsigned long args;	/* address of a page for their arguments, in userspace */
+	DECLARE_BITMAP(used, GMEM_NR_ARGS);	/* what ioctls that run use of that page */
+};
+
 /* A guest_memfd file; @inode is valid while the file is open. */
 struct gmem_kunit_file {
+	struct gmem_kunit_vm *vm;
 	struct kvm *kvm;
 	struct file *file;
 	struct inode *inode;
@@ -103,10 +118,15 @@ struct gmem_kunit_hole {
 int gmem_kunit_init(struct kunit *test);
 int gmem_kunit_init_huge(struct kunit *test);
 
-struct kvm *gmem_kunit_vm(struct kunit *test, unsigned long type);
-void gmem_kunit_put_vm(struct kunit *test, struct kvm *kvm);
+struct gmem_kunit_vm *gmem_kunit_vm(struct kunit *test, unsigned long type);
+void gmem_kunit_close_fd(int fd);
+void gmem_kunit_close_vm(struct kunit *test, struct gmem_kunit_vm *vm);
+long gmem_kunit_ioctl(struct gmem_kunit_vm *vm, struct file *file, unsigned int cmd,
+		      void *args);
+int gmem_kunit_check_extension(struct gmem_kunit_vm *vm, long cap);
+int gmem_kunit_create(struct gmem_kunit_vm *vm, u64 size, u64 flags);
 
-struct gmem_kunit_file *gmem_kunit_open(struct kunit *test, struct kvm *kvm,
+struct gmem_kunit_file *gmem_kunit_open(struct kunit *test, struct gmem_kunit_vm *vm,
 					unsigned long npages, u64 flags);
 struct gmem_kunit_file *gmem_kunit_open_bound(struct kunit *test,
 					      unsigned long npages, u64 flags);
@@ -116,9 +136,9 @@ void gmem_kunit_close(struct kunit *test, struct gmem_kunit_file *f);
 
 int gmem_kunit_bind(struct gmem_kunit_file *f, int id, gfn_t base_gfn,
 		    pgoff_t pgoff, unsigned long npages);
-int gmem_kunit_add_memory(struct kvm *kvm, int id, gfn_t base_gfn, unsigned long addr,
-			  unsigned long npages);
-int gmem_kunit_unbind(struct kvm *kvm, int id);
+int gmem_kunit_add_memory(struct gmem_kunit_vm *vm, int id, gfn_t base_gfn,
+			  unsigned long addr, unsigned long npages);
+int gmem_kunit_unbind(struct gmem_kunit_vm *vm, int id);
 unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f,
 			     unsigned long offset);
 struct kvm_memory_slot *gmem_kunit_slot(struct kunit *test, struct kvm *kvm, int id);
@@ -159,6 +179,8 @@ void gmem_kunit_poison_hugepages(struct kunit *test);
 struct task_struct *gmem_kunit_thread(struct kunit *test, int (*fn)(void *), void *data);
 void gmem_kunit_unpoison(struct page *page);
 bool gmem_kunit_must_retry(struct kvm *kvm, unsigned long seq, gfn_t gfn);
+void gmem_kunit_begin_invalidation(struct kvm *kvm, gfn_t start, gfn_t end);
+void gmem_kunit_end_invalidation(struct kvm *kvm);
 unsigned long gmem_kunit_watch_invalidations(struct kvm *kvm, gfn_t start);
 void gmem_kunit_expect_invalidated(struct kunit *test, struct kvm *kvm, unsigned long seq,
 				   gfn_t start, gfn_t end);

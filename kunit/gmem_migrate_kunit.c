@@ -10,6 +10,7 @@
 #include <kunit/test.h>
 #include <linux/delay.h>
 #include <linux/gfp.h>
+#include <linux/highmem.h>
 #include <linux/kvm_host.h>
 #include <linux/mempolicy.h>
 #include <linux/mm.h>
@@ -236,7 +237,7 @@ static void not_bound(struct kunit *test)
 {
 	struct used u = use_memory(test, test->param_value, GUEST_MEMFD_FLAG_MIGRATABLE);
 
-	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(u.f->kvm, 0), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(u.f->vm, 0), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(u.f, 0, GFN, 0, NPAGES), 0);
 	check_memory(test, &u, true);
@@ -331,19 +332,20 @@ static struct folio *close_and_alloc(struct folio *src, unsigned long private)
 	return gmem_kunit_alloc_target(src, private);
 }
 
-static struct gmem_kunit_file *open_with_memory(struct kunit *test, struct kvm *kvm, bool huge)
+static struct gmem_kunit_file *open_with_memory(struct kunit *test, struct gmem_kunit_vm *vm,
+						bool huge)
 {
 	u64 flags = (huge ? GMEM_HUGE : GMEM_SHARED) | GUEST_MEMFD_FLAG_MIGRATABLE;
-	struct gmem_kunit_file *f = gmem_kunit_open(test, kvm, NPAGES, flags);
+	struct gmem_kunit_file *f = gmem_kunit_open(test, vm, NPAGES, flags);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, 0), huge ? PMD_ORDER : 0);
 	return f;
 }
 
-static void close_isolated(struct kunit *test, struct kvm *kvm, const struct closing *c)
+static void close_isolated(struct kunit *test, struct gmem_kunit_vm *vm, const struct closing *c)
 {
-	struct gmem_kunit_file *f = open_with_memory(test, kvm, c->huge);
+	struct gmem_kunit_file *f = open_with_memory(test, vm, c->huge);
 	LIST_HEAD(isolated);
 
 	KUNIT_EXPECT_EQ(test, gmem_kunit_isolate(f->inode->i_mapping, 0, N, &isolated),
@@ -367,13 +369,13 @@ static void close_isolated(struct kunit *test, struct kvm *kvm, const struct clo
  */
 static void closed_while_isolated(struct kunit *test)
 {
-	struct kvm *kvm = gmem_kunit_vm(test, 0);
+	struct gmem_kunit_vm *vm = gmem_kunit_vm(test, 0);
 	unsigned long free = 0;
 	int i;
 
 	/* Go on, as some lost memory could be somebody else's. */
 	for (i = 0; i < 5; i++) {
-		close_isolated(test, kvm, test->param_value);
+		close_isolated(test, vm, test->param_value);
 		if (!i)
 			free = gmem_kunit_nr_free();
 	}
@@ -395,9 +397,9 @@ static int move_thread(void *data)
 }
 
 /* Close a file while its hugepage is locked.  Returns false if this thread is too late. */
-static bool close_locked(struct kunit *test, struct kvm *kvm)
+static bool close_locked(struct kunit *test, struct gmem_kunit_vm *vm)
 {
-	struct moving m = { open_with_memory(test, kvm, true) };
+	struct moving m = { open_with_memory(test, vm, true) };
 	struct task_struct *task = gmem_kunit_thread(test, move_thread, &m);
 	struct folio *folio = gmem_kunit_folio(test, m.f, 0);
 	bool in_time;
@@ -419,18 +421,122 @@ static bool close_locked(struct kunit *test, struct kvm *kvm)
  */
 static void closed_while_locked(struct kunit *test)
 {
-	struct kvm *kvm = gmem_kunit_vm(test, 0);
+	struct gmem_kunit_vm *vm = gmem_kunit_vm(test, 0);
 	unsigned long free = 0, in_time = 0;
 	int tries;
 
 	/* Go on, as some lost memory could be somebody else's. */
 	for (tries = 0; in_time < 5 && tries < 50; tries++) {
-		in_time += close_locked(test, kvm);
+		in_time += close_locked(test, vm);
 		if (!tries)
 			free = gmem_kunit_nr_free();
 	}
 	KUNIT_EXPECT_EQ(test, in_time, 5);
 	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free() + 2 * N, free);
+}
+
+#ifdef CONFIG_ARM64
+/* The vCPU begins here.  It writes to an address without memory, so that KVM_RUN returns. */
+static const __le32 program[] = {
+	cpu_to_le32(0xd2a20001),	/* mov x1, #0x10000000 */
+	cpu_to_le32(0xf9000020),	/* str x0, [x1] */
+};
+
+struct running_vcpu {
+	struct gmem_kunit_vm *vm;
+	struct file *file;
+	int fd;
+	long result;
+	bool ended;
+};
+
+static void close_vcpu(void *data)
+{
+	struct running_vcpu *v = data;
+
+	gmem_kunit_close_fd(v->fd);
+}
+
+static struct running_vcpu *create_vcpu(struct kunit *test, struct gmem_kunit_vm *vm)
+{
+	struct running_vcpu *v = kunit_kzalloc(test, sizeof(*v), GFP_KERNEL);
+	struct kvm_vcpu_init init = { .target = KVM_ARM_TARGET_GENERIC_V8 };
+
+	KUNIT_ASSERT_NOT_NULL(test, v);
+	v->vm = vm;
+	v->fd = vm->file->f_op->unlocked_ioctl(vm->file, KVM_CREATE_VCPU, 0);
+	KUNIT_ASSERT_GE(test, v->fd, 0);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, close_vcpu, v), 0);
+	v->file = fget(v->fd);
+	fput(v->file);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_ioctl(vm, v->file, KVM_ARM_VCPU_INIT, &init), 0);
+
+	return v;
+}
+
+static int vcpu_thread(void *data)
+{
+	struct running_vcpu *v = data;
+
+	v->result = gmem_kunit_ioctl(v->vm, v->file, KVM_RUN, NULL);
+	WRITE_ONCE(v->ended, true);
+	return 0;
+}
+
+/* Wait until the vCPU has come back from a fault, or holds a reference. */
+static void wait_for_fault(struct running_vcpu *v, struct gmem_kunit_file *f)
+{
+	struct kvm_vcpu *vcpu = v->file->private_data;
+
+	(void)gmem_kunit_wait_until(READ_ONCE(vcpu->stat.exits) > 2 ||
+				    gmem_kunit_extra_refs(f, 0) || READ_ONCE(v->ended));
+}
+#endif
+
+/*
+ * I11: as long as memory is being invalidated, vCPUs that access it fault again and again,
+ * but none of these faults holds a reference, which would make the migration fail.
+ */
+static void vcpu_takes_no_reference(struct kunit *test)
+{
+#ifdef CONFIG_ARM64
+	struct gmem_kunit_file *f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES,
+						    GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
+	struct running_vcpu *v = create_vcpu(test, f->vm);
+	struct task_struct *task = gmem_kunit_thread(test, vcpu_thread, v);
+	struct gmem_kunit_fault fault;
+	struct folio *folio;
+	bool ended;
+	void *p;
+	int refs;
+
+	/* The vCPU begins at address 0. */
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, 0, 0, NPAGES), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, 0, &fault), 0);
+	p = kmap_local_pfn(fault.pfn);
+	memcpy(p, program, sizeof(program));
+	kunmap_local(p);
+
+	/* A fault that holds a reference waits for the lock, which migration holds, too. */
+	folio = filemap_lock_folio(f->inode->i_mapping, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	folio_put(folio);
+	gmem_kunit_begin_invalidation(f->kvm, 0, N);
+
+	wake_up_process(task);
+	wait_for_fault(v, f);
+	refs = gmem_kunit_extra_refs(f, 0);
+	ended = READ_ONCE(v->ended);
+
+	gmem_kunit_end_invalidation(f->kvm);
+	folio_unlock(folio);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(READ_ONCE(v->ended)));
+	KUNIT_EXPECT_EQ(test, v->result, 0);
+	KUNIT_EXPECT_FALSE(test, ended);
+	KUNIT_EXPECT_EQ(test, refs, 0);
+#else
+	kunit_skip(test, "a kernel thread cannot run a vCPU here");
+#endif
 }
 
 static void free_bad_target(void *data)
@@ -552,6 +658,7 @@ static struct kunit_case gmem_migrate_cases[] = {
 	KUNIT_CASE(no_hugepage),
 	KUNIT_CASE_PARAM(closed_while_isolated, closing_gen_params),
 	KUNIT_CASE(closed_while_locked),
+	KUNIT_CASE(vcpu_takes_no_reference),
 	KUNIT_CASE_PARAM(stays_if_target_is_bad, memory_gen_params),
 	KUNIT_CASE(makes_room),
 	KUNIT_CASE(no_numa_balancing),

@@ -531,7 +531,7 @@ static void host_unmaps(struct kunit *test)
 	for (i = 0; i < 2; i++) {
 		pgoff_t start = 2 * N + i * N / 2;
 
-		KUNIT_ASSERT_EQ(test, gmem_kunit_add_memory(kvm, i + 1, GFN + start,
+		KUNIT_ASSERT_EQ(test, gmem_kunit_add_memory(m.f->vm, i + 1, GFN + start,
 							    m.addr + (start << PAGE_SHIFT),
 							    N / 2), 0);
 	}

@@ -364,7 +364,7 @@ static void guest_is_zapped(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(f->kvm, seq, GFN + h->start));
 
 	/* Without a binding, there is nothing to zap. */
-	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->kvm, 0), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(f->vm, 0), 0);
 	seq = f->kvm->mmu_invalidate_seq;
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, N + h->start, h->npages), 0);
 	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(f->kvm, seq, GFN + h->start));

@@ -194,7 +194,7 @@ static void other_vm(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, FLAGS);
 	struct gmem_kunit_file *other = gmem_kunit_open_bound(test, NPAGES, FLAGS);
-	struct gmem_kunit_file *second = gmem_kunit_open(test, f->kvm, NPAGES, FLAGS);
+	struct gmem_kunit_file *second = gmem_kunit_open(test, f->vm, NPAGES, FLAGS);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, N), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(second, 0, N), 0);

@@ -345,7 +345,7 @@ static void do_unbind(struct model *m, unsigned int i)
 	if (!m->slots[i].npages)
 		return;
 
-	if (gmem_kunit_unbind(m->f->kvm, i))
+	if (gmem_kunit_unbind(m->f->vm, i))
 		mistake(m, "unbind failed", m->slots[i].pgoff);
 	m->slots[i].npages = 0;
 }
@@ -634,7 +634,7 @@ static int look_up(struct shared *s, pgoff_t index, kvm_pfn_t *pfn, struct page 
 	int idx, order, r = -ENOENT;
 
 	idx = srcu_read_lock(&kvm->srcu);
-	slot = gfn_to_memslot(kvm, GFN + index);
+	slot = __gfn_to_memslot(kvm_memslots(kvm), GFN + index);
 	if (slot && !(slot->flags & KVM_MEMSLOT_INVALID)) {
 		r = kvm_gmem_get_pfn(kvm, slot, GFN + index, pfn, page, &order);
 		/* I6: the guest gets no memory that does not belong to the memslot. */
@@ -1054,7 +1054,7 @@ static void bind_and_unbind(struct kunit *test, struct shared *s)
 					       start, npages));
 		if (!elsewhere)
 			KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(has_touched(s, before)));
-		atomic_cmpxchg(&s->error, 0, gmem_kunit_unbind(s->f->kvm, 1));
+		atomic_cmpxchg(&s->error, 0, gmem_kunit_unbind(s->f->vm, 1));
 		cond_resched();
 	}
 }
