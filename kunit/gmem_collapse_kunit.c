@@ -703,6 +703,44 @@ static const struct bad_range bad_ranges[] = {
 
 KUNIT_ARRAY_PARAM_DESC(bad_range, bad_ranges, name);
 
+struct collapsing {
+	struct gmem_kunit_file *f;
+	int result;
+	bool ended;
+};
+
+static int collapse_thread(void *data)
+{
+	struct collapsing *c = data;
+
+	c->result = gmem_kunit_collapse(c->f, 0, N);
+	WRITE_ONCE(c->ended, true);
+	return 0;
+}
+
+/*
+ * I3: if somebody has locked a page, e.g. to move it, the collapse fails at once.  All
+ * faults wait for it, and who moves the range would lock the next page while it waits.
+ */
+static void locked_page(struct kunit *test)
+{
+	struct gmem_kunit_file *f = use_memory(test, &memories[0]);
+	struct collapsing c = { f };
+	struct task_struct *task = gmem_kunit_thread(test, collapse_thread, &c);
+	struct folio *folio = filemap_lock_folio(f->inode->i_mapping, N / 2);
+	bool ended;
+
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, folio);
+	wake_up_process(task);
+	ended = gmem_kunit_wait_until(READ_ONCE(c.ended));
+	gmem_kunit_put_folio(folio);
+	gmem_kunit_stop_thread(test, task);
+
+	KUNIT_EXPECT_TRUE(test, ended);
+	KUNIT_EXPECT_EQ(test, c.result, -EBUSY);
+	check_unchanged(test, f, &memories[0]);
+}
+
 /* I3: a range or a flag that is not valid changes nothing. */
 static void refused(struct kunit *test)
 {
@@ -715,7 +753,8 @@ static void refused(struct kunit *test)
 		.flags = c->flags,
 	};
 
-	KUNIT_EXPECT_EQ(test, gmem_kunit_ioctl(f->vm, f->file, KVM_GUEST_MEMFD_COLLAPSE, &args), -EINVAL);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_ioctl(f->vm, f->file, KVM_GUEST_MEMFD_COLLAPSE, &args),
+			-EINVAL);
 	check_unchanged(test, f, &memories[0]);
 #endif
 }
@@ -762,6 +801,7 @@ static struct kunit_case gmem_collapse_cases[] = {
 	KUNIT_CASE(other_ranges_stay),
 	KUNIT_CASE(empty_range_stays_empty),
 	KUNIT_CASE(interrupted),
+	KUNIT_CASE(locked_page),
 	KUNIT_CASE_PARAM(refused, bad_range_gen_params),
 	KUNIT_CASE(without_flags),
 	{}

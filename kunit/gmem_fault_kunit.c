@@ -10,7 +10,7 @@
 #include <kunit/test.h>
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
-#include <linux/sched.h>
+#include <linux/sched/signal.h>
 #include <linux/uaccess.h>
 
 #ifdef CONFIG_ARM64
@@ -422,6 +422,51 @@ static void unbound_gfn(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
 }
 
+struct waiting {
+	struct gmem_kunit_file *f;
+	int result;
+	bool ended;
+};
+
+static int fault_thread(void *data)
+{
+	struct waiting *w = data;
+	struct gmem_kunit_fault fault;
+
+	allow_signal(SIGKILL);
+	w->result = gmem_kunit_fault(w->f->kvm, 0, GFN, &fault);
+	WRITE_ONCE(w->ended, true);
+	return 0;
+}
+
+/*
+ * A fault waits until a hole has been punched, which can take long.  A process that is
+ * killed doesn't wait: others can wait for the vCPU.
+ */
+static void killed_beside_hole(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE);
+	struct rw_semaphore *lock = &f->inode->i_mapping->invalidate_lock;
+	struct waiting w = { f };
+	struct task_struct *task = gmem_kunit_thread(test, fault_thread, &w);
+	bool waits, ended;
+
+	fault_in(test, f, GFN);
+
+	down_write(lock);
+	wake_up_process(task);
+	waits = gmem_kunit_wait_until(gmem_kunit_is_awaited(lock));
+	send_sig(SIGKILL, task, 1);
+	ended = gmem_kunit_wait_until(READ_ONCE(w.ended));
+	up_write(lock);
+	gmem_kunit_stop_thread(test, task);
+
+	KUNIT_EXPECT_TRUE(test, waits);
+	KUNIT_EXPECT_TRUE(test, ended);
+	KUNIT_EXPECT_EQ(test, w.result, -EINTR);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 0), 0);
+}
+
 /* After the file is closed, a fault on its memslot fails with -EFAULT. */
 static void closed_file(struct kunit *test)
 {
@@ -537,6 +582,7 @@ static struct kunit_case gmem_fault_cases[] = {
 	KUNIT_CASE(arm64_mapping_size),
 	KUNIT_CASE(folio_shared_by_two_slots),
 	KUNIT_CASE(unbound_gfn),
+	KUNIT_CASE(killed_beside_hole),
 	KUNIT_CASE(closed_file),
 	KUNIT_CASE(binding_reused),
 	KUNIT_CASE_PARAM(host_sees_zeros, page_gen_params),

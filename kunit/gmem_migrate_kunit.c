@@ -232,6 +232,73 @@ static void waits_for_hole(struct kunit *test)
 	check_memory(test, &u, true);
 }
 
+/* A hole that waits for a folio while it is being migrated, or one far away. */
+struct waiting_hole {
+	struct used *u;
+	bool refers;		/* whether it refers to the folio, i.e. waits for it */
+	bool moved;
+	unsigned long waits;	/* how often the migration has gone to sleep */
+	bool ended;
+};
+
+static int migrate_thread(void *data)
+{
+	struct waiting_hole *w = data;
+	LIST_HEAD(isolated);
+	unsigned long before;
+
+	gmem_kunit_isolate(w->u->f->inode->i_mapping, 0, 1, &isolated);
+	before = current->nvcsw;
+	w->moved = !gmem_kunit_move(&isolated, gmem_kunit_alloc_target, 0);
+	w->waits = current->nvcsw - before;
+	WRITE_ONCE(w->ended, true);
+	return 0;
+}
+
+/* Count how often a migration sleeps while somebody holds the invalidate lock. */
+static unsigned long count_waits(struct kunit *test, struct used *u, bool refers)
+{
+	struct waiting_hole w = { u, refers };
+	struct task_struct *task = gmem_kunit_thread(test, migrate_thread, &w);
+	struct folio *folio = pfn_folio(u->pfn);
+
+	filemap_invalidate_lock(u->f->inode->i_mapping);
+	wake_up_process(task);
+	while (!folio_test_locked(folio) && !READ_ONCE(w.ended))
+		cond_resched();
+	if (refers)
+		folio_get(folio);
+	(void)gmem_kunit_wait_until(READ_ONCE(w.ended));
+	if (refers)
+		folio_put(folio);
+	filemap_invalidate_unlock(u->f->inode->i_mapping);
+	gmem_kunit_stop_thread(test, task);
+
+	KUNIT_EXPECT_FALSE(test, w.moved);
+	return w.waits;
+}
+
+/*
+ * The migration doesn't wait for a hole that waits for the folio, with a reference.  The hole
+ * waits for all folios in it, and all faults wait for the hole.  The thread that refers to the
+ * folio may be early or late: try again.
+ */
+static void no_wait_if_used(struct kunit *test)
+{
+	struct used u = use_memory(test, &memories[SINGLE_PAGE], GUEST_MEMFD_FLAG_MIGRATABLE);
+	unsigned long usually = count_waits(test, &u, false), least = ULONG_MAX, waits;
+	int tries;
+
+	for (tries = 0; least > usually / 16 && tries < 50; tries++) {
+		waits = count_waits(test, &u, true);
+		/* It was too early: the migration hadn't begun to wait. */
+		if (waits)
+			least = min(least, waits);
+	}
+	KUNIT_EXPECT_LE(test, least, usually / 16);
+	check_memory(test, &u, false);
+}
+
 /* Memory that no memslot uses moves as well. */
 static void not_bound(struct kunit *test)
 {
@@ -652,6 +719,7 @@ static struct kunit_case gmem_migrate_cases[] = {
 	KUNIT_CASE(stays_if_pinned),
 	KUNIT_CASE_PARAM(stays_beside_hole, memory_gen_params),
 	KUNIT_CASE_PARAM(waits_for_hole, memory_gen_params),
+	KUNIT_CASE(no_wait_if_used),
 	KUNIT_CASE_PARAM(not_bound, memory_gen_params),
 	KUNIT_CASE(not_used),
 	KUNIT_CASE(hole_moves),

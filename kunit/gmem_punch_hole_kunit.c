@@ -11,13 +11,21 @@
  * Without kvm_gmem_split_edge(), punching ten pages of a hugepage would destroy the
  * other 502 pages.
  */
+#include <kunit/static_stub.h>
+#include <kunit/test-bug.h>
 #include <kunit/test.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/kvm_host.h>
 #include <linux/pagemap.h>
+#include <linux/sched.h>
+#include <linux/srcu.h>
 
 #include "gmem_kunit_helpers.h"
+
+#ifdef CONFIG_X86
+#include "x86.h"
+#endif
 
 #define N	GMEM_NR
 #define NPAGES	(4 * N)
@@ -370,6 +378,131 @@ static void guest_is_zapped(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, gmem_kunit_must_retry(f->kvm, seq, GFN + h->start));
 }
 
+#ifdef CONFIG_X86
+struct told {
+	struct gmem_kunit_file *f;
+	unsigned int nr;	/* how often x86 was told that memory goes away */
+	unsigned long npages;	/* in the file, when it was told first */
+};
+
+static void count_told(struct kvm *kvm)
+{
+	struct told *told = kunit_get_current_test()->priv;
+
+	if (!told->nr++)
+		told->npages = gmem_kunit_nr_pages(told->f);
+}
+
+static void expect_told(struct kunit *test, struct told *told, bool expected,
+			unsigned long npages)
+{
+	KUNIT_EXPECT_EQ(test, told->nr > 0, expected);
+	KUNIT_EXPECT_EQ(test, told->npages, expected ? npages : 0);
+	told->nr = 0;
+	told->npages = 0;
+}
+#endif
+
+/*
+ * Before memory is freed that the guest had mapped, x86 is told: for SEV guests it writes
+ * back caches.  The host has not mapped the memory, i.e. MMU notifiers don't do that.
+ */
+static void x86_is_told(struct kunit *test)
+{
+#ifdef CONFIG_X86
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	struct gmem_kunit_vm *vm = f->vm;
+	struct told told = { f };
+
+	write_pattern(test, f);
+	test->priv = &told;
+	kunit_activate_static_stub(test, kvm_arch_guest_memory_reclaimed, count_told);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, 5, 1), 0);
+	expect_told(test, &told, true, NPAGES);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, N, N), 0);
+	expect_told(test, &told, true, NPAGES - 1);
+
+	/* Deleting the memslot tells as well, before that memory can be freed. */
+	KUNIT_ASSERT_EQ(test, gmem_kunit_unbind(vm, 0), 0);
+	expect_told(test, &told, true, NPAGES - 1 - N);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, 2 * N, N), 0);
+	expect_told(test, &told, false, 0);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(f, 0, GFN, 0, NPAGES), 0);
+	expect_told(test, &told, false, 0);
+	gmem_kunit_close(test, f);
+	KUNIT_EXPECT_GT(test, told.nr, 0);
+	kunit_deactivate_static_stub(test, kvm_arch_guest_memory_reclaimed);
+#else
+	kunit_skip(test, "only x86 has guests whose caches are written back");
+#endif
+}
+
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && defined(CONFIG_X86_64)
+static int delete_thread(void *data)
+{
+	struct gmem_kunit_file *f = data;
+
+	return gmem_kunit_unbind(f->vm, 0);
+}
+
+static struct kvm_memory_slot *find_slot(struct kvm *kvm)
+{
+	return id_to_memslot(kvm_memslots(kvm), 0);
+}
+
+/* What a vCPU does that is the first to run a nested guest. */
+static int give_rmaps(struct kvm *kvm)
+{
+	struct kvm_memory_slot *slot;
+	int r;
+
+	mutex_lock(&kvm->slots_arch_lock);
+	slot = find_slot(kvm);
+	r = memslot_rmap_alloc(slot, slot->npages);
+	if (!r)
+		smp_store_release(&kvm->arch.shadow_root_allocated, true);
+	mutex_unlock(&kvm->slots_arch_lock);
+
+	return r;
+}
+#endif
+
+/*
+ * I1: a hole in memory whose memslot is just being deleted.  On x86, the first nested guest
+ * starts in the meantime: the VM has rmaps from then on, but not this memslot.
+ */
+static void memslot_is_dying(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && defined(CONFIG_X86_64)
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	struct task_struct *task = gmem_kunit_thread(test, delete_thread, f);
+	struct kvm *kvm = f->kvm;
+	bool dying;
+	int idx;
+
+	write_pattern(test, f);
+
+	/* The deletion waits for readers, as it does for a vCPU that waits for a userfault. */
+	idx = srcu_read_lock(&kvm->srcu);
+	wake_up_process(task);
+	dying = gmem_kunit_wait_until(find_slot(kvm)->flags & KVM_MEMSLOT_INVALID);
+	KUNIT_EXPECT_TRUE(test, dying);
+	if (dying) {
+		KUNIT_EXPECT_EQ(test, give_rmaps(kvm), 0);
+		KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, N + 5, 1), 0);
+		KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES - 1);
+	}
+	srcu_read_unlock(&kvm->srcu, idx);
+
+	gmem_kunit_stop_thread(test, task);
+	KUNIT_EXPECT_NULL(test, find_slot(kvm));
+#else
+	kunit_skip(test, "only memslots of x86 have rmaps, and the suites must be built in");
+#endif
+}
+
 struct punching {
 	struct gmem_kunit_file *f;
 	const struct gmem_kunit_hole *hole;
@@ -504,6 +637,8 @@ static struct kunit_case gmem_punch_hole_cases[] = {
 	KUNIT_CASE(rest_stays_on_lru),
 	KUNIT_CASE(counts_as_hugepage),
 	KUNIT_CASE(guest_is_zapped),
+	KUNIT_CASE(x86_is_told),
+	KUNIT_CASE(memslot_is_dying),
 	KUNIT_CASE_PARAM(holds_off_faults, hole_gen_params),
 	KUNIT_CASE_PARAM(failure_changes_nothing, bad_call_gen_params),
 	KUNIT_CASE_PARAM(flag_off, few_gen_params),

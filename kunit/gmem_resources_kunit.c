@@ -549,6 +549,45 @@ static void collapse_while_page_moves(struct kunit *test)
 	KUNIT_EXPECT_GE(test, charged(g), N);
 }
 
+#if IS_ENABLED(CONFIG_MEMORY_FAILURE)
+static int collapse_thread(void *data)
+{
+	return gmem_kunit_collapse(data, 0, N);
+}
+#endif
+
+/*
+ * I7: a bad page is not charged any more.  No hugepage escapes from the cgroup because a
+ * hole replaces the page, which is the first, while the collapse waits.
+ */
+static void collapse_beside_hole_in_bad_page(struct kunit *test)
+{
+#if IS_ENABLED(CONFIG_MEMORY_FAILURE) && IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	struct group *g = make_group(test, 4 * N);
+	struct gmem_kunit_file *f = open_in_group(test, g);
+	struct task_struct *task = gmem_kunit_thread(test, collapse_thread, f);
+	struct address_space *mapping = f->inode->i_mapping;
+	struct page *page = folio_page(gmem_kunit_folio(test, f, 0), 0);
+	struct folio *folio;
+
+	KUNIT_ASSERT_EQ(test, memory_failure(page_to_pfn(page), MF_SW_SIMULATED), 0);
+
+	filemap_invalidate_lock(mapping);
+	wake_up_process(task);
+	(void)gmem_kunit_wait_until(gmem_kunit_is_awaited(&mapping->invalidate_lock) ||
+				    task->exit_state);
+	truncate_inode_pages_range(mapping, 0, PAGE_SIZE - 1);
+	filemap_invalidate_unlock(mapping);
+	gmem_kunit_stop_thread(test, task);
+
+	folio = gmem_kunit_folio(test, f, 1);
+	KUNIT_EXPECT_TRUE(test, is_charged_to(folio, g));
+	gmem_kunit_unpoison(page);
+#else
+	kunit_skip(test, "memory cannot fail, or the suites are a module");
+#endif
+}
+
 /* A cgroup that is removed after its memory has been collapsed is released. */
 static void collapse_keeps_no_cgroup(struct kunit *test)
 {
@@ -682,6 +721,11 @@ static void migration_keeps_charge(struct kunit *test)
 }
 
 static void collapse_is_charged(struct kunit *test)
+{
+	kunit_skip(test, "the kernel has no memory cgroups");
+}
+
+static void collapse_beside_hole_in_bad_page(struct kunit *test)
 {
 	kunit_skip(test, "the kernel has no memory cgroups");
 }
@@ -1109,6 +1153,7 @@ static struct kunit_case gmem_resources_cases[] = {
 	KUNIT_CASE(collapse_is_charged),
 	KUNIT_CASE(collapse_from_outside),
 	KUNIT_CASE(collapse_while_page_moves),
+	KUNIT_CASE(collapse_beside_hole_in_bad_page),
 	KUNIT_CASE(collapse_keeps_no_cgroup),
 	KUNIT_CASE(limit_prevents_collapse),
 	KUNIT_CASE(failed_collapse_is_uncharged),
