@@ -709,6 +709,20 @@ class Lint(Tools):
             self.assertIn(name.split("/b.txt", maxsplit=1)[0], "\n".join(found[check]))
 
 
+class Help(Tools):
+    """--help of each program."""
+
+    def test_help(self) -> None:
+        """Says what the program is for, or at least how to call it where Python drops the docstrings."""
+        programs = [path for path in sorted((self.root / "tools").iterdir()) if path.is_file() and b"env python3" in path.read_bytes()]
+        self.assertIn("mutants", [path.name for path in programs])
+        for path in [*programs, self.root / "matrix/run", self.root / "ci/test"]:
+            for level in ("", "2"):
+                with self.subTest(path.name, level=level):
+                    done = self.run_tool(str(path), "--help", PYTHONOPTIMIZE=level)
+                    self.assertEqual((done.returncode, done.stdout[:6]), (0, "usage:"), done.stdout)
+
+
 class FetchKernel(Tools):
     """tools/fetch-kernel."""
 
