@@ -19,7 +19,7 @@ FLAGS = ("-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-static", "-pthread")
 def load(root: Path, cell: Cell) -> list[Selftest]:
     """Return the groups, in file order. Raise WrongUse on a malformed file."""
     found = []
-    for entry in data.read(root / FILE).get("group", []):
+    for entry in data.tables(root / FILE, data.read(root / FILE), "group"):
         where = f"{root / FILE}: group {entry.get('name', '?')}"
         data.check_keys(where, entry, KEYS, ("name", "seconds"))
         if entry["seconds"] < 1:

@@ -19,6 +19,8 @@ KEYS = {
     "slowdown": int, "part": str, "memory": int, "cpus": int, "vmm": bool, "kconfig_add": list, "modules": list, "suite_modules": list,
     "build_only": bool, "bench": bool, "count": bool, "llvm": str, "make_options": list,
 }  # fmt: skip
+FILE_KEYS = {"defaults": dict, "arch": dict, "cell": object}
+ARCH_KEYS = {"qemu": str, "cross_compile": str}
 SERIES = "series"  # name of a fragment
 NEEDED = ("name", "arch", "fragments", "qemu_config", "proves")
 MAKE_OPTION = re.compile(r"\w+=[\w./-]+")
@@ -83,8 +85,11 @@ def load(root: Path) -> list[Cell]:
     """Return all cells of matrix/cells.toml under root, in file order. Raise WrongUse on a malformed file."""
     path = root / "matrix" / "cells.toml"
     found = data.read(path)
+    data.check_keys(str(path), found, FILE_KEYS, ())
     parts = project.load(root).parts
-    cells = [_cell(root, found, entry) for entry in found.get("cell", [])]
+    cells = [_cell(root, found, entry) for entry in data.tables(path, found, "cell")]
+    if not cells:
+        raise WrongUse(f"{path} has no [[cell]]")
     for cell in cells:
         if cell.part and cell.part not in parts:
             raise WrongUse(f"{path}: cell {cell.name}: project.toml has no part {cell.part!r}{data.near(cell.part, parts)}")
@@ -100,8 +105,9 @@ def _cell(root: Path, found: dict[str, Any], entry: dict[str, Any]) -> Cell:
     entry = {**found.get("defaults", {}), **entry}
     data.check_keys(where, entry, KEYS, (*NEEDED, "boot_seconds", "build_seconds"))
     arch = found.get("arch", {}).get(entry["arch"])
-    if not arch:
+    if arch is None:
         raise WrongUse(f"{where}: there is no [arch.{entry['arch']}]")
+    data.check_keys(f"matrix/cells.toml: [arch.{entry['arch']}]", arch, ARCH_KEYS, tuple(ARCH_KEYS))
     if min(entry.get(key, 1) for key in ("slowdown", "memory", "cpus")) < 1:
         raise WrongUse(f"{where}: slowdown, memory and cpus must be above 0")
     if entry.get("suite_modules") and not entry.get("modules"):

@@ -47,7 +47,7 @@ def load(root: Path, cell: Cell) -> list[Selftest]:
     path = root / "matrix/selftests.toml"
     found: list[Selftest] = []
     options = asked(cell)
-    for entry in data.read(path).get("selftest", []):
+    for entry in data.tables(path, data.read(path), "selftest"):
         where = f"{path}: selftest {entry.get('path', '?')}"
         data.check_keys(where, entry, KEYS, ("path", "seconds"))
         if entry["seconds"] < 1:

@@ -24,7 +24,7 @@ from matrix.common.project import Programs
 from matrix.common.session import Say
 from matrix.tree import apt, cache
 
-KEYS = {"suite": str, "keyring": str, "arch": dict, "rung": list}
+KEYS = {"suite": str, "keyring": str, "arch": dict, "rung": object}
 ARCH_KEYS = {"debian": str, "package": str, "program": str, "files": list, "kernel": str}
 RUNG_KEYS = {"name": str, "seconds": int, "arch": list, "count": bool}
 ELF = re.compile(r"\(NEEDED\)\s+Shared library: \[(.+)\]|\[Requesting program interpreter: (.+)\]")
@@ -48,7 +48,7 @@ def load(root: Path, cell: Cell) -> list[Selftest]:
     """Return the rungs of a cell, in file order. Raise WrongUse on a malformed file."""
     path = root / "vmm/vmm.toml"
     found = []
-    for entry in _read(path)["rung"]:
+    for entry in data.tables(path, _read(path), "rung"):
         where = f"{path}: rung {entry.get('name', '?')}"
         data.check_keys(where, entry, RUNG_KEYS, ("name", "seconds"))
         if entry["seconds"] < 1:

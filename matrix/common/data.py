@@ -19,13 +19,28 @@ def read(path: Path) -> dict[str, Any]:
         raise WrongUse(f"{path}: {getattr(err, 'strerror', None) or err}") from err
 
 
+def tables(path: Path, found: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """Return the tables [[key]] of a file. Raise WrongUse when key is something else there."""
+    entries = found.get(key, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise WrongUse(f"{path}: write [[{key}]] above each {key}")
+    return entries
+
+
 def check_keys(where: str, entry: Mapping[str, Any], keys: Mapping[str, type], needed: Iterable[str]) -> None:
-    """Raise WrongUse for a key that is unknown, missing or of the wrong type, and for a name that is not a valid folder name."""
+    """Raise WrongUse for a key that is unknown, missing or of the wrong type, and for a name that is not a valid folder name.
+
+    A list consists of strings; the caller checks what is of type object.
+    """
+    if not isinstance(entry, dict):
+        raise WrongUse(f"{where} must be a table")
     for key, value in entry.items():
         if key not in keys:
             raise WrongUse(f"{where}: unknown key {key!r}{near(key, keys)}")
         if not isinstance(value, keys[key]) or isinstance(value, bool) != (keys[key] is bool):
             raise WrongUse(f"{where}: {key} must be of type {keys[key].__name__}")
+        if keys[key] is list and not all(isinstance(one, str) for one in value):
+            raise WrongUse(f"{where}: {key} must be a list of strings")
     for key in needed:
         if key not in entry:
             raise WrongUse(f"{where}: {key} is missing")

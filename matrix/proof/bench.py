@@ -72,11 +72,11 @@ def load(root: Path) -> list[Ratio]:
     """Return the comparisons, in file order. Raise WrongUse on a malformed file."""
     path = root / bench.FILE
     found = []
-    for entry in data.read(path).get("ratio", []):
+    for entry in data.tables(path, data.read(path), "ratio"):
         where = f"{path}: ratio {entry.get('what', '?')}"
         data.check_keys(where, entry, KEYS, ("what", "figures", "to", "target"))
         for figure in entry["figures"]:
-            if not isinstance(figure, str) or figure.count("/") != 2:
+            if figure.count("/") != 2:
                 raise WrongUse(f"{where}: a figure is operation/memory/size, as in touch/gmem-huge/64M")
             to = entry["to"]
             found.append(Ratio(entry["what"], figure, _other(figure, to), to == BASE, entry["target"], entry.get("less", ""),

@@ -17,7 +17,7 @@ from matrix.verdict.evidence import Reason, differences
 
 KEYS = {
     "name": str, "about": str, "cell": str, "patch": str, "fragment": str, "kernel_args": list, "filter": str,
-    "boot_seconds": int, "reasons": list,
+    "boot_seconds": int, "reasons": object,
 }  # fmt: skip
 NEEDED = ("name", "about", "cell", "patch", "reasons")
 
@@ -38,17 +38,18 @@ def load(root: Path, known: Sequence[Cell]) -> list[Canary]:
     """Return all canaries of matrix/canaries/canaries.toml under root, in file order. Raise WrongUse on a malformed file."""
     path = root / "matrix/canaries/canaries.toml"
     found = []
-    for entry in data.read(path).get("canary", []):
+    for entry in data.tables(path, data.read(path), "canary"):
         where = f"matrix/canaries/canaries.toml: canary {entry.get('name', '?')}"
         data.check_keys(where, entry, KEYS, NEEDED)
         cell = cells.select(known, [entry["cell"]])[0]
-        if not entry["reasons"] or not all(isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in entry["reasons"]):
+        pairs = entry["reasons"] if isinstance(entry["reasons"], list) else []
+        if not pairs or not all(isinstance(pair, list) and list(map(type, pair)) == [str, str] for pair in pairs):
             raise WrongUse(f"{where}: reasons must be a list of pairs of code and text, not empty")
         folder = path.parent
         fragments = (folder / entry["fragment"],) if "fragment" in entry else ()
         found.append(Canary(
             name=entry["name"], about=entry["about"], patch=folder / entry["patch"], glob=entry.get("filter", ""),
-            reasons=tuple((code, text) for code, text in entry["reasons"]),
+            reasons=tuple((code, text) for code, text in pairs),
             cell=replace(cell, fragments=cell.fragments + fragments, boot_seconds=entry.get("boot_seconds", cell.boot_seconds),
                          kernel_args=cell.kernel_args + tuple(entry.get("kernel_args", ()))),
         ))  # fmt: skip

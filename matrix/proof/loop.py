@@ -23,7 +23,7 @@ from matrix.common.errors import MachineError, WrongUse
 from matrix.common.session import Say
 
 FILE = "matrix/loop.toml"
-KEYS = {"scenario": list, "cell": dict}
+KEYS = {"scenario": object, "cell": dict}
 SCENARIO_KEYS = {"name": str, "change": str, "text": str, "fails": bool, "cold": bool, "target": float}
 PARTS = ("kernel", "kunit", "configs", "matrix", "vmm", "bench", "project.toml")  # of a project
 PATCH = "9999-loop.patch"
@@ -60,10 +60,11 @@ def load(root: Path) -> tuple[list[Scenario], dict[str, list[str]]]:
     found = data.read(path)
     data.check_keys(str(path), found, KEYS, tuple(KEYS))
     scenarios = []
-    for entry in found["scenario"]:
+    for entry in data.tables(path, found, "scenario"):
         data.check_keys(f"{path}: scenario {entry.get('name', '?')}", entry, SCENARIO_KEYS, ("name", "target"))
         scenarios.append(Scenario(**entry))
-    return scenarios, {name: [str(word) for word in words] for name, words in found["cell"].items()}
+    data.check_keys(f"{path}: [cell]", found["cell"], dict.fromkeys(found["cell"], list), ())
+    return scenarios, found["cell"]
 
 
 def choose(scenarios: Sequence[Scenario], names: Sequence[str]) -> list[Scenario]:

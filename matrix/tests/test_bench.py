@@ -82,7 +82,8 @@ class Groups(Root):
         found = [Selftest("first", 60, 4, ()), Selftest("second", 30, 0, ())]
         self.assertEqual(groups.load(self.root, bench_cell()), found)
         self.assertEqual(groups.load(self.root, replace(bench_cell(), slowdown=2))[0].seconds, 120)
-        for old, new, text in (("seconds = 60", "seconds = 0", "must be above 0"), ("hugepages", "pages", "unknown key .pages")):
+        for old, new, text in (("seconds = 60", "seconds = 0", "must be above 0"), ("hugepages", "pages", "unknown key .pages"),
+                               (LIST, "[group]", "write ..group.. above each group")):  # fmt: skip
             write(self.root / "bench/bench.toml", LIST.replace(old, new))
             with self.assertRaisesRegex(WrongUse, text):
                 groups.load(self.root, bench_cell())
@@ -200,7 +201,7 @@ class Ratios(Root):
     def test_malformed(self) -> None:
         """A figure that is none, and one that was not measured."""
         for old, new, text in (('"touch/gmem/64M"', '"touch"', "is operation/memory/size"),
-                               ('to = "gmem"', "to = 1", "must be of type str"),
+                               ('to = "gmem"', "to = 1", "must be of type str"), (LIST, "ratio = 1", "write ..ratio.. above each ratio"),
                                ('to = "gmem"', 'to = "gnem"', "touch/gnem/64M was not measured, did you mean touch/gmem/64M")):  # fmt: skip
             write(self.root / "bench/bench.toml", LIST.replace(old, new))
             with self.assertRaisesRegex(WrongUse, text):

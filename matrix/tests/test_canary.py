@@ -130,7 +130,9 @@ class Canaries(Fake):
             ('reasons = [[', 'reasons = []\nx = [[', "unknown key 'x'"),
             ('[["end", ', '[[', "reasons must be a list of pairs"),
             (good[good.index("reasons"):], "reasons = []", "not empty"),
+            (good[good.index("reasons"):], "reasons = 1", "reasons must be a list of pairs"),
             ('[[canary]]', '[[canary', "canaries.toml: "),
+            (good, '[canary]', "write [[canary]] above each canary"),
         ):
             path.write_text(good.replace(old, new))
             status, said = self.run_main("--canaries")

@@ -87,6 +87,15 @@ class Files(unittest.TestCase):
         suite = next(one.change for one in scenarios if one.name == "suite")
         self.assertTrue((ROOT / "kunit" / Path(suite).name).is_file())
 
+    def test_malformed(self) -> None:
+        """A scenario that is no table, and options that are no list, are one line."""
+        with tempfile.TemporaryDirectory() as name:
+            for text, said in (("scenario = [1]\n[cell]\n", "write ..scenario.. above each scenario"),
+                               ("scenario = []\ncell.a = 1\n", "a must be of type list")):
+                write(Path(name) / loop.FILE, text)
+                with self.assertRaisesRegex(WrongUse, said):
+                    loop.load(Path(name))
+
     def test_sides(self) -> None:
         """Ours gets a patch or a changed suite in a copy of the project, stock a changed tree; cells and options are passed on."""
         with tempfile.TemporaryDirectory() as name:

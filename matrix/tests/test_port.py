@@ -78,6 +78,9 @@ class Port(FakeKernel):
         self.set_series(THIRD.replace("line 19", "line 99"))
         with self.assertRaisesRegex(WrongUse, "does not apply"):
             self.port()
+        write(self.root / "kernel/trees.toml", "[tree]\nsuite = 'x'\n")
+        with self.assertRaisesRegex(WrongUse, "write ..tree.. above each tree"):
+            port.pins(self.root)
         with self.assertRaisesRegex(WrongUse, "put them where the table belongs"):
             port.insert("no marks\n", "x")
 

@@ -462,8 +462,19 @@ class Refused(Fake):
             ('name = "extra"', 'name = "../x"', "a name consists of letters"),
             ('name = "extra"', '', "name is missing"),
             ('[[cell]]', '[[cell', "cells.toml: "),
+            ('[[cell]]', '[[cel]]', "unknown key 'cel', did you mean cell"),
+            ('gate = false', 'gate = false\nkconfig_add = [1]', "kconfig_add must be a list of strings"),
         ):
             path.write_text(good.replace(old, new))
+            self.check(2, text, "--list")
+        start, _, cell = good.partition("[arch.x86_64]")
+        cell = cell[cell.index("[[cell]]"):]
+        for whole, text in (("", "has no [[cell]]"), ("[cell]", "write [[cell]] above each cell"), ("cell = [1]", "write [[cell]] above"),
+                            ("defaults = 1", "defaults must be of type dict"), ("arch = 1", "arch must be of type dict"),
+                            (f'{start}[arch.x86_64]\nqmeu = "q"\n{cell}', "[arch.x86_64]: unknown key 'qmeu', did you mean qemu"),
+                            (f'{start}[arch.x86_64]\nqemu = "q"\n{cell}', "[arch.x86_64]: cross_compile is missing"),
+                            (f"{start}[arch]\nx86_64 = 1\n{cell}", "[arch.x86_64] must be a table")):  # fmt: skip
+            path.write_text(whole)
             self.check(2, text, "--list")
 
     def test_hosts(self) -> None:
@@ -491,9 +502,9 @@ class Refused(Fake):
         self.assertEqual(build.build_command(self.root, cell, self.out, 1)[-4:],
                          ["--make_options=W=1", "--make_options=KCFLAGS=-Os", "--make_options=LLVM=-19", "--jobs=1"])
         self.assertEqual(build.make_command(self.root, cell, self.out, 1)[-5:], ["W=1", "KCFLAGS=-Os", "LLVM=-19", "--silent", "all"])
-        for value in ('"all"', '"W=1 all"', "1"):
+        for value, said in (('"all"', ": must be NAME=value"), ('"W=1 all"', ": must be NAME=value"), ("1", " must be a list of strings")):
             path.write_text(f"{text}make_options = [{value}]\n")
-            self.check(2, "make_options: must be NAME=value", "--list")
+            self.check(2, f"make_options{said}", "--list")
 
     def test_riscv(self) -> None:
         """The message about a missing cross compiler names the group of packages that has it."""

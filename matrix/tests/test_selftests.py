@@ -115,6 +115,8 @@ class Listed(Project):
             ('"-n"', '"-n 3"', "words without blanks"),
             ('"x86/private_test"', '"x86/guest_memfd_test"', "guest_memfd_test is listed twice"),
             ("[[selftest]]", "[[selftest", "selftests.toml: "),
+            (LIST, "[selftest]", "write [[selftest]] above each selftest"),
+            ('"-n"', "5", "args must be a list of strings"),
         ):
             with self.subTest(new):
                 self.list.write_text(LIST.replace(old, new))

@@ -234,11 +234,18 @@ class Pins(FakeKernel):
             source.load_pin(self.root, "6.1")
 
     def test_unusable(self) -> None:
-        """Errors for malformed TOML and a missing key name the file."""
-        for text in ("version = ", 'version = "1"\n'):
-            write(self.root / "kernel/7.3/source.toml", text)
-            with self.assertRaisesRegex(WrongUse, "source.toml is malformed"):
+        """Errors for malformed TOML, a missing key and a wrong type name the file."""
+        path = self.root / "kernel/7.3/source.toml"
+        good = path.read_text()
+        for old, new, said in ((good, "version = ", "Invalid value"), (good, 'version = "1"\n', "debian is missing"),
+                               (good, 'version = "1"\ndebian = 1\n', "debian must be of type dict"), ('"7.3.4"', "7.3", "version must be"),
+                               ('"/nowhere"', "1", "keyring must be of type str"), ("suite", "siute", "did you mean suite")):
+            write(path, good.replace(old, new))
+            with self.assertRaisesRegex(WrongUse, f"source.toml: .*{said}"):
                 source.load_pin(self.root)
+        path.write_bytes(b"\xff")
+        with self.assertRaisesRegex(WrongUse, "source.toml: 'utf-8' codec"):
+            source.load_pin(self.root)
 
     def test_cache_dir(self) -> None:
         """The cache is chosen by GMEM_CACHE, XDG_CACHE_HOME, home, in this order."""

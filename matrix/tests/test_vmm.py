@@ -89,7 +89,9 @@ class Listed(unittest.TestCase):
         """A key that is missing or unknown, a name that is no word, and a limit of zero are named."""
         for old, new, words in (("seconds = 60", "", "seconds"), ("seconds = 60", "seconds = 0", "rung both: seconds must be above 0"),
                                 ('"both"', '"a b"', "rung a b: a name consists of"), ("kernel =", "image =", "image"),
-                                ("suite =", "suit =", "suit")):
+                                ("suite =", "suit =", "suit"), (LIST, LIST.replace("[[rung]]", "[rung]", 1).partition("[[rung]]")[0],
+                                 "write ..rung.. above each rung"),
+                                ("[arch.x86_64]", "[arch]\nx86_64 = 1\n[arch.y]", r"\[arch.x86_64\] must be a table")):
             write(self.root / "vmm/vmm.toml", LIST.replace(old, new))
             with self.assertRaisesRegex(WrongUse, words):
                 vmm.machine(self.root, self.cell())

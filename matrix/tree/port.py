@@ -46,7 +46,7 @@ def pins(root: Path) -> list[source.Pin]:
     """Return the trees of kernel/trees.toml, in file order. Raise WrongUse on a malformed file."""
     path = root / "kernel/trees.toml"
     found = []
-    for entry in data.read(path).get("tree", []):
+    for entry in data.tables(path, data.read(path), "tree"):
         data.check_keys(f"{path}: tree {entry.get('package', '?')}", entry, KEYS, tuple(KEYS))
         pin = f"{entry['package']} in {entry['suite']}"
         found.append(source.Pin(entry["suite"], pin, entry["package"], entry["suite"], Path(entry["keyring"])))

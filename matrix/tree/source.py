@@ -6,11 +6,10 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from matrix.common import proc
+from matrix.common import data, proc
 from matrix.common.errors import MachineError, WrongUse
 from matrix.common.session import Say
 from matrix.tree import apt, cache
@@ -18,6 +17,8 @@ from matrix.tree.cache import Archive
 
 UNPACK_SECONDS = 900.0
 PIN = "source.toml"
+KEYS = {"version": str, "debian": dict}
+DEBIAN_KEYS = {"package": str, "suite": str, "keyring": str}
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,13 @@ def load_pin(root: Path, base: str | None = None) -> Pin:
         raise WrongUse(f"no kernel/*/source.toml under {root}: is the checkout complete?")
     base = base or known[-1]
     path = root / "kernel" / base / PIN
-    try:
-        data = tomllib.loads(path.read_text())
-        debian = data["debian"]
-        return Pin(base, data["version"], debian["package"], debian["suite"], Path(debian["keyring"]))
-    except FileNotFoundError:
-        raise WrongUse(f"there is no series for Linux {base}; there is one for {', '.join(known)}") from None
-    except (tomllib.TOMLDecodeError, KeyError) as error:
-        raise WrongUse(f"{path} is malformed: {error!r}") from None
+    if not path.exists():
+        raise WrongUse(f"there is no series for Linux {base}; there is one for {', '.join(known)}")
+    found = data.read(path)
+    data.check_keys(str(path), found, KEYS, tuple(KEYS))
+    debian = found["debian"]
+    data.check_keys(f"{path}: [debian]", debian, DEBIAN_KEYS, tuple(DEBIAN_KEYS))
+    return Pin(base, found["version"], debian["package"], debian["suite"], Path(debian["keyring"]))
 
 
 def base_of(version: str) -> str:
