@@ -39,7 +39,7 @@ def check_keys(where: str, entry: Mapping[str, Any], keys: Mapping[str, type], n
             raise WrongUse(f"{where}: unknown key {key!r}{near(key, keys)}")
         if not isinstance(value, keys[key]) or isinstance(value, bool) != (keys[key] is bool):
             raise WrongUse(f"{where}: {key} must be of type {keys[key].__name__}")
-        if keys[key] is list and not all(isinstance(one, str) for one in value):
+        if isinstance(value, list) and keys[key] is list and not all(isinstance(one, str) for one in value):
             raise WrongUse(f"{where}: {key} must be a list of strings")
     for key in needed:
         if key not in entry:

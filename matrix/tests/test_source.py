@@ -255,6 +255,9 @@ class Pins(FakeKernel):
             self.assertEqual(cache.cache_dir(), Path("/x/gmem-hugepages"))
             del os.environ["XDG_CACHE_HOME"]
             self.assertEqual(cache.cache_dir(), Path.home() / ".cache/gmem-hugepages")
+            del os.environ["HOME"]
+            with mock.patch("pwd.getpwuid", side_effect=KeyError), self.assertRaisesRegex(MachineError, "set HOME or GMEM_CACHE"):
+                cache.cache_dir()
 
 
 if __name__ == "__main__":

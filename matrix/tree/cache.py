@@ -35,11 +35,14 @@ class Archive:
 
 
 def cache_dir() -> Path:
-    """Return the path of the download cache, which need not exist."""
+    """Return the path of the download cache, which need not exist. Raise MachineError when this user has no home."""
     own = os.environ.get("GMEM_CACHE")
     if own:
         return Path(own).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gmem-hugepages"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gmem-hugepages"
+    except RuntimeError:
+        raise MachineError("this user has no home folder for the downloads; set HOME or GMEM_CACHE") from None
 
 
 def fetch(pin: str, what: str, download: Callable[[Path], Archive], say: Say) -> Archive:

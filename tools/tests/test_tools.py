@@ -733,6 +733,12 @@ class FetchKernel(Tools):
         done = self.run_tool("tools/fetch-kernel", "6.1")
         self.assertEqual((done.returncode, done.stdout), (2, "fetch-kernel: there is no series for Linux 6.1; there is one for 7.3\n"))
 
+    def test_no_room(self) -> None:
+        """A path that cannot be printed is one line, too."""
+        done = self.run_tool("sh", "-c", "tools/fetch-kernel >/dev/full")
+        self.assertEqual(done.returncode, 3, done.stdout)
+        self.assertRegex(done.stdout, "^fetch-kernel: disk full.*\n$")
+
 
 if __name__ == "__main__":
     unittest.main()
