@@ -200,10 +200,7 @@ def asked(cell: Cell) -> dict[str, str]:
     merged: dict[str, str] = {}
     source: dict[str, str] = {}
     for path in cell.fragments:
-        try:
-            text = path.read_text("utf-8")
-        except OSError as err:
-            raise WrongUse(f"cell {cell.name}: {path}: {err.strerror}") from err
+        text = data.text(path)
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip() and not line.lstrip().startswith("#") and not options(line):
                 raise WrongUse(f"{path}:{number}: neither an option nor a comment: {line.strip()}")

@@ -14,7 +14,15 @@ from matrix.common.errors import WrongUse
 def read(path: Path) -> dict[str, Any]:
     """Return the content of a TOML file. Raise WrongUse when it is missing or malformed."""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(text(path))
+    except ValueError as err:
+        raise WrongUse(f"{path}: {err}") from err
+
+
+def text(path: Path) -> str:
+    """Return the content of a text file. Raise WrongUse when it cannot be read."""
+    try:
+        return path.read_text("utf-8")
     except (OSError, ValueError) as err:
         raise WrongUse(f"{path}: {getattr(err, 'strerror', None) or err}") from err
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from matrix.common import project
+from matrix.common import data, project
 from matrix.tree import tree
 from matrix.verdict import ktap, report
 from matrix.cell.cells import Cell
@@ -100,7 +100,7 @@ def parse(path: Path, selftests: str = "", vmm: str = "") -> Mutant:
     """Read a mutant; selftests and vmm are the names of their suites. Raise WrongUse when its header is malformed."""
     found: dict[str, str] = {}
     last = ""
-    for line in path.read_text("utf-8").partition("\n\n")[0].splitlines():
+    for line in data.text(path).partition("\n\n")[0].splitlines():
         if match := HEADER.fullmatch(line):
             last = match[1]
             found[last] = match[2]

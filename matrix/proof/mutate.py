@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from matrix.common import data
 from matrix.common.project import Project
 from matrix.tree import tree
 from matrix.common.errors import WrongUse
@@ -186,7 +187,7 @@ def reasons(path: Path) -> dict[str, str]:
     """Read key -> reason; a missing file is empty. An entry is a line with the key, then indented lines with the reason."""
     found: dict[str, str] = {}
     key = ""
-    for number, line in enumerate(path.read_text("utf-8").splitlines() if path.exists() else (), 1):
+    for number, line in enumerate(data.text(path).splitlines() if path.exists() else (), 1):
         if not line.strip() or line.startswith("#"):
             continue
         if not line[0].isspace():

@@ -79,6 +79,15 @@ class Header(unittest.TestCase):
             with self.subTest(text), self.assertRaisesRegex(WrongUse, error):
                 self.parse(text)
 
+    def test_not_utf8(self) -> None:
+        """Nor are patches and lists in another encoding a traceback."""
+        path = Path(self.enterContext(tempfile.TemporaryDirectory())) / "m.patch"  # pylint: disable=consider-using-with
+        path.write_bytes(b"Mistake: \xff\nKilled-by: a.b\n\n")
+        with self.assertRaisesRegex(WrongUse, "m.patch: 'utf-8' codec can't decode"):
+            mutants.parse(path)
+        with self.assertRaisesRegex(WrongUse, "m.patch: 'utf-8' codec can't decode"):
+            mutate.reasons(path)
+
     def test_select(self) -> None:
         """Mutants are selected by glob; no match is an error."""
         known = [Mutant(name, Path(), "", (), ()) for name in ("huge-a", "huge-b", "zero")]

@@ -437,6 +437,8 @@ class Refused(Fake):
         self.check(2, "expected.txt:2: a.b is a duplicate", "one")
         self.list.write_text("a.b\n    nonsense\n")
         self.check(2, "expected.txt:2: expected 'skip CELL…: words'", "one")
+        self.list.write_bytes(b"a.\xff\n")
+        self.check(2, "expected.txt: 'utf-8' codec can't decode", "one")
         self.list.unlink()
         self.check(2, "run it once with --update-expected", "one", "--filter", "alpha")
 
@@ -446,6 +448,8 @@ class Refused(Fake):
         self.check(2, "base.config wants CONFIG_KUNIT=y, on.config wants n", "one")
         (self.root / "configs/on.config").write_text("CONFIG_KUNIT y\n")
         self.check(2, "on.config:1: neither an option nor a comment", "one")
+        (self.root / "configs/on.config").write_bytes(b"# \xff\n")
+        self.check(2, "on.config: 'utf-8' codec can't decode", "one")
         (self.root / "configs/on.config").unlink()
         self.check(2, "on.config: No such file", "one")
 

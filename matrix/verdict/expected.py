@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from matrix.common import data
 from matrix.common.errors import WrongUse
 from matrix.verdict import ktap
 
@@ -127,4 +128,4 @@ class Listing:
 
 def load(path: Path) -> Listing:
     """Read the list from a file; a missing file is an empty list."""
-    return Listing(path.read_text("utf-8") if path.exists() else "", path)
+    return Listing(data.text(path) if path.exists() else "", path)
