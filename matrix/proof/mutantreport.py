@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,16 @@ def killed(killed_by: tuple[str, ...], kinds: Set[str]) -> bool:
 
 
 def add(path: Path, prepared: tree.PreparedTree, mutants: Sequence[Mutant], outcomes: Outcomes) -> Document:
-    """Add outcomes to mutants.json, discarding those of another series, other suites or an older patch. Return its new content."""
+    """Add outcomes to mutants.json, discarding those of another series, other suites or an older patch. Return its new content.
+
+    A file that is truncated, or of another version, counts for nothing: it must not cost the outcomes of hours.
+    """
     kernel = f"Linux {prepared.version} ({prepared.origin})"
     data: Document = {"kernel": kernel, "series": prepared.series, "mutants": {}}
-    if path.exists():
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         old = json.loads(path.read_text("utf-8"))
-        data = old if (old.get("kernel"), old.get("series")) == (kernel, prepared.series) else data
+        markdown(old, {})
+        data = old if (old["kernel"], old["series"]) == (kernel, prepared.series) else data
     for mutant in mutants:
         if found := outcomes.get(mutant.name):
             patch = hashlib.sha256(mutant.path.read_bytes()).hexdigest()

@@ -3,6 +3,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import re
 import tempfile
@@ -331,6 +332,15 @@ class Report(unittest.TestCase):
                                     ((), False, False)):
             self.assertEqual(mutantreport.killed(MUTANT.killed_by, set(kinds)), ours, kinds)
             self.assertEqual(mutantreport.killed(generated.killed_by, set(kinds)), theirs, kinds)
+
+    def test_unreadable(self) -> None:
+        """A file that is truncated, or of a former version, does not cost the outcomes of this run."""
+        good = self.add({"m": {"a": Outcome(KILLED)}})
+        lacks = json.loads(json.dumps(good))
+        del lacks["mutants"]["m"]["cells"]["a"]["kind"]
+        for text in ("", "[]", json.dumps(good)[:-9], json.dumps(good | {"mutants": []}), json.dumps(lacks)):
+            self.path.write_text(text)
+            self.assertEqual(self.add({"m": {"b": Outcome(KILLED)}})["mutants"]["m"]["cells"].keys(), {"b"}, text)
 
     def test_grows(self) -> None:
         """A run adds to the earlier ones, unless series or suites have changed; a failure in one cell is not hidden by another."""
