@@ -129,10 +129,20 @@ def add_options(parser: argparse.ArgumentParser, root: Path) -> None:
     """Add --project (default: root) and --out."""
     parser.add_argument("--project", type=Path, default=root, metavar="DIR",
                         help="another folder with project.toml, kernel/, kunit/, configs/ and matrix/ (default: this checkout)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="build folder (default: build/ in the project)")
+    parser.add_argument("--out", type=_folder, metavar="DIR", help="build folder (default: build/ in the project)")
+
+
+def _folder(name: str) -> Path:
+    """Return the folder that --out names. An empty name, as of an unset variable, would be the current folder."""
+    if not name:
+        raise argparse.ArgumentTypeError("the name of a folder is empty")
+    return Path(name)
 
 
 def places(options: argparse.Namespace) -> tuple[Path, Path]:
-    """Return the absolute paths of the chosen project and build folder."""
+    """Return the absolute paths of the chosen project and build folder. Raise WrongUse when make clean would remove tools/."""
     root: Path = options.project.resolve()
-    return root, (options.out or root / "build").absolute()
+    out: Path = (options.out or root / "build").absolute()
+    if out.resolve() == root:
+        raise WrongUse(f"{out} is the project itself; choose another build folder (--out DIR, make O=DIR)")
+    return root, out

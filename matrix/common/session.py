@@ -16,6 +16,7 @@ from matrix.common import proc, progress
 from matrix.common.errors import DISK_FULL, MatrixError, WrongUse
 
 Say = Callable[[str], None]
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)  # a folder is somebody else's, or none
 
 
 def guarded(name: str, body: Callable[[], int]) -> int:
@@ -38,7 +39,8 @@ def guarded(name: str, body: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
     except OSError as err:
-        return _fail(name, DISK_FULL if err.errno == errno.ENOSPC else str(err), 3)
+        hint = "; make it accessible, or use another build folder (--out DIR, make O=DIR)" if err.errno in UNUSABLE else ""
+        return _fail(name, DISK_FULL if err.errno == errno.ENOSPC else f"{err}{hint}", 3)
 
 
 def _fail(name: str, text: str, status: int) -> int:

@@ -650,6 +650,16 @@ class Refused(Fake):
         self.assertFalse((self.out / "results/one/result.json").exists())
         self.assertFalse((self.out / "results/summary.json").exists())
 
+    def test_build_folder(self) -> None:
+        """One that cannot be used is reported with what to do; the project itself and an empty name are refused."""
+        (self.root / "file").touch()
+        self.check(3, "use another build folder (--out DIR, make O=DIR)", "one", "--out", str(self.root / "file"))
+        with mock.patch("matrix.main.locked", side_effect=OSError(30, "Read-only file system", "x/.lock")):
+            self.check(3, "Read-only file system: 'x/.lock'; make it accessible, or use another build folder", "one")
+        self.check(2, "is the project itself; choose another build folder", "one", "--out", str(self.root))
+        self.check(2, "--out: the name of a folder is empty", "one", "--out", "")
+        self.assertFalse((self.root / "results").exists())
+
     def test_locked(self) -> None:
         """A second run in the same build folder is refused."""
         self.out.mkdir()

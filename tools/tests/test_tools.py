@@ -622,6 +622,8 @@ class Make(Tools):
                              "cells": "./matrix/run --project example --list",
                              "edit": "tools/edit --out example/build --project example"}.items():  # fmt: skip
             self.assertEqual(self.make(target, "PROJECT=example")[-1], f"{call} SETUP= FLAGS=")
+        self.assertEqual(self.make("matrix", "O=")[-1], "./matrix/run --out build SETUP= FLAGS=")
+        self.assertEqual(self.make("edit", "O=", "PROJECT=example")[-1], "tools/edit --out example/build --project example SETUP= FLAGS=")
         self.assertEqual(self.make("help"), [])
         self.assertEqual(self.run_tool("bash", ".ci/run", O="elsewhere").returncode, 0)
 
@@ -640,6 +642,14 @@ class Make(Tools):
         self.make("clean", f"O={self.out}")
         self.assertEqual([path.name for path in self.out.iterdir()], ["mine"])
         self.assertEqual(snapshot(self.cache), before)
+
+    def test_clean_keeps_the_checkout(self) -> None:
+        """Although it has a folder with the name of one of ours."""
+        shutil.copy(ROOT / "tools/refresh", self.root / "tools")
+        done = self.run_tool("make", "clean", "O=.")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("is the project itself", done.stdout)
+        self.assertTrue((self.root / "tools/setup").exists())
 
     def test_clean_keeps_unwritten_work(self) -> None:
         """Commits that make refresh has not written back."""
