@@ -3,6 +3,7 @@
 
 import errno
 import fcntl
+import io
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ def guarded(name: str, body: Callable[[], int]) -> int:
 
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: not every locale has all that a console can print
     try:
         return body()
     except MatrixError as err:

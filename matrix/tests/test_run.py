@@ -25,7 +25,7 @@ from matrix import main
 from matrix.cell import build, cells
 from matrix.cell.run import Job, Site
 from matrix.cell.run import run as run_cell
-from matrix.common import proc
+from matrix.common import proc, session
 from matrix.common.errors import MachineError, WrongUse
 from matrix.tests.consoles import CLEAN, TESTS, listing, spoil
 from matrix.tree.tree import PreparedTree
@@ -659,6 +659,13 @@ class Refused(Fake):
         self.check(2, "is the project itself; choose another build folder", "one", "--out", str(self.root))
         self.check(2, "--out: the name of a folder is empty", "one", "--out", "")
         self.assertFalse((self.root / "results").exists())
+
+    def test_encoding(self) -> None:
+        """What the terminal cannot show is escaped."""
+        with mock.patch("sys.stdout", io.TextIOWrapper(io.BytesIO(), "latin-1")) as terminal:
+            self.assertEqual(session.guarded("x", lambda: terminal.write("… é") - 3), 0)
+            terminal.seek(0)
+            self.assertEqual(terminal.buffer.read(), b"\\u2026 \xe9")
 
     def test_locked(self) -> None:
         """A second run in the same build folder is refused."""
