@@ -139,6 +139,13 @@ def _folder(name: str) -> Path:
     return Path(name)
 
 
+def positive(text: str) -> int:
+    """Return the number that --jobs gives."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
 def places(options: argparse.Namespace) -> tuple[Path, Path]:
     """Return the absolute paths of the chosen project and build folder. Raise WrongUse when make clean would remove tools/."""
     root: Path = options.project.resolve()

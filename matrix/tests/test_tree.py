@@ -82,6 +82,13 @@ class Prepared(FakeKernel):
         with self.assertRaisesRegex(WrongUse, "does not have the last patch of lost, lost; correct"):
             tree.prepare(self.root, self.out, None, self.say, "lost")
 
+    def test_path(self) -> None:
+        """Where the kernel cannot be built, nothing is prepared."""
+        for name in ("a b", "a:b"):
+            with self.assertRaisesRegex(WrongUse, "with a space or a colon"):
+                tree.prepare(self.root, self.top / name, None, self.say)
+            self.assertFalse((self.top / name).exists())
+
     def test_nothing_changed_touches_nothing(self) -> None:
         """No mtime or inode changes, and the tarball is not read again."""
         first = self.prepare()

@@ -71,12 +71,20 @@ class Base:
         return f"{self.version} ({self.origin})"
 
 
+def need_plain(*paths: Path) -> None:
+    """Raise WrongUse for a path in which the kernel cannot be built."""
+    for path in paths:
+        if re.search(r"[\s:]", str(path)):
+            raise WrongUse(f"{path}: the kernel cannot be built in a path with a space or a colon")
+
+
 def prepare(root: Path, out: Path, ksrc: Path | None, say: Say, part: str = "") -> PreparedTree:
     """Create or update the tree under out for the series and suites of root; ksrc is the user's own source or None.
 
     With a part of the series, the tree is a separate one that has no patches after that part. The caller holds the lock of
     out. Raise WrongUse (ksrc unusable, series does not apply) or MachineError.
     """
+    need_plain(root, out)
     base = prepare_base(root, out, ksrc, say)
     commits, why = apply_series(base, series(root, base.kernel, part))
     if why:

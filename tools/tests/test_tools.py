@@ -564,6 +564,9 @@ class Mutants(Tools):
             done = self.run_tool("tools/mutants", "--out", str(self.out), "--seeds", "3", *argv)
             self.assertEqual(done.returncode, 2, done.stdout)
             self.assertIn(said, done.stdout)
+        for tool in ("mutants", "coverage", "check-series", "bench-loop"):
+            done = self.run_tool(f"tools/{tool}", "--jobs", "0", "--out", str(self.out))
+            self.assertIn("argument --jobs: must be at least 1", done.stdout)
         self.assertFalse(self.out.exists())
 
 
