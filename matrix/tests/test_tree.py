@@ -8,6 +8,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
+from matrix.common import proc
 from matrix.tree import source, tree
 from matrix.common.errors import MachineError, WrongUse
 from matrix.tests.fake_kernel import FIRST, MAKEFILE, NUMBERS, OLD, SECOND, FakeKernel, snapshot, write
@@ -81,6 +82,15 @@ class Prepared(FakeKernel):
         self.assertEqual(self.prepare(), whole)
         with self.assertRaisesRegex(WrongUse, "does not have the last patch of lost, lost; correct"):
             tree.prepare(self.root, self.out, None, self.say, "lost")
+
+    def test_full_in_the_words_of_git(self) -> None:
+        """What git says about a full disk, often without the system's words, does not mean that a patch does not apply."""
+        for said in ("error: unable to write file virt/kvm/guest_memfd.c\nerror: cannot checkout virt/kvm/guest_memfd.c",
+                     "fatal: sha1 file '/x/am.index.lock' write error. Out of diskspace", "cannot update ref 'x': couldn't write '/x.lock'",
+                     "error: failed to write new configuration file /x/git/config.lock"):
+            done = proc.Completed(("git",), 128, False, 0.1, said)
+            with mock.patch.object(proc, "run", return_value=done), self.assertRaisesRegex(MachineError, "disk full"):
+                tree.try_git(self.out, "am")
 
     def test_path(self) -> None:
         """Where the kernel cannot be built, nothing is prepared."""

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from matrix.common import proc, project
 from matrix.tree import source
-from matrix.common.errors import MachineError, WrongUse
+from matrix.common.errors import DISK_FULL, MachineError, WrongUse
 from matrix.common.session import Say
 
 GIT_SECONDS = 900.0
@@ -40,6 +40,9 @@ _ENV = {"LC_ALL": "C", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": 
 _OPTIONS = ("safe.directory=*", "core.hooksPath=/dev/null", "core.fsmonitor=false", "gc.auto=0", "core.compression=0", "core.fsync=none",
             "index.version=4", "checkout.workers=0")
 _BYTES = "* -text -filter -ident -working-tree-encoding\n"  # no conversion, regardless of .gitattributes
+
+# How git says that the disk is full where it omits the system's "No space left on device".
+_FULL = re.compile(r"unable to write file |write error\. Out of diskspace|couldn't write '|failed to write new configuration file ")
 
 # Build products to ignore in a tree without git. With some of them, kbuild refuses to build out of tree (O=).
 _PRODUCTS = ("__pycache__ .*.cmd .*.d .tmp_* .config .config.old *.o *.ko *.a *.mod *.mod.c *.order *.symvers *.dtb *.su *.gcno "
@@ -138,10 +141,13 @@ def read_version(tree: Path) -> str:
 # Git
 
 def run_git(cwd: Path, *args: str, env: Mapping[str, str] | None = None, stdin: Path | None = None) -> proc.Completed:
-    """Run git in cwd without the user's and the machine's settings, hooks and GIT_* variables."""
+    """Run git in cwd without the user's and the machine's settings, hooks and GIT_* variables. Raise MachineError when the disk is full."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     options = [part for option in _OPTIONS for part in ("-c", option)]
-    return proc.run(["git", *options, *args], cwd=cwd, env=clean | _ENV | dict(env or {}), limit=GIT_SECONDS, stdin=stdin)
+    done = proc.run(["git", *options, *args], cwd=cwd, env=clean | _ENV | dict(env or {}), limit=GIT_SECONDS, stdin=stdin)
+    if done.returncode and _FULL.search(done.output):
+        raise MachineError(DISK_FULL)
+    return done
 
 
 def git(folder: Path, *args: str, tree: str = "tree", top: Path | None = None, stdin: Path | None = None,
