@@ -155,6 +155,12 @@ class Source(FakeKernel):
         self.assertEqual(len(set(results)), 1)
         self.assertEqual(sum("asking apt" in line for line in self.said), 1)
 
+    def test_without_xz(self) -> None:
+        """The tarball is not blamed for a program that is missing."""
+        archive = cache.Archive("x.tar.xz", "", "7.3.4", "Debian", "7.3.4")
+        with mock.patch("shutil.which", return_value=None), self.assertRaisesRegex(MachineError, "^xz: not found; run tools/setup"):
+            source.unpack(archive, self.out / "tree", self.say)
+
     def test_unpack(self) -> None:
         """A tarball is unpacked completely, or not at all; the error names the file to remove."""
         archive = self.fetch()

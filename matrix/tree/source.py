@@ -79,6 +79,8 @@ def fetch(pin: Pin, say: Say) -> Archive:
 
 def unpack(archive: Archive, dest: Path, say: Say) -> None:
     """Unpack the tarball to dest, which must not exist, atomically: to dest.part first."""
+    if not shutil.which("xz"):  # of which tar does not say that it is not there
+        raise MachineError("xz: not found; run tools/setup to install what is missing")
     part = dest.with_name(dest.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
