@@ -2,6 +2,7 @@
 """The tools as they are called: exit status, what they print, what they leave alone."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -653,6 +654,19 @@ class Make(Tools):
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("is the project itself", done.stdout)
         self.assertTrue((self.root / "tools/setup").exists())
+
+    def test_clean_keeps_what_is_in_use(self) -> None:
+        """A run goes on, and no other can begin beside it."""
+        shutil.copy(ROOT / "tools/refresh", self.root / "tools")
+        write(self.out / "results/x", "")
+        with open(self.out / ".lock", "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = self.run_tool("make", "clean", f"O={self.out}")
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("is in use by process", done.stdout)
+        self.assertEqual({path.name for path in self.out.iterdir()}, {"results", ".lock"})
+        self.make("clean", f"O={self.out}")
+        self.assertFalse(self.out.exists())
 
     def test_clean_keeps_unwritten_work(self) -> None:
         """Commits that make refresh has not written back."""
