@@ -33,7 +33,8 @@ SPLATS = (
     ("OOM", r"Out of memory|out of memory:|invoked oom-killer|oom-kill:|Killed process \d|VM_FAULT_OOM leaked"),
     ("allocation failure", r"page allocation (?:failure|stall)|SLUB: Unable to allocate"),
     ("atomic sleep", r"scheduling while atomic|sleeping function called from invalid context|huh, entered softirq"),
-    ("bad page", r"Bad page|Bad rss-counter|page dumped because|page:[0-9a-f]+ is uninitialized|: bad p[gm4u]d\b"),
+    ("bad page", r"Bad page|Bad swap (?:file|offset) entry|Bad rss-counter|page dumped because|page:[0-9a-f]+ is uninitialized"
+                 r"|: bad p[gm4u]d\b"),
     ("refcount", r"refcount_t: "),
     ("corruption", r"list_(?:add|del) corruption|detected buffer overflow|Kernel memory (?:exposure|overwrite)"
                    r"|stack is corrupted|overran stack|Insufficient stack space|ODEBUG: (?!selftest passed$)|CFI failure"
@@ -47,7 +48,7 @@ SPLATS = (
     ("BUG", r"\bBUG:|kernel BUG at"),
     ("WARNING", rf"^(?! ?\w?(?:{MITIGATIONS}) *: ).*\bWARNING: "),
     ("CPU", r"CPU\d+:? (?:failed to (?:report alive state|come online)|is stuck in kernel)"),
-    ("irq", r"irq \d+: nobody cared|Reboot failed"),
+    ("irq", r"irq \d+: nobody cared|No irq handler for|NMI received for unknown reason|Reboot failed"),
     ("lost messages", r"\*\* \d+ (?:printk )?messages dropped|printk: dropped \d+ messages|output lines suppressed"),
     ("KUnit", r"^kunit: test interrupted|^kunit (?:executor|module): |^kunit: unknown action"),
     ("QEMU", r"qemu-system-\w+: (?!.*[Ww]arning: )|^qemu: (?!.*[Ww]arning: )|^ERROR:\S+:\d+:\w+: |^Bail out! "),
