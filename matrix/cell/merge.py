@@ -10,7 +10,7 @@ from typing import Any
 from matrix.cell.cells import Cell, asked, options
 from matrix.cell.run import LIST, expected_tests, rejudge
 from matrix.common.errors import WrongUse
-from matrix.verdict import report
+from matrix.verdict import report, runs
 from matrix.verdict.evidence import Evidence, Reason
 from matrix.verdict.report import Result
 
@@ -39,10 +39,11 @@ def merge(root: Path, folders: Sequence[Path], expected: Mapping[str, tuple[Cell
         for path in sorted(folder.rglob("result.json")):
             name = path.parent.name
             try:
-                result: Result = json.loads(path.read_text("utf-8"))
+                result: Result = runs.document(path)
                 name = str(result["cell"])
                 wrong = list(_wrong(root, path.parent, result, now, *expected[name])) if name in expected else ["no such cell in the gate"]
                 report.table([result])
+                json.dumps(result, ensure_ascii=False).encode()
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
                 result, wrong = report.red(name, "result", f"{path}: unreadable: {type(err).__name__}: {err}"), []
             if name in found:

@@ -101,6 +101,8 @@ class Merge(Fake):
             ("judged again, skips of result.json would be: ", self.edit("no such hardware", "why not")),
             ("unreadable: KeyError: 'tests'", self.edit('"tests"', '"tasts"')),
             ("unreadable", lambda folder: (folder / "result.json").write_text("[")),
+            ("unreadable: ValueError: nested too deeply", lambda folder: (folder / "result.json").write_text("[" * 100_000)),
+            ("unreadable: UnicodeEncodeError", self.edit("no such hardware", r"\ud800")),
             ("unreadable", self.edit('"exec_status"', '"exac_status"')),
             ("no such cell", self.edit('"cell": "two"', '"cell": "2"')),
             ("console.log has changed since it was judged: its sha256 differs", self.edit("a message", "another", "console.log")),
