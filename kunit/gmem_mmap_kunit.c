@@ -15,10 +15,12 @@
 #include <linux/uaccess.h>
 #include <linux/uprobes.h>
 
-#include <asm/tlb.h>
-
-#include "../../../mm/internal.h"		/* dup_mmap() */
 #include "gmem_kunit_helpers.h"
+
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+#include <asm/tlb.h>
+#include "../../../mm/internal.h"		/* dup_mmap() */
+#endif
 
 #define N	GMEM_NR
 #define NPAGES	(3 * N)

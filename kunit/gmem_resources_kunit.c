@@ -549,7 +549,7 @@ static void collapse_while_page_moves(struct kunit *test)
 	KUNIT_EXPECT_GE(test, charged(g), N);
 }
 
-#if IS_ENABLED(CONFIG_MEMORY_FAILURE)
+#if IS_ENABLED(CONFIG_MEMORY_FAILURE) && IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
 static int collapse_thread(void *data)
 {
 	return gmem_kunit_collapse(data, 0, N);
