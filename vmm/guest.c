@@ -3,9 +3,11 @@
  * The first process of the Linux guest.  It takes commands from its console, one per
  * line, and answers each with one line: "guest: <command>: <result>".
  *
- *	fill <MiB>	fill so much memory, on all CPUs, with words that tell their place
- *	check		compare all of it: "ok", or how many pages are wrong; and how many
- *			the kernel has reported as lost, which counts as ok
+ *	fill [MiB]	fill so much memory, or nearly all that is free, on all CPUs, with
+ *			words that tell their place
+ *	check		compare all of it: "ok" and how much it is, or how many pages are
+ *			wrong; and how many the kernel has reported as lost, which counts
+ *			as ok
  *	work [s]	write and compare it on all CPUs for so many seconds, or until the
  *			next line
  *	memory <MiB>	wait until the guest's kernel has at least so much
@@ -24,7 +26,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/stat.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,6 +36,7 @@
 #define MAX_CPUS 16
 #define WORDS (PAGE / sizeof(uint64_t))
 #define PAGE 4096
+#define LEFT (16UL << 20)		/* of memory that is free */
 #define LOST (1ULL << 40)		/* instead of a round */
 #define MAGIC 0x6d656d672d747365ULL
 
@@ -157,14 +162,30 @@ static bool take(size_t size)
 	return true;
 }
 
+/* What the kernel gives away, which with hugepages of its own wants to keep much more free. */
+static size_t free_memory(void)
+{
+	size_t bytes;
+	FILE *file;
+
+	mkdir("/proc", 0755);
+	mount("proc", "/proc", "proc", 0, NULL);
+	file = fopen("/proc/sys/vm/min_free_kbytes", "we");
+	if (!file || fprintf(file, "%lu\n", LEFT / 4 >> 10) < 0 || fclose(file))
+		printf("guest: min_free_kbytes: %s\n", strerror(errno));
+	give_back();
+	bytes = sysconf(_SC_AVPHYS_PAGES) * PAGE;
+	return bytes > LEFT ? (bytes - LEFT) >> 20 << 20 : 0;
+}
+
 static void answer(const char *command, size_t bad)
 {
 	if (bad)
 		printf("guest: %s: %zu of %zu pages are wrong\n", command, bad, pages);
 	else if (lost)
-		printf("guest: %s: ok, %zu lost\n", command, lost);
+		printf("guest: %s: ok, %zu MiB, %zu lost\n", command, pages * PAGE >> 20, lost);
 	else
-		printf("guest: %s: ok\n", command);
+		printf("guest: %s: ok, %zu MiB\n", command, pages * PAGE >> 20);
 	lost = 0;
 }
 
@@ -177,11 +198,12 @@ static void obey(char *line)
 {
 	const char *command = strtok(line, " \n"), *word = strtok(NULL, " \n");
 	long number = word ? atol(word) : 0;
+	size_t size = (size_t)number << 20;
 
 	if (!command)
 		return;
 	if (!strcmp(command, "fill"))
-		answer(command, take((size_t)number << 20) ? on_all(FILL, 0) : 1);
+		answer(command, take(word ? size : free_memory()) ? on_all(FILL, 0) : 1);
 	else if (!strcmp(command, "check"))
 		answer(command, on_all(CHECK, 0));
 	else if (!strcmp(command, "work"))

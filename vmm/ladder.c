@@ -31,7 +31,9 @@
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 #define MAX_ARGS 96
 #define GUEST 192		/* memory of a guest, in MiB */
+#define WHOLE 768		/* where it is about all of the memory */
 #define FILL 112		/* what it fills: the kernel in it needs the rest */
+#define ALL 0			/* instead: nearly all that is free */
 #define PLUG "256"		/* memory that is plugged in */
 #define SECONDS 240		/* for an answer; the time limit of the whole comes from init */
 #define KVM_DEBUG "/sys/kernel/debug/kvm"
@@ -59,6 +61,7 @@
 struct vm {
 	const char *name;
 	const char *machine, *flags, *extra;
+	int memory;			/* in MiB; 0: GUEST */
 	const char *expected[3];	/* words in a line that is no splat here */
 	pid_t pid;
 	int in, out, monitor, answers;
@@ -205,7 +208,8 @@ static void start(struct vm *vm)
 
 	open_monitor(vm, monitor, sizeof(monitor));
 	snprintf(words, sizeof(words), "-machine %s -m %dM -initrd /vmm/guest.cpio -monitor %s %s",
-		 vm->machine ? vm->machine : MACHINE, GUEST, monitor, vm->extra ? vm->extra : "");
+		 vm->machine ? vm->machine : MACHINE, vm->memory ? vm->memory : GUEST, monitor,
+		 vm->extra ? vm->extra : "");
 	add_words(argv, &argc, common, "\n");
 	add_words(argv, &argc, words, " ");
 	make_cgroup(vm->name);
@@ -410,22 +414,28 @@ static long huge(struct vm *vm)
 static long fill(struct vm *vm, int mib)
 {
 	long before = stat_of(vm, FAULTS), mapped;
-	double seconds = tell(vm, "fill %d", mib);
+	double seconds = mib == ALL ? tell(vm, "fill") : tell(vm, "fill %d", mib);
 
+	sscanf(strstr(vm->line, ": ok"), ": ok, %d", &mib);
 	mapped = huge(vm);
 	printf("# %s: %ld MiB in hugepages, filled %d in %.3f s with %ld " FAULTS "\n",
 	       vm->name, mapped, mib, seconds, stat_of(vm, FAULTS) - before);
 	return mapped;
 }
 
-/* Fill, compare, work on all CPUs, compare. */
+/* Compare, work on all CPUs, compare. */
+static void work(struct vm *vm)
+{
+	tell(vm, "check");
+	tell(vm, "work 2");
+	tell(vm, "check");
+}
+
 static long use(struct vm *vm)
 {
 	long mapped = fill(vm, FILL);
 
-	tell(vm, "check");
-	tell(vm, "work 2");
-	tell(vm, "check");
+	work(vm);
 	return mapped;
 }
 
@@ -516,6 +526,22 @@ static void pages(void)
 	mapped = use(&vm);
 	if (mapped)
 		fail("%ld MiB are mapped with hugepages, without the flag", mapped);
+	end_by_guest(&vm);
+}
+
+/* Of a guest that uses all of its memory, nearly all is mapped huge. */
+static void whole_guest(void)
+{
+	struct vm vm = { .name = "whole", .flags = "hugepage", .memory = WHOLE,
+		.extra = "-no-reboot" };
+	long mapped;
+
+	boot(&vm);
+	mapped = fill(&vm, ALL);
+	printf("# whole: %.1f %% of %d MiB in hugepages\n", mapped * 100.0 / WHOLE, WHOLE);
+	work(&vm);
+	if (mapped <= WHOLE * 9 / 10)
+		fail("only %ld of %d MiB are mapped with hugepages", mapped, WHOLE);
 	end_by_guest(&vm);
 }
 
@@ -934,6 +960,7 @@ static const struct {
 	void (*run)(void);
 } rungs[] = {
 	{ "hugepages", hugepages },
+	{ "whole_guest", whole_guest },
 	{ "pages", pages },
 	{ "anonymous", anonymous },
 	{ "guest_reboots", guest_reboots },
