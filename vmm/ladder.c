@@ -27,6 +27,7 @@
 #include <unistd.h>
 #include <linux/kernel-page-flags.h>
 #include <linux/kvm.h>
+#include <linux/mempolicy.h>
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 #define MAX_ARGS 96
@@ -34,6 +35,7 @@
 #define WHOLE 768		/* where it is about all of the memory */
 #define FILL 112		/* what it fills: the kernel in it needs the rest */
 #define ALL 0			/* instead: nearly all that is free */
+#define MOVES 6			/* from node to node */
 #define PLUG "256"		/* memory that is plugged in */
 #define SECONDS 240		/* for an answer; the time limit of the whole comes from init */
 #define KVM_DEBUG "/sys/kernel/debug/kvm"
@@ -42,6 +44,7 @@
 #define STEP 0x9e3779b97f4a7c15ULL
 #define PAGE 4096
 #define HUGE (2 << 20)
+#define NR_HUGE (GUEST / 2)	/* hugepages of a guest */
 #define PFN ((1ULL << 55) - 1)		/* of an entry of pagemap */
 
 #ifdef __x86_64__
@@ -814,6 +817,88 @@ static void collapse(void)
 	end_by_guest(&vm);
 }
 
+/* Where QEMU has the guest's memory. */
+static char *find_memory(struct vm *vm)
+{
+	char path[64], line[512];
+	uintptr_t start, end;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", vm->pid);
+	file = fopen(path, "re");
+	need(file, "%s", path);
+	while (fgets(line, sizeof(line), file)) {
+		if (strstr(line, "kvm-gmem") && sscanf(line, "%lx-%lx", &start, &end) == 2 &&
+		    end - start == GUEST << 20) {
+			fclose(file);
+			return (char *)start;
+		}
+	}
+	fail("QEMU has not mapped the guest's memory in one piece");
+}
+
+/*
+ * Move hugepages of QEMU, and what else it has if all is true; return how many of them
+ * have come from the other node.
+ */
+static int move(struct vm *vm, char *memory, int node, bool all)
+{
+	unsigned long from = 1UL << !node, to = 1UL << node;
+	int before[NR_HUGE], after[NR_HUGE], nodes[NR_HUGE], i, moved = 0;
+	void *pages[NR_HUGE];
+
+	for (i = 0; i < NR_HUGE; i++) {
+		pages[i] = memory + (size_t)i * HUGE;
+		nodes[i] = node;
+	}
+	need(!syscall(SYS_move_pages, vm->pid, NR_HUGE, pages, NULL, before, 0), "move_pages");
+	if (all)
+		need(syscall(SYS_migrate_pages, vm->pid, 8 * sizeof(to), &from, &to) >= 0,
+		     "migrate_pages");
+	else
+		need(syscall(SYS_move_pages, vm->pid, NR_HUGE, pages, nodes, after,
+			     MPOL_MF_MOVE_ALL) >= 0, "move_pages");
+	need(!syscall(SYS_move_pages, vm->pid, NR_HUGE, pages, NULL, after, 0), "move_pages");
+	for (i = 0; i < NR_HUGE; i++)
+		moved += before[i] == !node && after[i] == node;
+	return moved;
+}
+
+/* The host moves the memory to and fro between NUMA nodes while two CPUs work on it. */
+static void migrate(void)
+{
+	struct vm vm = { .name = "migrate", .flags = "hugepage,migratable",
+		.extra = "-smp 2 -no-reboot" };
+	long mapped, moved = 0, once;
+	double begin;
+	char *memory;
+	int i;
+
+	boot(&vm);
+	fill(&vm, FILL);
+	/* Only what QEMU has touched can move. */
+	ask(&vm, "pmemsave %#x %d \"/dev/null\"", RAM, GUEST << 20);
+	memory = find_memory(&vm);
+	move(&vm, memory, 0, false);
+	send_line(vm.in, "work");
+	for (i = 1; i <= MOVES; i++) {
+		begin = now();
+		once = move(&vm, memory, i % 2, i % 4 / 2);
+		printf("# migrate: %ld of %d hugepages to node %d in %.3f s\n", once, NR_HUGE,
+		       i % 2, now() - begin);
+		moved += once;
+	}
+	stop_work(&vm);
+	tell(&vm, "check");
+	mapped = huge(&vm);
+	printf("# migrate: %ld MiB in hugepages after %ld of them have moved\n", mapped, moved);
+	if (moved < MOVES * NR_HUGE * 9 / 10)
+		fail("only %ld hugepages have moved", moved);
+	if (mapped < FILL * 9 / 10)
+		fail("only %ld MiB are mapped with hugepages", mapped);
+	end_by_guest(&vm);
+}
+
 /* The host maps the bad page, too, and is told about it. */
 static void on_bad_page(int signal)
 {
@@ -973,6 +1058,7 @@ static const struct {
 	{ "hot_add", hot_add },
 	{ "free_pages", free_pages },
 	{ "collapse", collapse },
+	{ "migrate", migrate },
 	{ "memory_error", memory_error },
 	{ "killed", killed },
 	{ "bad_input", bad_input },
