@@ -5,6 +5,7 @@
  *
  *	fill [MiB]	fill so much memory, or nearly all that is free, on all CPUs, with
  *			words that tell their place
+ *	grow <MiB>	fill so much more, in single pages
  *	check		compare all of it: "ok" and how much it is, or how many pages are
  *			wrong; and how many the kernel has reported as lost, which counts
  *			as ok
@@ -162,6 +163,31 @@ static bool take(size_t size)
 	return true;
 }
 
+/* So that the kernel does not clear a hugepage, which is more than the guest asks for. */
+static void *in_pages(void *old, size_t old_size, size_t size)
+{
+	void *memory = mremap(old, old_size, size, MREMAP_MAYMOVE);
+
+	if (memory != MAP_FAILED && madvise(memory, size, MADV_NOHUGEPAGE) && errno != EINVAL)
+		return MAP_FAILED;
+	return memory;
+}
+
+static bool grow(size_t size)
+{
+	size_t page = pages, all = pages + size / PAGE;
+
+	if (!pages)
+		return false;
+	memory = in_pages(memory, pages * PAGE, all * PAGE);
+	rounds = in_pages(rounds, pages * 8, all * 8);
+	if (memory == MAP_FAILED || rounds == MAP_FAILED)
+		return false;
+	for (pages = all; page < pages; page++)
+		fill_page(page);
+	return true;
+}
+
 /* What the kernel gives away, which with hugepages of its own wants to keep much more free. */
 static size_t free_memory(void)
 {
@@ -204,6 +230,8 @@ static void obey(char *line)
 		return;
 	if (!strcmp(command, "fill"))
 		answer(command, take(word ? size : free_memory()) ? on_all(FILL, 0) : 1);
+	else if (!strcmp(command, "grow"))
+		answer(command, !grow(size));
 	else if (!strcmp(command, "check"))
 		answer(command, on_all(CHECK, 0));
 	else if (!strcmp(command, "work"))

@@ -45,6 +45,7 @@
 #define PAGE 4096
 #define HUGE (2 << 20)
 #define NR_HUGE (GUEST / 2)	/* hugepages of a guest */
+#define NO_HUGEPAGE (HUGE / 4 * 3)	/* there is room for pages and page tables */
 #define PFN ((1ULL << 55) - 1)		/* of an entry of pagemap */
 
 #ifdef __x86_64__
@@ -680,40 +681,70 @@ static void two_cpus(void)
 	end_by_guest(&vm);
 }
 
-/*
- * A host reads memory here and there that the guest has not used yet, e.g. to dump it,
- * while the limit of the VMM's cgroup is too low for so many hugepages.
- */
-static void pressure(void)
+/* The limit of a guest's cgroup is so much, in bytes, above what it has. */
+static long limit(struct vm *vm, long room)
 {
-	struct vm vm = { .name = "pressure", .flags = "hugepage", .extra = "-no-reboot" };
-	long before, after, spare = 9;
-	volatile char *memory;
+	long most = charged_bytes(vm) + room;
 	char path[64];
-	size_t at;
-	int fd;
 
-	boot(&vm);
-	before = charged(&vm);
-	snprintf(path, sizeof(path), CGROUPS "/%s/memory.max", vm.name);
-	fd = steal_gmem(&vm);
+	snprintf(path, sizeof(path), CGROUPS "/%s/memory.max", vm->name);
+	write_file(path, "%ld", most);
+	return most >> 20;
+}
+
+/* A host reads memory here and there that the guest has not used yet, e.g. to dump it. */
+static void read_under_limit(struct vm *vm)
+{
+	long before = charged(vm), after, spare = 9;
+	int fd = steal_gmem(vm);
+	volatile char *memory;
+	size_t at;
+
 	memory = mmap(NULL, GUEST << 20, PROT_READ, MAP_SHARED, fd, 0);
 	need(memory != MAP_FAILED, "mmap");
 	close(fd);
-	join(vm.name);
+	join(vm->name);
 	for (at = 0; at < GUEST << 20; at += HUGE) {
-		/* There is room for pages and page tables, but not for a hugepage. */
-		write_file(path, "%ld", charged_bytes(&vm) + HUGE / 4 * 3);
+		limit(vm, NO_HUGEPAGE);
 		(void)memory[at];
 	}
 	join(".");
-	after = charged(&vm);
-	write_file(path, "max");
+	after = charged(vm);
 	munmap((void *)memory, GUEST << 20);
 	printf("# pressure: %ld MiB in use, %ld before\n", after, before);
 	if (after > before + spare)
 		fail("%ld MiB are charged, %ld before", after, before);
-	use(&vm);
+}
+
+/*
+ * The guest gets more and more memory, and works on it, while the limit of the VMM's
+ * cgroup is too low for a hugepage, and for the guest's RAM.
+ */
+static void pressure(void)
+{
+	struct vm vm = { .name = "pressure", .flags = "hugepage", .extra = "-no-reboot" };
+	long before, mapped, first, most;
+	int i = 16;
+
+	boot(&vm);
+	first = fill(&vm, i);
+	before = charged(&vm);
+	for (; i < FILL; i++) {
+		limit(&vm, NO_HUGEPAGE);
+		tell(&vm, "grow 1");
+	}
+	mapped = huge(&vm);
+	printf("# pressure: %ld MiB in use, %ld before; %ld in hugepages, %ld before\n",
+	       charged(&vm), before, mapped, first);
+	if (mapped != first)
+		fail("%ld MiB are mapped with hugepages, %ld before", mapped, first);
+	if (charged(&vm) < before + FILL / 2)
+		fail("only %ld MiB are charged, %ld before", charged(&vm), before);
+	read_under_limit(&vm);
+	most = limit(&vm, 8 << 20);
+	if (most >= GUEST)
+		fail("the limit is %ld MiB", most);
+	work(&vm);
 	end_by_guest(&vm);
 }
 
