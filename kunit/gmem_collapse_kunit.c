@@ -562,7 +562,8 @@ static void reports_progress(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, args.size, 2 * N << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
 
-	KUNIT_EXPECT_EQ(test, gmem_kunit_ioctl(f->vm, f->file, KVM_GUEST_MEMFD_COLLAPSE, &args), -EBUSY);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_ioctl(f->vm, f->file, KVM_GUEST_MEMFD_COLLAPSE, &args),
+			-EBUSY);
 	KUNIT_EXPECT_EQ(test, args.offset, N << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, args.size, 2 * N << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, N), 0);

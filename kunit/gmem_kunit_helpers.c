@@ -109,7 +109,7 @@ struct gmem_kunit_vm *gmem_kunit_vm(struct kunit *test, unsigned long type)
 	/* Allocate the page now, as tests count what they allocate. */
 	KUNIT_ASSERT_EQ(test, put_user(0, (u8 __user *)vm->args), 0);
 
-	vm->fd = kvm_chardev_ops.unlocked_ioctl(NULL, KVM_CREATE_VM, type);
+	vm->fd = kvm_dev_ioctl(NULL, KVM_CREATE_VM, type);
 	if (type && vm->fd == -EINVAL)
 		kunit_skip(test, "KVM does not support VMs of type %lu", type);
 	KUNIT_ASSERT_GE(test, vm->fd, 0);
@@ -191,7 +191,7 @@ long gmem_kunit_ioctl(struct gmem_kunit_vm *vm, struct file *file, unsigned int 
 int gmem_kunit_check_extension(struct gmem_kunit_vm *vm, long cap)
 {
 	if (!vm)
-		return kvm_chardev_ops.unlocked_ioctl(NULL, KVM_CHECK_EXTENSION, cap);
+		return kvm_dev_ioctl(NULL, KVM_CHECK_EXTENSION, cap);
 
 	return vm->file->f_op->unlocked_ioctl(vm->file, KVM_CHECK_EXTENSION, cap);
 }

@@ -461,8 +461,10 @@ static int give_rmaps(struct kvm *kvm)
 	mutex_lock(&kvm->slots_arch_lock);
 	slot = find_slot(kvm);
 	r = memslot_rmap_alloc(slot, slot->npages);
-	if (!r)
+	if (!r) {
+		/* Pairs with smp_load_acquire() in kvm_shadow_root_allocated(). */
 		smp_store_release(&kvm->arch.shadow_root_allocated, true);
+	}
 	mutex_unlock(&kvm->slots_arch_lock);
 
 	return r;
