@@ -469,6 +469,13 @@ class CiTest(Tools):
         self.assertEqual(said[:-1], ["test_x.T.test_0", "not ok two: x", "a: test: s.t0 failed", "a: test: s.t1 failed",
                                      f"{self.root}/tools/mutants ended with status 3"])  # fmt: skip
 
+    def test_unit_tests_apart(self) -> None:
+        """A class of tests that ignores signals or kills its process harms no other."""
+        write(self.root / "ci/tests/test_y.py", "import os, signal, unittest\n"
+              "class Deaf(unittest.TestCase):\n    def test(self):\n        signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+              "class Dead(unittest.TestCase):\n    def test(self):\n        os.kill(os.getpid(), signal.SIGKILL)\n")  # fmt: skip
+        self.assertEqual(self.last("unit"), (1, "3 passed, 1 failed"))
+
     def test_nothing_is_lost(self) -> None:
         """A tool that crashes, says nothing or disagrees with its status; a test file that does not load; no test at all;
         matrix/run that ends early beside the summary of an earlier run."""
