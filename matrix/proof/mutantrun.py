@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Build and boot mutants one by one, patching the tree and reverting the patch each time."""
+"""Build and boot mutants one by one, each in its cells, patching the tree and reverting the patch each time."""
 
 from __future__ import annotations
 
@@ -42,23 +42,26 @@ class Run:
     configured: set[Path] = field(default_factory=set)  # build directories
 
     def all(self, work: Sequence[tuple[Mutant, Sequence[Cell]]], kind: str) -> None:
-        """Build each mutant in its cells and boot it for kind. Build the next one while it boots."""
-        with side_by_side(1) as booter:
-            booting: Future[None] | None = None
+        """Build each mutant in its cells, side by side, and boot it for kind. Build the next one while it boots."""
+        at_once = min(self.jobs, max((len(places) for _, places in work), default=1))
+        with side_by_side(1) as booter, side_by_side(at_once) as builders:
+            booting: dict[str, Future[None]] = {}
             for mutant, places in work:
                 with tree.patched(self.prepared, [mutant.path]) as prepared:
-                    for cell in places:
-                        built = self._build(mutant, cell, prepared, kind)
-                        if booting:
-                            booting.result()
+                    building = [builders.submit(self._build, mutant, cell, prepared, kind) for cell in places]
+                    for cell, future in zip(places, building):
+                        built = future.result()
+                        if cell.name in booting:
+                            booting[cell.name].result()
                         if kind == KUNIT:
-                            image = copy_image(built.site.build_dir(cell), self.out / "mutants/boot")
+                            image = copy_image(built.site.build_dir(cell), self.out / "mutants/boot" / cell.name)
                             built = dataclasses.replace(built, job=dataclasses.replace(built.job, image=image))
-                        booting = booter.submit(self._boot_all if self.seeds else self._boot_once, built)
-                        if kind == E2E:  # the selftests are built from this tree
-                            booting.result()
-            if booting:
-                booting.result()
+                        booting[cell.name] = booter.submit(self._boot_all if self.seeds else self._boot_once, built)
+                    if kind == E2E:  # the selftests are built from this tree
+                        for cell in places:
+                            booting[cell.name].result()
+            for last in booting.values():
+                last.result()
 
     def _build(self, mutant: Mutant, cell: Cell, prepared: tree.PreparedTree, kind: str) -> Built:
         cell = cell.slower(SEED_SLOWDOWN) if self.seeds else cell
