@@ -181,7 +181,7 @@ static void punch_pinned(struct kunit *test, struct gmem_kunit_file *f,
 	struct folio *pinned = gmem_kunit_pin(test, f, LAST);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, LAST + hole->start, hole->npages), 0);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_order(test, f, LAST), PMD_ORDER);
 }
 
@@ -297,7 +297,8 @@ static void waits_for_faults(struct kunit *test)
 	for (tries = 0; r == -EBUSY && tries < 10; tries++) {
 		struct task_struct *task = gmem_kunit_thread(test, put_late, &late);
 
-		late.folio = gmem_kunit_pin(test, late.f, 0);
+		late.folio = gmem_kunit_folio(test, late.f, 0);
+		folio_get(late.folio);
 		late.ended = false;
 		wake_up_process(task);
 		r = gmem_kunit_collapse(late.f, 0, N);
@@ -483,7 +484,7 @@ static void in_use(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), -EBUSY);
 	KUNIT_EXPECT_PTR_EQ(test, gmem_kunit_peek(f, index), pinned);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 	check_unchanged(test, f, c);
 }
 
@@ -575,7 +576,7 @@ static void reports_progress(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, args.offset, NPAGES << PAGE_SHIFT);
 	KUNIT_EXPECT_EQ(test, args.size, 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 2 * N), PMD_ORDER);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 #endif
 }
 
@@ -632,7 +633,7 @@ static void through_ioctl(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, call_ioctl(f, KVM_GUEST_MEMFD_COLLAPSE, readonly), -EBUSY);
 	KUNIT_ASSERT_EQ(test, copy_to_user((void __user *)addr, &first, sizeof(first)), 0);
 	KUNIT_EXPECT_EQ(test, call_ioctl(f, KVM_GUEST_MEMFD_COLLAPSE, readonly), -EFAULT);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 #endif
 }
 

@@ -138,8 +138,12 @@ static void abi_values(struct kunit *test)
 {
 	KUNIT_EXPECT_EQ(test, KVM_CAP_GUEST_MEMFD_HUGEPAGE_PMD_SIZE, 252);
 	KUNIT_EXPECT_EQ(test, GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE, 4);
-	if (MIGRATABLE != 0)
-		KUNIT_EXPECT_EQ(test, MIGRATABLE, 8);
+#ifdef KVM_GUEST_MEMFD_COLLAPSE
+	KUNIT_EXPECT_EQ(test, MIGRATABLE, 8);
+	KUNIT_EXPECT_EQ(test, KVM_CAP_GUEST_MEMFD_COLLAPSE, 253);
+	/* The direction, the size of the argument, KVM's letter, the number. */
+	KUNIT_EXPECT_EQ(test, KVM_GUEST_MEMFD_COLLAPSE, 0xc040aed6);
+#endif
 }
 
 /* @ordinary: whether KVM can read and move the memory of the VM */
@@ -155,6 +159,10 @@ static void check_capability(struct kunit *test, struct gmem_kunit_vm *vm, bool 
 	KUNIT_EXPECT_EQ(test, !!(flags & HUGE), huge);
 	KUNIT_EXPECT_EQ(test, !!(flags & MIGRATABLE), ordinary && GMEM_MIGRATES);
 	KUNIT_EXPECT_TRUE(test, flags & GUEST_MEMFD_FLAG_MMAP);
+#ifdef KVM_CAP_GUEST_MEMFD_COLLAPSE
+	KUNIT_EXPECT_EQ(test, gmem_kunit_check_extension(vm, KVM_CAP_GUEST_MEMFD_COLLAPSE),
+			huge && GMEM_MIGRATES);
+#endif
 }
 
 /* I9, I10: without a VM, the capability reports what KVM supports in general. */

@@ -311,22 +311,25 @@ static void map_and_wait(struct kunit *test, struct lookups *l, pgoff_t index, i
 static void lookup_beside_holes(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, GMEM_HUGE);
+	struct lookups *l = kunit_kzalloc(test, sizeof(*l), GFP_KERNEL);
 	unsigned long kept = 0, failed = 0;
-	struct lookups l = { .kvm = f->kvm, .order = -1 };
 	struct task_struct *task;
 	int i;
 
-	l.slot = gmem_kunit_slot(test, f->kvm, 0);
-	task = gmem_kunit_thread(test, look_up_thread, &l);
+	KUNIT_ASSERT_NOT_NULL(test, l);
+	l->kvm = f->kvm;
+	l->order = -1;
+	l->slot = gmem_kunit_slot(test, f->kvm, 0);
+	task = gmem_kunit_thread(test, look_up_thread, l);
 	wake_up_process(task);
 
 	for (i = 0; i < ROUNDS; i++) {
-		map_and_wait(test, &l, N + i, PMD_ORDER);
+		map_and_wait(test, l, N + i, PMD_ORDER);
 		failed += gmem_kunit_punch(f, N + 5 + i, 10) != 0;
 		kept += gmem_kunit_nr_pages(f) != N - 10;
 
 		/* What is left of it. */
-		map_and_wait(test, &l, N + i, 0);
+		map_and_wait(test, l, N + i, 0);
 		failed += gmem_kunit_punch(f, N, N) != 0;
 		kept += gmem_kunit_nr_pages(f) != 0;
 	}
@@ -334,7 +337,7 @@ static void lookup_beside_holes(struct kunit *test)
 	gmem_kunit_stop_thread(test, task);
 	KUNIT_EXPECT_EQ(test, failed, 0);
 	KUNIT_EXPECT_EQ(test, kept, 0);
-	KUNIT_EXPECT_EQ(test, l.wrong, 0);
+	KUNIT_EXPECT_EQ(test, l->wrong, 0);
 }
 
 /*

@@ -225,7 +225,8 @@ static void close_file(void *data)
  * @npages: size of the file in pages
  * @flags: as for KVM_CREATE_GUEST_MEMFD
  *
- * Asserts that the file can be created.
+ * Skips the case if the file needs hugepages, but guest_memfd does not support them.
+ * Asserts that there is no other error.
  *
  * Return: the file.
  */
@@ -233,6 +234,9 @@ struct gmem_kunit_file *gmem_kunit_open(struct kunit *test, struct gmem_kunit_vm
 					unsigned long npages, u64 flags)
 {
 	struct gmem_kunit_file *f;
+
+	if (flags & GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE)
+		gmem_kunit_init_huge(test);
 
 	f = kunit_kzalloc(test, sizeof(*f), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, f);
@@ -719,13 +723,15 @@ unsigned int gmem_kunit_order(struct kunit *test, struct gmem_kunit_file *f,
 	return folio_order(gmem_kunit_folio(test, f, index));
 }
 
+KUNIT_DEFINE_ACTION_WRAPPER(drop_pin, folio_put, struct folio *);
+
 /**
  * gmem_kunit_pin() - take an extra reference to a folio that must exist
- * @test: the test case
+ * @test: the test case; its end drops the reference
  * @f: the file
  * @index: page of the file
  *
- * Return: the folio; the caller drops the reference with folio_put().
+ * Return: the folio.
  */
 struct folio *gmem_kunit_pin(struct kunit *test, struct gmem_kunit_file *f,
 			     pgoff_t index)
@@ -733,7 +739,18 @@ struct folio *gmem_kunit_pin(struct kunit *test, struct gmem_kunit_file *f,
 	struct folio *folio = filemap_get_folio(f->inode->i_mapping, index);
 
 	KUNIT_ASSERT_NOT_ERR_OR_NULL_MSG(test, folio, "page %lu", index);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, drop_pin, folio), 0);
 	return folio;
+}
+
+/**
+ * gmem_kunit_unpin() - drop the reference before the end of the case
+ * @test: the test case
+ * @folio: the folio from gmem_kunit_pin()
+ */
+void gmem_kunit_unpin(struct kunit *test, struct folio *folio)
+{
+	kunit_release_action(test, drop_pin, folio);
 }
 
 /**
@@ -822,7 +839,7 @@ void gmem_kunit_no_hugepages(struct kunit *test)
 
 static struct folio *alloc_poisoned(struct inode *inode, pgoff_t index, gfp_t gfp)
 {
-	struct folio *folio = folio_alloc(GFP_HIGHUSER, PMD_ORDER);
+	struct folio *folio = folio_alloc(mapping_gfp_mask(inode->i_mapping), PMD_ORDER);
 
 	if (folio)
 		gmem_kunit_fill(folio_pfn(folio), folio_nr_pages(folio), GMEM_POISON);

@@ -170,6 +170,7 @@ unsigned int gmem_kunit_order(struct kunit *test, struct gmem_kunit_file *f,
 			      pgoff_t index);
 struct folio *gmem_kunit_pin(struct kunit *test, struct gmem_kunit_file *f,
 			     pgoff_t index);
+void gmem_kunit_unpin(struct kunit *test, struct folio *folio);
 int gmem_kunit_extra_refs(struct gmem_kunit_file *f, pgoff_t index);
 unsigned long gmem_kunit_nr_pages(struct gmem_kunit_file *f);
 unsigned long gmem_kunit_nr_free(void);

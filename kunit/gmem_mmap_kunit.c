@@ -495,20 +495,51 @@ static void beyond_end_of_file(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
 }
 
-/* Core MM does not collapse single pages: folios of guest_memfd cannot be moved. */
+/* Core MM does not collapse single pages, whether they can be moved or not. */
 static void collapse_refused(struct kunit *test)
 {
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
-	struct mapped m = open_mapped(test, GMEM_HUGE);
+	const u64 migratable = GMEM_MIGRATES ? GUEST_MEMFD_FLAG_MIGRATABLE : 0;
+	const u64 flags[] = { GMEM_HUGE, GMEM_HUGE | migratable };
 	const struct gmem_kunit_hole nothing = {};
+	int i;
 
-	gmem_kunit_no_hugepages(test);
-	write_pattern(test, &m);
-	KUNIT_EXPECT_EQ(test, do_madvise(current->mm, m.addr, PMD_SIZE, MADV_COLLAPSE), -EINVAL);
-	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, m.f, 0), 0);
-	check_mapping(test, &m, &nothing);
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		struct mapped m = open_mapped(test, flags[i]);
+
+		kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+		gmem_kunit_no_hugepages(test);
+		write_pattern(test, &m);
+		KUNIT_EXPECT_EQ(test, do_madvise(current->mm, m.addr, PMD_SIZE, MADV_COLLAPSE),
+				-EINVAL);
+		KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, m.f, 0), 0);
+		check_mapping(test, &m, &nothing);
+		kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
+	}
 #else
 	kunit_skip(test, "do_madvise() is not exported to modules");
+#endif
+}
+
+/* The host maps single pages where userspace wants no hugepages.  The guest maps a hugepage. */
+static void no_hugepages_wanted(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && defined(CONFIG_TRANSPARENT_HUGEPAGE)
+	struct mapped m = open_mapped(test, GMEM_HUGE);
+	struct gmem_kunit_fault fault;
+	u8 byte;
+
+	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, m.addr, PMD_SIZE, MADV_NOHUGEPAGE), 0);
+	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, last_byte(&m, 5), 1), 0);
+	KUNIT_ASSERT_EQ(test, copy_from_user(&byte, last_byte(&m, N + 5), 1), 0);
+	KUNIT_EXPECT_FALSE(test, is_mapped_huge(current->mm, m.addr));
+	KUNIT_EXPECT_TRUE(test, is_mapped_huge(current->mm, m.addr + PMD_SIZE));
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_bind(m.f, 0, GFN, 0, NPAGES), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
+#else
+	kunit_skip(test, "the host does not map hugepages, or do_madvise() is not exported");
 #endif
 }
 
@@ -561,6 +592,7 @@ static struct kunit_case gmem_mmap_cases[] = {
 	KUNIT_CASE(write_into_hole),
 	KUNIT_CASE(beyond_end_of_file),
 	KUNIT_CASE(collapse_refused),
+	KUNIT_CASE(no_hugepages_wanted),
 	KUNIT_CASE(host_unmaps),
 	{}
 };

@@ -142,7 +142,7 @@ static void freed_by_longer_hole(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, N + 5, N - 5), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, kept, N - kept + 5), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), kept);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + kept - 1, &fault), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA), 0);
 }
@@ -288,7 +288,7 @@ static void never_used(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, 5, 10), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + 5, &fault), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(fault.pfn - 5, N, 0), 0);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 }
 
 /* I2, I4: a hole stays one while the host uses the pages next to it. */
@@ -423,7 +423,7 @@ static void split_from_outside(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(p->f, N, N), 0);
 	folio = gmem_kunit_pin(test, p->f, N);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(p->f, N + 5, 10), 0);
-	folio_put(folio);
+	gmem_kunit_unpin(test, folio);
 	gmem_kunit_split(test, p->f, N, 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(p->f, N - 1, 2), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(p->f), 2 * N - 10 - 11);
@@ -446,7 +446,7 @@ static struct gmem_kunit_file *open_parts(struct kunit *test, pgoff_t hole)
 	if (hole) {
 		folio = gmem_kunit_pin(test, f, 0);
 		KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, hole, 1), 0);
-		folio_put(folio);
+		gmem_kunit_unpin(test, folio);
 	}
 
 	gmem_kunit_split(test, f, 0, PART_ORDER);
@@ -486,7 +486,7 @@ static void split_into_large(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, index, 1), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 	KUNIT_EXPECT_EQ(test, count_lost(test, f, index, index + 1), 0);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, index + 1, 1), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - 2);
 	KUNIT_EXPECT_EQ(test, count_lost(test, f, index, index + 2), 0);
@@ -496,7 +496,7 @@ static void split_into_large(struct kunit *test)
 	pinned = gmem_kunit_pin(test, f, index);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, index + 1, PART), 0);
 	KUNIT_EXPECT_EQ(test, count_lost(test, f, index, index + 1 + PART), 0);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, PART, PART), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - PART - 9);
 	KUNIT_EXPECT_EQ(test, count_lost(test, f, PART, index + 1 + PART), 0);
@@ -509,7 +509,7 @@ static void split_into_large(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, index, PART - 8), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N - PART);
 	KUNIT_EXPECT_EQ(test, count_lost(test, f, PART, 2 * PART), 0);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 }
 
 /* A hole, and a reference that put_thread() drops while the hole waits for it. */
@@ -575,7 +575,8 @@ static void brief_reference(struct kunit *test)
 		sched_set_fifo_low(putter);
 		sched_set_fifo(puncher);
 
-		b.folio = gmem_kunit_pin(test, b.f, 0);
+		b.folio = gmem_kunit_folio(test, b.f, 0);
+		folio_get(b.folio);
 		wake_up_process(puncher);
 		wake_up_process(putter);
 		wait_for_completion(&b.over);

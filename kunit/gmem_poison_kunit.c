@@ -39,7 +39,7 @@ static int init(struct kunit *test)
 	if (!IS_ENABLED(CONFIG_MEMORY_FAILURE))
 		kunit_skip(test, "the kernel has no memory failure handling");
 
-	return gmem_kunit_init_huge(test);
+	return gmem_kunit_init(test);
 }
 
 struct bad_page {
@@ -251,10 +251,10 @@ static void fail_memory(struct kunit *test, struct failed *m, pgoff_t index, boo
 	fail_page(test, m, index);
 }
 
-static void put_pin(struct failed *m)
+static void put_pin(struct kunit *test, struct failed *m)
 {
 	if (m->pinned)
-		folio_put(m->pinned);
+		gmem_kunit_unpin(test, m->pinned);
 	m->pinned = NULL;
 }
 
@@ -329,7 +329,7 @@ static void memory_failure_in_pinned_hugepage(struct kunit *test)
 	fail_memory(test, &m, c->index, true);
 	check_guest(test, m.f, c->index, GMEM_DATA);
 	check_host(test, m.addr, c->index);
-	put_pin(&m);
+	put_pin(test, &m);
 }
 
 /*
@@ -364,7 +364,7 @@ static void access_by_kvm(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, read, -EFAULT);
 	KUNIT_EXPECT_EQ(test, write, -EFAULT);
 	KUNIT_EXPECT_EQ(test, lost, 0);
-	put_pin(&m);
+	put_pin(test, &m);
 #else
 	kunit_skip(test, "kvm_read_guest() is not exported to this module");
 #endif
@@ -458,7 +458,7 @@ static void poison_is_never_free(struct kunit *test)
 
 	fail_memory(test, &m, c->bad, c->pinned);
 	if (!c->still_pinned)
-		put_pin(&m);
+		put_pin(test, &m);
 	free = gmem_kunit_nr_free();
 	migrate_disable();
 
@@ -485,7 +485,7 @@ static void poison_is_never_free(struct kunit *test)
 	}
 	if (c->end == HOLE || c->end == PIECES)
 		KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), 0);
-	put_pin(&m);
+	put_pin(test, &m);
 
 	check_freed(test, &m);
 	migrate_enable();
@@ -503,7 +503,7 @@ static void hole_over_bad_page(struct kunit *test)
 	u8 byte = 1;
 
 	fail_memory(test, &m, c->index, true);
-	put_pin(&m);
+	put_pin(test, &m);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, c->index, 1), 0);
 	for (index = 0; index < N; index++) {
@@ -531,7 +531,7 @@ static void hole_over_pinned_bad_page(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 1, N), -EBUSY);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
 	check_guest(test, m.f, bad, GMEM_DATA);
-	put_pin(&m);
+	put_pin(test, &m);
 }
 
 /*
@@ -625,7 +625,7 @@ static void hole_up_to_pinned_bad_page(struct kunit *test)
 		lost += gmem_kunit_count_not(fault.pfn, 1, GMEM_DATA);
 	}
 	KUNIT_EXPECT_EQ(test, lost, 0);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 }
 
 /* I1, I2: holes next to the bad page of a pinned hugepage are holes like any other. */
@@ -653,7 +653,7 @@ static void holes_next_to_pinned_bad_page(struct kunit *test)
 		lost += gmem_kunit_count_not(fault.pfn, 1, index <= 2 * bad ? 0 : GMEM_DATA);
 	}
 	KUNIT_EXPECT_EQ(test, lost, 0);
-	put_pin(&m);
+	put_pin(test, &m);
 }
 
 /*
@@ -671,7 +671,7 @@ static void bad_page_in_hole(struct kunit *test)
 	fail_page(test, &m, bad);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + bad, &fault), -EHWPOISON);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_allocate(m.f, 0, N), 0);
-	put_pin(&m);
+	put_pin(test, &m);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 0, 1), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N - 2);
@@ -702,7 +702,7 @@ static void last_hole_over_bad_page(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), 0);
 
 	migrate_disable();
-	put_pin(&m);
+	put_pin(test, &m);
 	check_freed(test, &m);
 	migrate_enable();
 }
@@ -716,7 +716,7 @@ static void not_the_last_hole(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 6, N - 6), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(m.f, 5, 1), -EBUSY);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(m.f), N);
-	put_pin(&m);
+	put_pin(test, &m);
 }
 
 /* The same in a hugepage that is not the first one of the file. */
@@ -740,7 +740,7 @@ static void last_hole_in_second_hugepage(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), N);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, bad, 1), 0);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), 0);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 }
 
 /* I2: a bad page in a hugepage that has left the file while pinned is never free either. */
@@ -764,7 +764,7 @@ static void bad_page_left_file(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(m.f->kvm, 0, GFN + bad, &fault), 0);
 	KUNIT_EXPECT_EQ(test, fault.order, PMD_ORDER);
 
-	put_pin(&m);
+	put_pin(test, &m);
 	KUNIT_EXPECT_TRUE(test, PageHWPoison(m.bad));
 	KUNIT_EXPECT_FALSE(test, is_free(m.bad));
 	KUNIT_EXPECT_EQ(test, page_count(m.bad), 1);
@@ -776,6 +776,7 @@ static const struct told {
 	bool dirty;
 	bool pinned;
 	bool unmapped;
+	bool early;		/* the task has asked to be told early */
 	int signal;
 	int result;
 } told_cases[] = {
@@ -787,6 +788,8 @@ static const struct told {
 	{ "unmapped", MF_ACTION_REQUIRED | MF_MUST_KILL, .dirty = true, .pinned = true,
 	  .unmapped = true, .result = -EBUSY },
 	{ "not_accessed", MF_MUST_KILL, .dirty = true, .pinned = true },
+	{ "early", .dirty = true, .pinned = true, .early = true, .signal = SIGBUS },
+	{ "early_clean", .pinned = true, .early = true },
 };
 
 KUNIT_ARRAY_PARAM_DESC(told, told_cases, name);
@@ -813,7 +816,10 @@ static void task_is_told(struct kunit *test)
 
 	/* Kernel threads ignore signals that aren't forced on them. */
 	allow_signal(SIGBUS);
+	if (c->early)
+		current->flags |= PF_MCE_PROCESS | PF_MCE_EARLY;
 	r = memory_failure(m.head + bad, MF_SW_SIMULATED | c->flags);
+	current->flags &= ~(PF_MCE_PROCESS | PF_MCE_EARLY);
 	signal = kernel_dequeue_signal();
 	disallow_signal(SIGBUS);
 	m.bad = pfn_to_page(m.head + bad);
@@ -821,7 +827,7 @@ static void task_is_told(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, r, c->result);
 	KUNIT_EXPECT_EQ(test, signal, c->signal);
 	check_guest(test, m.f, bad, GMEM_DATA);
-	put_pin(&m);
+	put_pin(test, &m);
 }
 
 /* Reading a hugepage page by page doesn't modify it: if it fails, no data is lost. */
@@ -845,7 +851,7 @@ static void reader_is_not_told(struct kunit *test)
 	*m.unpoison = m.bad;
 	KUNIT_EXPECT_EQ(test, r, 0);
 	KUNIT_EXPECT_EQ(test, signal, 0);
-	put_pin(&m);
+	put_pin(test, &m);
 }
 
 /* Unpoisoned memory can be allocated again. */
@@ -856,7 +862,7 @@ static void unpoison_afterwards(struct kunit *test)
 
 	fail_memory(test, &m, c->index, true);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(m.f, 0, N), 0);
-	put_pin(&m);
+	put_pin(test, &m);
 
 	/* Stay on the CPU on whose list the free page is. */
 	migrate_disable();
@@ -866,6 +872,17 @@ static void unpoison_afterwards(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, is_free(m.bad));
 	migrate_enable();
 }
+
+/* What a file uses. */
+static const struct size {
+	const char *name;
+	u64 flags;
+} sizes[] = {
+	{ "single_page", GMEM_SHARED },
+	{ "hugepage", GMEM_HUGE },
+};
+
+KUNIT_ARRAY_PARAM_DESC(size, sizes, name);
 
 static int memory_failure_thread(void *pfn)
 {
@@ -879,34 +896,28 @@ static int memory_failure_thread(void *pfn)
  */
 static void lock_order(struct kunit *test)
 {
-	static const u64 flags[] = { GMEM_SHARED, GMEM_HUGE };
-	int i;
+	const struct size *c = test->param_value;
+	struct page **bad = unpoison_later(test);
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, c->flags);
+	struct rw_semaphore *lock = &f->inode->i_mapping->invalidate_lock;
+	struct gmem_kunit_fault fault;
+	struct task_struct *task;
+	bool locked;
 
-	for (i = 0; i < ARRAY_SIZE(flags); i++) {
-		struct page **bad = unpoison_later(test);
-		struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, flags[i]);
-		struct rw_semaphore *lock = &f->inode->i_mapping->invalidate_lock;
-		struct gmem_kunit_fault fault;
-		struct task_struct *task;
-		bool locked;
-		struct folio *folio;
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	task = gmem_kunit_thread(test, memory_failure_thread, (void *)fault.pfn);
+	*bad = pfn_to_page(fault.pfn);
 
-		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
-		folio = page_folio(pfn_to_page(fault.pfn));
-		task = gmem_kunit_thread(test, memory_failure_thread, (void *)fault.pfn);
-		*bad = pfn_to_page(fault.pfn);
+	filemap_invalidate_lock(f->inode->i_mapping);
+	wake_up_process(task);
+	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
+	locked = gmem_kunit_wait_until(folio_trylock(page_folio(pfn_to_page(fault.pfn))));
+	KUNIT_EXPECT_TRUE(test, locked);
+	if (locked)
+		folio_unlock(page_folio(pfn_to_page(fault.pfn)));
+	filemap_invalidate_unlock(f->inode->i_mapping);
 
-		filemap_invalidate_lock(f->inode->i_mapping);
-		wake_up_process(task);
-		KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(gmem_kunit_is_awaited(lock)));
-		locked = gmem_kunit_wait_until(folio_trylock(page_folio(pfn_to_page(fault.pfn))));
-		KUNIT_EXPECT_TRUE(test, locked);
-		if (locked)
-			folio_unlock(page_folio(pfn_to_page(fault.pfn)));
-		filemap_invalidate_unlock(f->inode->i_mapping);
-
-		gmem_kunit_stop_thread(test, task);
-	}
+	gmem_kunit_stop_thread(test, task);
 }
 
 /* A memory error in a file that somebody closes. */
@@ -1000,7 +1011,7 @@ static void hole_meets_memory_failure(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, gmem_kunit_wait_until(PageHWPoison(m.bad) && !folio_mapped(folio) &&
 						      !folio_test_locked(folio) &&
 						      !task_is_running(failure)));
-	put_pin(&m);
+	put_pin(test, &m);
 	filemap_invalidate_unlock(m.f->inode->i_mapping);
 
 	gmem_kunit_stop_thread(test, punch);
@@ -1184,7 +1195,7 @@ static void no_unpoison_in_use(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, unpoison_memory(page_to_pfn(m.bad)), -EBUSY);
 	KUNIT_EXPECT_TRUE(test, PageHWPoison(m.bad));
 	KUNIT_ASSERT_EQ(test, folio_ref_count(m.pinned), 1);
-	put_pin(&m);
+	put_pin(test, &m);
 }
 
 /*
@@ -1335,28 +1346,24 @@ static void rebound_meanwhile(struct kunit *test)
 static void soft_offline(struct kunit *test)
 {
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
-	static const u64 flags[] = { GMEM_SHARED, GMEM_HUGE };
-	int i;
+	const struct size *c = test->param_value;
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, c->flags);
+	struct gmem_kunit_fault fault;
+	kvm_pfn_t pfn;
+	int order;
 
-	for (i = 0; i < ARRAY_SIZE(flags); i++) {
-		struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, flags[i]);
-		struct gmem_kunit_fault fault;
-		kvm_pfn_t pfn;
-		int order;
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	pfn = fault.pfn;
+	order = fault.order;
+	gmem_kunit_fill(pfn, 1, GMEM_DATA);
 
-		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
-		pfn = fault.pfn;
-		order = fault.order;
-		gmem_kunit_fill(pfn, 1, GMEM_DATA);
-
-		KUNIT_EXPECT_NE(test, soft_offline_page(pfn, 0), 0);
-		if (order)
-			KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 0), 0);
-		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
-		KUNIT_EXPECT_EQ(test, fault.pfn, pfn);
-		KUNIT_EXPECT_EQ(test, fault.order, order);
-		KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(pfn, 1, GMEM_DATA), 0);
-	}
+	KUNIT_EXPECT_NE(test, soft_offline_page(pfn, 0), 0);
+	if (order)
+		KUNIT_EXPECT_EQ(test, gmem_kunit_extra_refs(f, 0), 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_EXPECT_EQ(test, fault.pfn, pfn);
+	KUNIT_EXPECT_EQ(test, fault.order, order);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_count_not(pfn, 1, GMEM_DATA), 0);
 #else
 	kunit_skip(test, "soft_offline_page() is not exported");
 #endif
@@ -1366,44 +1373,42 @@ static void soft_offline(struct kunit *test)
 static void soft_offline_migratable(struct kunit *test)
 {
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
-	static const u64 flags[] = { GMEM_SHARED, GMEM_HUGE };
-	int i;
+	const struct size *c = test->param_value;
+	const bool huge = c->flags & GUEST_MEMFD_FLAG_ALLOW_HUGEPAGE;
+	const unsigned long npages = huge ? N : 8;
+	struct page **bad = unpoison_later(test);
+	struct gmem_kunit_fault fault;
+	struct gmem_kunit_file *f;
+	unsigned long lost = 0;
+	kvm_pfn_t pfn;
+	pgoff_t index;
 
 	if (!GMEM_MIGRATES)
 		kunit_skip(test, "the kernel cannot migrate guest_memfd");
 
-	for (i = 0; i < ARRAY_SIZE(flags); i++) {
-		struct page **bad = unpoison_later(test);
-		struct gmem_kunit_fault fault;
-		struct gmem_kunit_file *f;
-		unsigned long lost = 0;
-		kvm_pfn_t pfn;
-		pgoff_t index;
-
-		f = gmem_kunit_open_bound(test, NPAGES, flags[i] | GUEST_MEMFD_FLAG_MIGRATABLE);
-		for (index = 0; index < N; index++) {
-			KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
-			gmem_kunit_fill(fault.pfn, 1, gmem_kunit_pattern(index));
-		}
-		pfn = fault.pfn;
-
-		lru_add_drain_all();
-		if (flags[i] == GMEM_HUGE && !IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE)) {
-			/* Nothing splits the hugepage. */
-			KUNIT_EXPECT_NE(test, soft_offline_page(pfn, 0), 0);
-		} else {
-			KUNIT_EXPECT_EQ(test, soft_offline_page(pfn, 0), 0);
-			*bad = pfn_to_page(pfn);
-			KUNIT_EXPECT_TRUE(test, PageHWPoison(*bad));
-			KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + N - 1, &fault), 0);
-			KUNIT_EXPECT_NE(test, fault.pfn, pfn);
-		}
-		for (index = 0; index < N; index++) {
-			KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
-			lost += gmem_kunit_count_not(fault.pfn, 1, gmem_kunit_pattern(index));
-		}
-		KUNIT_EXPECT_EQ(test, lost, 0);
+	f = gmem_kunit_open_bound(test, NPAGES, c->flags | GUEST_MEMFD_FLAG_MIGRATABLE);
+	for (index = 0; index < npages; index++) {
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
+		gmem_kunit_fill(fault.pfn, 1, gmem_kunit_pattern(index));
 	}
+	pfn = fault.pfn;
+
+	lru_add_drain_all();
+	if (huge && !IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE)) {
+		/* Nothing splits the hugepage. */
+		KUNIT_EXPECT_NE(test, soft_offline_page(pfn, 0), 0);
+	} else {
+		KUNIT_EXPECT_EQ(test, soft_offline_page(pfn, 0), 0);
+		*bad = pfn_to_page(pfn);
+		KUNIT_EXPECT_TRUE(test, PageHWPoison(*bad));
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + npages - 1, &fault), 0);
+		KUNIT_EXPECT_NE(test, fault.pfn, pfn);
+	}
+	for (index = 0; index < npages; index++) {
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
+		lost += gmem_kunit_count_not(fault.pfn, 1, gmem_kunit_pattern(index));
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
 #else
 	kunit_skip(test, "soft_offline_page() is not exported");
 #endif
@@ -1549,6 +1554,7 @@ static struct other_memory *use_other(struct kunit *test)
 	struct other_memory *o;
 	u8 byte = GMEM_DATA;
 
+	gmem_kunit_init_huge(test);
 	o = kunit_kzalloc(test, sizeof(*o), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, o);
 	if (c->is_file)
@@ -1647,7 +1653,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(reader_is_not_told),
 	KUNIT_CASE_PARAM(unpoison_afterwards, bad_gen_params),
 	KUNIT_CASE_PARAM(no_unpoison_in_use, bad_gen_params),
-	KUNIT_CASE(lock_order),
+	KUNIT_CASE_PARAM(lock_order, size_gen_params),
 	KUNIT_CASE(file_goes_away),
 	KUNIT_CASE(hole_meets_memory_failure),
 	KUNIT_CASE_PARAM(bad_page_off_lru, off_lru_gen_params),
@@ -1657,8 +1663,8 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(fault_under_huge_mapping),
 	KUNIT_CASE(closed_meanwhile),
 	KUNIT_CASE(rebound_meanwhile),
-	KUNIT_CASE(soft_offline),
-	KUNIT_CASE(soft_offline_migratable),
+	KUNIT_CASE_PARAM(soft_offline, size_gen_params),
+	KUNIT_CASE_PARAM(soft_offline_migratable, size_gen_params),
 	KUNIT_CASE_PARAM(not_migrated, bad_gen_params),
 	KUNIT_CASE(other_file),
 	KUNIT_CASE(other_file_fails),

@@ -216,7 +216,7 @@ static void punch_pinned(struct kunit *test, struct gmem_kunit_file *f,
 	nr_pages = gmem_kunit_nr_pages(f);
 
 	for (i = 0; i < ARRAY_SIZE(pinned); i++)
-		folio_put(pinned[i]);
+		gmem_kunit_unpin(test, pinned[i]);
 
 	KUNIT_EXPECT_EQ(test, nr_pages, NPAGES - nr_in_whole_hugepages(h));
 }
@@ -312,7 +312,7 @@ static void freed_by_whole_hole(struct kunit *test)
 	write_pattern(test, f);
 	folio = gmem_kunit_pin(test, f, N);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(f, N + 1, 10), 0);
-	folio_put(folio);
+	gmem_kunit_unpin(test, folio);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(f), NPAGES);
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, N, N), 0);
@@ -492,7 +492,9 @@ static void memslot_is_dying(struct kunit *test)
 	srcu_read_unlock(&kvm->srcu, idx);
 
 	gmem_kunit_stop_thread(test, task);
+	mutex_lock(&kvm->slots_lock);
 	KUNIT_EXPECT_NULL(test, find_slot(kvm));
+	mutex_unlock(&kvm->slots_lock);
 #else
 	kunit_skip(test, "only memslots of x86 have rmaps, and the suites must be built in");
 #endif

@@ -120,11 +120,11 @@ static void flag_off(struct kunit *test)
 	check_stats(test, f, (struct stats) {});
 }
 
-/* A hole counts if it splits a hugepage, or if it can't; an entire hugepage just goes. */
+/* Each hugepage that a hole splits counts, or can't split; an entire hugepage just goes. */
 static void splits(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, FLAGS);
-	struct folio *pinned;
+	struct folio *pinned, *other;
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 0, NPAGES), 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 2 * N, N), 0);
@@ -136,8 +136,17 @@ static void splits(struct kunit *test)
 
 	pinned = gmem_kunit_pin(test, f, N);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, N + 5, 3), 0);
-	folio_put(pinned);
 	check_stats(test, f, (struct stats) { .alloc = 3, .split = 1, .split_fail = 1 });
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_allocate(f, 2 * N, N), 0);
+	other = gmem_kunit_pin(test, f, 2 * N);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 2 * N - 3, 6), 0);
+	check_stats(test, f, (struct stats) { .alloc = 4, .split = 1, .split_fail = 3 });
+
+	gmem_kunit_unpin(test, pinned);
+	gmem_kunit_unpin(test, other);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 2 * N - 3, 6), 0);
+	check_stats(test, f, (struct stats) { .alloc = 4, .split = 3, .split_fail = 3 });
 }
 
 /* A hugepage that comes back counts, one that is there already does not, nor does a failure. */
@@ -154,7 +163,7 @@ static void collapses(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 5, 3), 0);
 	pinned = gmem_kunit_pin(test, f, 0);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, N), -EBUSY);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 	check_stats(test, f, (struct stats) { .alloc = 1, .split = 1 });
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_collapse(f, 0, NPAGES), 0);
@@ -178,7 +187,7 @@ static void migrations(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, N + 5, 3), 0);
 	pinned = gmem_kunit_pin(test, f, 0);
 	KUNIT_ASSERT_NE(test, gmem_kunit_migrate(f, 0, gmem_kunit_alloc_target), 0);
-	folio_put(pinned);
+	gmem_kunit_unpin(test, pinned);
 	check_stats(test, f, (struct stats) { .alloc = 2, .split = 1 });
 
 	KUNIT_ASSERT_EQ(test, gmem_kunit_migrate(f, 0, gmem_kunit_alloc_target), 0);
