@@ -370,6 +370,19 @@ static void after_hole_in_place(struct kunit *test)
 	check_around_hole(test, f, &hole);
 }
 
+/* I1, I2: and it holds while the hugepage is still pinned, as it does not move. */
+static void after_hole_while_pinned(struct kunit *test)
+{
+	struct gmem_kunit_file *f = use_hugepage(test);
+	struct folio *pinned = gmem_kunit_pin(test, f, LAST);
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, LAST + hole.start, hole.npages), 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, LAST, N), 0);
+	KUNIT_EXPECT_PTR_EQ(test, gmem_kunit_peek(f, LAST), pinned);
+	check_around_hole(test, f, &hole);
+	gmem_kunit_unpin(test, pinned);
+}
+
 /* I1: and it holds if somebody has split the hugepage since then. */
 static void after_split(struct kunit *test)
 {
@@ -788,6 +801,7 @@ static struct kunit_case gmem_collapse_cases[] = {
 	KUNIT_CASE(frees_pages),
 	KUNIT_CASE(after_hole),
 	KUNIT_CASE(after_hole_in_place),
+	KUNIT_CASE(after_hole_while_pinned),
 	KUNIT_CASE(after_split),
 	KUNIT_CASE(large_folios),
 	KUNIT_CASE(not_used),

@@ -1414,6 +1414,51 @@ static void soft_offline_migratable(struct kunit *test)
 #endif
 }
 
+/*
+ * I1, I2: soft offlining a page in a hole of a hugepage, which still has its old contents,
+ * does not bring them back.
+ */
+static void soft_offline_in_hole(struct kunit *test)
+{
+#if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
+	static const struct gmem_kunit_hole hole = { .start = 5, .npages = 10 };
+	const pgoff_t offline = 7;
+	struct page **bad = unpoison_later(test);
+	struct gmem_kunit_fault fault;
+	struct gmem_kunit_file *f;
+	unsigned long lost = 0;
+	struct folio *pinned;
+	kvm_pfn_t head;
+	pgoff_t index;
+	int r;
+
+	f = gmem_kunit_open_poisoned(test, NPAGES, GMEM_HUGE | GUEST_MEMFD_FLAG_MIGRATABLE);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
+	KUNIT_ASSERT_EQ(test, fault.order, PMD_ORDER);
+	head = fault.pfn;
+	gmem_kunit_fill(head, N, GMEM_DATA);
+
+	pinned = gmem_kunit_pin(test, f, 0);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, hole.start, hole.npages), 0);
+	gmem_kunit_unpin(test, pinned);
+
+	lru_add_drain_all();
+	r = soft_offline_page(head + offline, 0);
+	if (!r)
+		*bad = pfn_to_page(head + offline);
+	KUNIT_EXPECT_EQ(test, !r, GMEM_MIGRATES && IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE));
+
+	for (index = 0; index < N; index++) {
+		KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN + index, &fault), 0);
+		lost += gmem_kunit_count_not(fault.pfn, 1, gmem_kunit_in_hole(&hole, index) ?
+					     0 : GMEM_DATA);
+	}
+	KUNIT_EXPECT_EQ(test, lost, 0);
+#else
+	kunit_skip(test, "soft_offline_page() is not exported");
+#endif
+}
+
 /* I2: a hugepage with a bad page does not move, as its copy would seem to be good. */
 static void not_migrated(struct kunit *test)
 {
@@ -1665,6 +1710,7 @@ static struct kunit_case gmem_poison_cases[] = {
 	KUNIT_CASE(rebound_meanwhile),
 	KUNIT_CASE_PARAM(soft_offline, size_gen_params),
 	KUNIT_CASE_PARAM(soft_offline_migratable, size_gen_params),
+	KUNIT_CASE(soft_offline_in_hole),
 	KUNIT_CASE_PARAM(not_migrated, bad_gen_params),
 	KUNIT_CASE(other_file),
 	KUNIT_CASE(other_file_fails),
