@@ -28,6 +28,7 @@
 #include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/mm.h>
+#include <linux/mman.h>
 #include <linux/moduleparam.h>
 #include <linux/pagemap.h>
 #include <linux/prandom.h>
@@ -43,7 +44,10 @@ static unsigned int seed = 1;
 module_param(seed, uint, 0444);
 MODULE_PARM_DESC(seed, "Seed of the tests");
 
-static unsigned int ops = 400;
+/* So many operations include what is asked for at the end, whatever the seed. */
+#define ENOUGH_OPS	400
+
+static unsigned int ops = ENOUGH_OPS;
 module_param(ops, uint, 0444);
 MODULE_PARM_DESC(ops, "Number of operations of the model test");
 
@@ -58,6 +62,7 @@ enum op {
 	OP_FAULT_WRITE,
 	OP_HOST_READ,
 	OP_HOST_WRITE,
+	OP_HOST_REMAP,
 	OP_ALLOCATE,
 	OP_PUNCH,
 	OP_PIN,
@@ -70,7 +75,7 @@ enum op {
 };
 
 static const char * const op_names[NR_OPS] = {
-	"fault-read", "fault-write", "host-read", "host-write", "allocate",
+	"fault-read", "fault-write", "host-read", "host-write", "host-remap", "allocate",
 	"punch", "pin", "unpin", "bind", "unbind", "migrate",
 	"collapse",
 };
@@ -105,6 +110,7 @@ struct model {
 	struct kunit *test;
 	struct gmem_kunit_file *f;
 	unsigned long addr;		/* address of the host mapping */
+	unsigned long host_huge;	/* how often it had mapped a hugepage as such */
 	struct rnd_state rnd;
 	unsigned long nr;		/* number of operations so far */
 	struct step steps[NR_STEPS];	/* the most recent operations */
@@ -240,22 +246,43 @@ static void do_fault(struct model *m, pgoff_t index, bool write)
 	}
 }
 
-static void do_host(struct model *m, pgoff_t index, bool write)
+/* Compare what the host reads at both ends of a page. */
+static bool host_ok(struct model *m, pgoff_t index)
 {
 	void __user *page = (void __user *)(m->addr + (index << PAGE_SHIFT));
-	struct tag tag = { index, m->nr }, seen[2];
+	struct tag seen[2];
 
-	if (copy_from_user(&seen[0], page, sizeof(tag)) ||
-	    copy_from_user(&seen[1], page + PAGE_SIZE - sizeof(tag), sizeof(tag))) {
+	if (copy_from_user(&seen[0], page, sizeof(seen[0])) ||
+	    copy_from_user(&seen[1], page + PAGE_SIZE - sizeof(seen[1]), sizeof(seen[1]))) {
 		mistake(m, "host fault failed", index);
-		return;
+		return false;
 	}
 
-	__set_bit(index, m->allocated);
-	if (memcmp(&seen[0], &seen[1], sizeof(tag)) ||
+	if (memcmp(&seen[0], &seen[1], sizeof(seen[0])) ||
 	    seen[0].generation != m->generation[index] ||
-	    seen[0].index != (m->generation[index] ? index : 0))
+	    seen[0].index != (m->generation[index] ? index : 0)) {
 		mistake(m, "host reads wrong contents", index);
+		return false;
+	}
+	return true;
+}
+
+static void do_host(struct model *m, pgoff_t index, bool write)
+{
+	unsigned long addr = m->addr + (index << PAGE_SHIFT);
+	void __user *page = (void __user *)addr;
+	struct tag tag = { index, m->nr };
+
+	if (!host_ok(m, index))
+		return;
+
+	__set_bit(index, m->allocated);
+
+	/* I1: the host sees no old contents of holes through a huge mapping. */
+	if (pmd_trans_huge(pmdp_get(pmd_off(current->mm, addr)))) {
+		m->host_huge++;
+		host_ok(m, round_down(index, N) + m->nr % N);
+	}
 
 	if (write) {
 		m->generation[index] = m->nr;
@@ -263,6 +290,16 @@ static void do_host(struct model *m, pgoff_t index, bool write)
 		    copy_to_user(page + PAGE_SIZE - sizeof(tag), &tag, sizeof(tag)))
 			mistake(m, "host write failed", index);
 	}
+}
+
+/* Map a range in the host again, which cuts hugepages that are mapped as such. */
+static void do_host_remap(struct model *m, pgoff_t start, unsigned long npages)
+{
+	unsigned long addr = m->addr + (start << PAGE_SHIFT);
+
+	if (vm_mmap(m->f->file, addr, npages << PAGE_SHIFT, PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_FIXED, start << PAGE_SHIFT) != addr)
+		mistake(m, "host cannot map the range again", start);
 }
 
 static void do_allocate(struct model *m, pgoff_t start, unsigned long npages)
@@ -452,7 +489,7 @@ static void random_range(struct model *m, pgoff_t *start, unsigned long *npages)
 /* Choose an operation according to its weight. */
 static enum op random_op(struct model *m)
 {
-	static const u8 weights[NR_OPS] = { 20, 20, 10, 10, 6, 20, 6, 6, 6, 3, 4, 4 };
+	static const u8 weights[NR_OPS] = { 20, 20, 10, 10, 4, 6, 20, 6, 6, 6, 3, 4, 4 };
 	u32 total = 0, dice;
 	enum op op;
 
@@ -488,6 +525,9 @@ static void do_step(struct model *m)
 	case OP_HOST_READ:
 	case OP_HOST_WRITE:
 		do_host(m, start, s->op == OP_HOST_WRITE);
+		break;
+	case OP_HOST_REMAP:
+		do_host_remap(m, start, npages);
 		break;
 	case OP_ALLOCATE:
 		do_allocate(m, start, npages);
@@ -550,6 +590,9 @@ static void model(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, m->mistakes, 0);
 	KUNIT_EXPECT_EQ(test, m->nr, ops);
+	kunit_info(test, "the host used huge mappings %lu times", m->host_huge);
+	if (IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && ops >= ENOUGH_OPS)
+		KUNIT_EXPECT_NE(test, m->host_huge, 0);
 
 	for (i = 0; i < NR_PINS; i++)
 		do_unpin(m, i);
