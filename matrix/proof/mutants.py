@@ -27,6 +27,7 @@ from matrix.verdict.console import Console
 HEADER = re.compile(r"(Mistake|Killed-by|Cells|Rungs|Gate): *(.*)")
 CASE = re.compile(r"\w+\.\w+")
 ANYTHING = ("*",)
+NO_KILL = frozenset({"warning", "check", "kernel", "expected", "kunit"})  # reasons that are no mistake of the kernel
 WHERE = re.compile(r" in (\w+)(?:\.(\w+)|, after (\w+))?")  # the position in a splat of Console
 
 FOLDERS = {"x86_64": "x86", "arm64": "arm64"}  # the kernel's ARCH -> folder in arch/
@@ -132,7 +133,7 @@ def select(mutants: Sequence[Mutant], globs: Sequence[str]) -> list[Mutant]:
 def judge(mutant: Mutant, result: report.Result, console: Path, order: Sequence[str] = (), stopped: bool = False) -> Outcome:
     """Judge a mutant: was it killed as its header says? order and stopped are those of killing()."""
     codes = {reason["code"]: reason["text"] for reason in reversed(result["reasons"])}
-    for code in ("build", "config"):
+    for code in ("build", "config") if not console.exists() else ():  # a splat can disable a detector: config, but it was built
         if code in codes:
             return Outcome(BROKEN, why=codes[code])
     killers: tuple[str, ...] = ()
@@ -142,8 +143,10 @@ def judge(mutant: Mutant, result: report.Result, console: Path, order: Sequence[
     if result["verdict"] == "green" or (mutant.killed_by == ANYTHING and set(codes) == {"warning"}):  # the compiler found it, no test did
         return Outcome(SURVIVED, (), mutant.killed_by)
     if mutant.killed_by == ANYTHING:
-        codes.pop("warning", None)
-        return Outcome(KILLED, killers, (), f"by {killers[0] if killers else next(iter(codes.values()))}")
+        if not killers and set(codes) <= NO_KILL:
+            return Outcome(OTHER, (), ANYTHING, next(iter(codes.values())))
+        why = killers[0] if killers else next(text for code, text in codes.items() if code not in NO_KILL)
+        return Outcome(KILLED, killers, (), f"by {why}")
     if lacking := missed(mutant, killers):
         return Outcome(OTHER, killers, lacking, f"{', '.join(lacking)} did not fail")
     return Outcome(KILLED, killers, (), f"by {', '.join(mutant.killed_by)}")

@@ -190,6 +190,16 @@ class Judge(unittest.TestCase):
         self.assertEqual(self.judge([{"code": "build", "text": "error"}], None, mutant).kind, BROKEN)
         self.assertEqual(self.judge([{"code": "warning", "text": "unused variable"}], CLEAN, mutant).kind, SURVIVED)
         self.assertEqual(self.judge([], CLEAN, mutant).kind, SURVIVED)
+        for code in ("check", "kernel", "expected", "kunit"):
+            got = self.judge([{"code": code, "text": "not the kernel"}], CLEAN, mutant)
+            self.assertEqual((got.kind, got.why), (OTHER, "not the kernel"))
+
+    def test_detector_gives_up(self) -> None:
+        """A splat that makes lockdep give up is a kill, although the kernel then lacks what its configuration asks for."""
+        gave_up = [{"code": "splat", "text": "KASAN"}, {"code": "config", "text": "lockdep gave up"}]
+        console = CLEAN.replace("        ok 1 first row", "WARNING: mm/x.c:1 at y\n        ok 1 first row")
+        for killed_by in (("alpha.table",), mutants.ANYTHING):
+            self.assertEqual(self.judge(gave_up, console, Mutant("m", Path(), "", killed_by, ())).kind, KILLED)
 
     def test_survived(self) -> None:
         """A mutant survives if the cell is green."""

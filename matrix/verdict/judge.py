@@ -20,7 +20,6 @@ class Verdict:
     reasons: list[Reason] = field(default_factory=list)
     tests: dict[str, ktap.Node] = field(default_factory=dict)  # name -> result, in console order
     skipped: dict[str, str] = field(default_factory=dict)  # name -> reason of the allowed skips
-    structure: bool = False  # the KTAP stream is complete and valid
 
     @property
     def green(self) -> bool:
@@ -56,7 +55,6 @@ def judge(evidence: Evidence) -> Verdict:
         if evidence.console:
             console = Console(evidence.console)
             verdict.tests = console.tests
-            verdict.structure = console.ktap.ended and not console.ktap.problems
         return []
 
     guarded(lambda: check_steps(evidence), "steps")
@@ -80,7 +78,7 @@ def check_steps(evidence: Evidence) -> list[Reason]:
     """Check that configure, build and boot completed."""
     log = evidence.build_log
     if evidence.timed_out:
-        name = {"boot": "hang", "parse": "kunit"}.get(evidence.timed_out, evidence.timed_out)
+        name = {"boot": "hang", "configure": "config"}.get(evidence.timed_out, "build")
         return [Reason(name, f"{evidence.timed_out} did not end within {evidence.limit:.0f} s")]
     if evidence.config_status:
         return [Reason("config", f"kunit.py config fails: {_complaint(log)}")]
