@@ -21,6 +21,7 @@ from matrix.cell.cells import Cell
 from matrix.common import data, proc
 from matrix.common.errors import MachineError, WrongUse
 from matrix.common.session import Say
+from matrix.tree.source import bases
 
 FILE = "matrix/loop.toml"
 KEYS = {"scenario": object, "cell": dict}
@@ -87,7 +88,7 @@ def ours(root: Path, folder: Path, chosen: Sequence[Cell], jobs: int) -> Side:
         elif (root / part).exists():
             shutil.copyfile(root / part, project / part)
     suites = tomllib.loads((project / "project.toml").read_text("utf-8"))["suites"]
-    series = min(project.glob("kernel/*/series"))  # which tree.prepare() has read
+    series = project / "kernel" / bases(project)[-1] / "series"  # which tree.prepare() has read
     patches = series.read_text("utf-8")
 
     def write(path: str, text: str) -> None:

@@ -101,7 +101,9 @@ class Files(unittest.TestCase):
         with tempfile.TemporaryDirectory() as name:
             root, folder = Path(name) / "project", Path(name) / "loop"
             write(root / "project.toml", 'suites = "lib/tests"\n')
-            write(root / "kernel/7.3/series", "0001-a.patch\n")
+            for base in ("7.2", "7.3"):
+                write(root / "kernel" / base / "source.toml", "")
+                write(root / "kernel" / base / "series", "0001-a.patch\n")
             write(root / "kunit/a.c", "test\n")
             for file in ("lib/tests/a.c", "lib/b.c"):
                 write(folder / "tree" / file, "test\n")
