@@ -33,9 +33,14 @@ def boot(argv: list[str], log: Path, seconds: float, until: Callable[[], bool] |
     return proc.run(argv, log=log, env=environment() | {"PATH": shim_path()}, limit=seconds + GRACE, until=until)
 
 
+def is_too_large(console: Path) -> bool:
+    """Whether the console has more than the verdict reads, which is red anyway: a kernel that never stops printing fills the disk."""
+    return console.exists() and console.stat().st_size > LARGEST
+
+
 def parse_command(tree: Path, console: Path, junit: Path) -> list[str]:
     """Return the kunit.py parse command line: console.log, or the part of it that the verdict reads, to junit.xml."""
-    if console.stat().st_size > LARGEST:
+    if is_too_large(console):
         head = console.with_name("console-head.log")
         with open(console, "rb") as source:
             head.write_bytes(source.read(LARGEST))

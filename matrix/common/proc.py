@@ -3,6 +3,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -17,8 +18,10 @@ from typing import IO
 from matrix.common.errors import DISK_FULL, MachineError
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
+LONG_GRACE = 4 * GRACE  # the same for a program that does this with its own children
 POLL = 0.1  # seconds between two calls of until()
-TAIL = 1 << 16  # bytes of a failed child's output searched for "No space left"
+TAIL = 1 << 16  # bytes of a failed child's output searched for FULL
+FULL = re.compile(r"(?m)^(?!.*# [\w.-]+: ).*No space left on device")  # but not what a test says in the kernel under test
 
 _lock = threading.Lock()
 _live: set[subprocess.Popen[bytes]] = set()
@@ -61,11 +64,12 @@ def run(
     """
     try:
         with (open(log, "a+b") if log else tempfile.TemporaryFile()) as sink, open(stdin or os.devnull, "rb") as given:
+            before = os.fstat(sink.fileno()).st_size
             start = time.monotonic()
             returncode, timed_out = _run(argv, given, sink, cwd, env, limit, until)
             seconds = time.monotonic() - start
             output = "" if log else _tail(sink.fileno(), None)
-            full = returncode != 0 and "No space left on device" in _tail(sink.fileno(), TAIL)
+            full = returncode != 0 and FULL.search(_tail(sink.fileno(), min(TAIL, os.fstat(sink.fileno()).st_size - before)))
     except OSError as err:
         if err.errno == errno.ENOSPC:
             raise MachineError(DISK_FULL) from err
@@ -76,6 +80,27 @@ def run(
     if full:
         raise MachineError(DISK_FULL)
     return Completed(tuple(argv), returncode, timed_out, seconds, output)
+
+
+def stream(argv: Sequence[str], show: Callable[[str], None] | None, *, limit: float, env: Mapping[str, str] | None = None) -> int:
+    """Run one of our own programs for at most limit seconds. Pass each line of stdout and stderr to show; None: let it print them itself.
+
+    Return its exit status, negative if it was killed. It gets some time to end its own children, also when this program is interrupted.
+    """
+    kept = None if show is None else subprocess.PIPE
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=kept, stderr=kept and subprocess.STDOUT, text=True, errors="replace",
+                          env=env, start_new_session=True) as child:
+        timer = threading.Timer(limit, _kill, (child, LONG_GRACE))
+        timer.start()
+        try:
+            for line in child.stdout or ():
+                if show:
+                    show(line.rstrip("\n"))
+            return child.wait()
+        finally:
+            timer.cancel()
+            if child.poll() is None:
+                _kill(child, LONG_GRACE)
 
 
 def _run(
@@ -101,6 +126,8 @@ def _run(
             _live.discard(child)
         if child.returncode is None or _stopping.is_set():
             _kill(child)
+        elif child.returncode < 0:
+            _signal(child, signal.SIGKILL)  # what a killed child has left behind, e.g. QEMU without kunit.py
     if _stopping.is_set():
         raise KeyboardInterrupt
     return child.returncode, timed_out
@@ -119,19 +146,19 @@ def _wait(child: subprocess.Popen[bytes], limit: float, until: Callable[[], bool
     child.wait(max(0.0, end - time.monotonic()))
 
 
-def _signal(child: subprocess.Popen[bytes], signum: int) -> None:
+def _signal(child: subprocess.Popen[bytes] | subprocess.Popen[str], signum: int) -> None:
     try:
         os.killpg(child.pid, signum)
     except ProcessLookupError:
         pass
 
 
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    """Send SIGTERM to the child's process group, and SIGKILL after GRACE seconds."""
+def _kill(child: subprocess.Popen[bytes] | subprocess.Popen[str], grace: float = GRACE) -> None:
+    """Send SIGTERM to the child's process group, and SIGKILL after some seconds."""
     for signum in (signal.SIGTERM, signal.SIGKILL):
         _signal(child, signum)
         try:
-            child.wait(GRACE)
+            child.wait(grace)
         except subprocess.TimeoutExpired:
             pass
 
@@ -157,7 +184,7 @@ def stop_all() -> None:
 
 @contextmanager
 def kept_open(descriptor: int) -> Iterator[None]:
-    """Let children inherit this descriptor, so that a lock on it is held until the last of them exits."""
+    """Let the children of run() inherit this descriptor, so that a lock on it is held until the last of them exits."""
     _kept.add(descriptor)
     try:
         yield

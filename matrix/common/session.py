@@ -33,7 +33,9 @@ def guarded(name: str, body: Callable[[], int]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: not every locale has all that a console can print
     try:
-        return body()
+        status = body()
+        print(end="", flush=True)  # here, where a full disk is still one line
+        return status
     except MatrixError as err:
         return _fail(name, str(err), err.status)
     except KeyboardInterrupt:
@@ -42,8 +44,18 @@ def guarded(name: str, body: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
     except OSError as err:
+        if err.errno == errno.ENOSPC:
+            _drop_output()
         hint = "; make it accessible, or use another build folder (--out DIR, make O=DIR)" if err.errno in UNUSABLE else ""
         return _fail(name, DISK_FULL if err.errno == errno.ENOSPC else f"{err}{hint}", 3)
+
+
+def _drop_output() -> None:
+    """Drop what stdout still holds if it cannot be written, or Python would try again when it exits, with a traceback."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _fail(name: str, text: str, status: int) -> int:
@@ -59,7 +71,10 @@ def sayer() -> Say:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Hold out/.lock. Children inherit the lock, so the folder stays locked until the last of them exits."""
+    """Hold out/.lock. Children inherit the lock, so the folder stays locked until the last of them exits.
+
+    What kunit.py starts does not have it, as Python's subprocess closes it there; that ends with kunit.py's process group.
+    """
     descriptor = os.open(out / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
@@ -74,6 +89,16 @@ def locked(out: Path) -> Iterator[None]:
             yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and other signals to the end of a few writes that belong together."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -79,12 +79,50 @@ class Proc(unittest.TestCase):
             proc.run(["sh", "-c", "echo 'ld: final link failed: No space left on device'; exit 1"], limit=9)
         self.assertEqual(proc.run(["echo", "No space left on device"], limit=9).returncode, 0)
 
+    def test_test_with_full_disk(self) -> None:
+        """A test that says so in the kernel under test is not the machine's fault, nor what an earlier child has said."""
+        said = "    # some_test.c: write() failed, errno: 28 (No space left on device)"
+        self.assertEqual(proc.run(["sh", "-c", f"echo '{said}'; exit 1"], limit=9).returncode, 1)
+        log = self.dir / "log"
+        log.write_text("No space left on device\n")
+        self.assertEqual(proc.run(["false"], log=log, limit=9).returncode, 1)
+
+    def test_killed_child(self) -> None:
+        """What a child that was killed has started is killed, too."""
+        done = proc.run(["sh", "-c", "sleep 60 >&- 2>&- & echo $!; kill -9 $$"], limit=9)
+        self.assertEqual(done.returncode, -signal.SIGKILL)
+        self.assertTrue(gone(int(done.output)))
+
     def test_full_log(self) -> None:
         """A log that cannot be written because the disk is full is an error of the machine."""
         with self.assertRaisesRegex(MachineError, "disk full"), mock.patch(
             "subprocess.Popen", side_effect=OSError(28, "No space left on device")
         ):
             proc.run(["true"], limit=1)
+
+    def test_stream(self) -> None:
+        """Each line is passed on when it comes; the status is that of the child."""
+        lines: list[str] = []
+        self.assertEqual(proc.stream(["sh", "-c", "echo a; echo b >&2; exit 3"], lines.append, limit=10), 3)
+        self.assertEqual(lines, ["a", "b"])
+
+    def test_stream_ends(self) -> None:
+        """At the limit, or if this program is interrupted, the child ends with its group, and may end its own children before."""
+        script = f"trap 'echo ended > {self.dir}/said; exit 1' TERM; sleep 60 & echo $!; wait"
+        pids: list[str] = []
+        self.assertEqual(proc.stream(["sh", "-c", script], pids.append, limit=1), 1)
+
+        def interrupted(line: str) -> None:
+            pids.append(line)
+            raise KeyboardInterrupt
+
+        self.assertEqual((self.dir / "said").read_text(), "ended\n")
+        (self.dir / "said").unlink()
+        with self.assertRaises(KeyboardInterrupt):
+            proc.stream(["sh", "-c", script], interrupted, limit=60)
+        self.assertEqual((self.dir / "said").read_text(), "ended\n")
+        for pid in pids:
+            self.assertTrue(gone(int(pid)), pid)
 
     def test_stop_all(self) -> None:
         """stop_all() ends the children of other threads, which then get KeyboardInterrupt."""
