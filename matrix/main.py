@@ -131,8 +131,9 @@ def _main(options: argparse.Namespace, root: Path, prepare: Prepare) -> int:
     kinds = both if options.all or options.merge else [E2E] if options.e2e else [KUNIT]
     own = {cell.name: _kinds(options, root, cell, kinds) for cell in chosen}
     if options.merge:
-        if options.filter or options.base or options.seed is not None or options.arg or options.boot_seconds or options.no_build:
-            raise WrongUse("--merge cannot be combined with --filter, --base, --seed, --arg, --boot-seconds or --no-build")
+        others = (options.filter, options.base, options.arg, options.boot_seconds, options.no_build, options.shard)
+        if any(others) or options.seed is not None:
+            raise WrongUse("--merge cannot be combined with --filter, --base, --seed, --arg, --boot-seconds, --no-build or --shard")
         _clear(out, SUMMARY)
         wanted = {result_name(cell, kind): (cell, kind) for cell in chosen for kind in own[cell.name]}
         return _end(out, merge.merge(root, options.merge, wanted))

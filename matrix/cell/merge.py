@@ -9,6 +9,7 @@ from typing import Any
 
 from matrix.cell.cells import Cell, asked, options
 from matrix.cell.run import LIST, expected_tests, rejudge
+from matrix.common.data import sha256
 from matrix.common.errors import WrongUse
 from matrix.verdict import report, runs
 from matrix.verdict.evidence import Evidence, Reason
@@ -25,7 +26,7 @@ def inputs(root: Path) -> str:
     paths += [path for path in matrix.rglob("*") if path.suffix in DATA and "cases" not in path.relative_to(matrix).parts]
     found = hashlib.sha256()
     for path in sorted(path for path in paths if path.is_file() and path.suffix != ".pyc"):
-        found.update(f"{path.relative_to(root)} {report.sha256(path)}\n".encode())
+        found.update(f"{path.relative_to(root)} {sha256(path)}\n".encode())
     return found.hexdigest()
 
 
@@ -39,7 +40,8 @@ def merge(root: Path, folders: Sequence[Path], expected: Mapping[str, tuple[Cell
         for path in sorted(folder.rglob("result.json")):
             name = path.parent.name
             try:
-                result: Result = runs.document(path)
+                read = runs.document(path)
+                result: Result = read | runs.checked(read)
                 name = str(result["cell"])
                 wrong = list(_wrong(root, path.parent, result, now, *expected[name])) if name in expected else ["no such cell in the gate"]
                 report.table([result])
@@ -81,7 +83,7 @@ def _wrong(root: Path, folder: Path, result: Result, now: str, cell: Cell, kind:
     config, log = folder / ".config", folder / "build.log"
     evidence = Evidence(
         asked=asked(cell), got=options(config.read_text("utf-8")) if config.exists() else None, expected=expected_tests(root, cell, kind),
-        build_log=log.read_text("utf-8", "replace"), **fields,
+        build_only=cell.build_only, build_log=log.read_text("utf-8", "replace"), **fields,
     )  # fmt: skip
     verdict = rejudge(evidence, folder / "console.log" if "boot" in result["seconds"] else None)
     counts, suites = report.tests(verdict)

@@ -290,7 +290,7 @@ def _selftests(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Eviden
         with open(log, "rb") as file:
             file.seek(before)
             added = file.read().decode("utf-8", "replace")
-        made = "" if job.cell.vmm or job.cell.bench else f"{site.kit.folder}/"
+        made = f"{site.kit.folder}/" if job.kind == E2E and not (job.cell.vmm or job.cell.bench) else ""
         names = {name.removeprefix(made) for name in site.tree.touched}  # as gcc names them
         only = replace(evidence, build_log=added, touched=site.tree.touched | names)
         if done.whole:
@@ -325,7 +325,7 @@ def _boot(site: Site, job: Job, evidence: Evidence, steps: Steps) -> Evidence:
     steps.commands["boot"] = build.shell(argv, {"PATH": f'{shlex.quote(str(boot.SHIM))}:"$PATH"'})
     enough = job.until or (lambda console: False)
     with progress.step(results.name, "boot", folder) as running:
-        done = boot.boot(argv, console, cell.boot_seconds, lambda: running.tick() or enough(console))
+        done = boot.boot(argv, console, cell.boot_seconds, lambda: running.tick() or enough(console) or boot.is_too_large(console))
         if not done.returncode:
             running.keep()
     _time(site, steps, results.name, "boot", done.seconds)

@@ -106,7 +106,7 @@ def _download(wanted: Machine, pin: str, folder: Path, say: Say) -> cache.Archiv
                 info = tarfile.TarInfo(path)
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
-        digest = cache.sha256(work / name)
+        digest = data.sha256(work / name)
         (work / name).rename(folder / name)
     return cache.Archive(name, digest, version, f"Debian {asked.package} {version}", pin)
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Read TOML data files and reject unknown keys."""
+"""Read data files: TOML without unknown keys, text, and digests."""
 
 import difflib
+import hashlib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,12 @@ def text(path: Path) -> str:
         return path.read_text("utf-8")
     except (OSError, ValueError) as err:
         raise WrongUse(f"{path}: {getattr(err, 'strerror', None) or err}") from err
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tables(path: Path, found: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
+from matrix.common.data import sha256
 from matrix.tests.consoles import CLEAN, E2E, spoil
 from matrix.tests.test_endtoend import arrange
 from matrix.tests.test_run import Fake
-from matrix.verdict import report
 
 
 class Merge(Fake):
@@ -54,13 +54,22 @@ class Merge(Fake):
 
         return spoiler
 
+    def change(self, key: str, value: object) -> Callable[[Path], object]:
+        """Return a spoiler that replaces a value of the result."""
+
+        def spoiler(folder: Path) -> None:
+            path = folder / "result.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+
+        return spoiler
+
     def forge(self, name: str, content: str) -> Callable[[Path], object]:
         """Return a spoiler that replaces a log and its digest."""
 
         def spoiler(folder: Path) -> None:
             (folder / name).write_text(content)
             result = json.loads((folder / "result.json").read_text())
-            result["digests"][name] = report.sha256(folder / name)
+            result["digests"][name] = sha256(folder / name)
             (folder / "result.json").write_text(json.dumps(result))
 
         return spoiler
@@ -77,7 +86,8 @@ class Merge(Fake):
         self.assertEqual(status, 1)
         self.assertIn("two is red:\n  result: this cell has no result", text)
         self.assertIn("found twice", self.run_main("--merge", *map(str, [*self.folders, self.folders[0]]))[1])
-        self.assertEqual(self.merge("--filter", "alpha")[0], 2)
+        for argv in (("--filter", "alpha"), ("--shard", "1/2")):
+            self.assertEqual(self.merge(*argv)[0], 2)
 
     def test_filtered(self) -> None:
         """A filtered run is red, even if its filter selects everything."""
@@ -99,10 +109,13 @@ class Merge(Fake):
             ("judged again, verdict of result.json would be: green", self.edit('"verdict": "green"', '"verdict": "red"')),
             ("judged again, tests of result.json would be: ", self.edit('"failed": 0', '"failed": 1')),
             ("judged again, skips of result.json would be: ", self.edit("no such hardware", "why not")),
-            ("unreadable: KeyError: 'tests'", self.edit('"tests"', '"tasts"')),
+            ("unreadable: ValueError: tests is missing", self.edit('"tests"', '"tasts"')),
+            ("unreadable: ValueError: kernel", self.change("kernel", "7.3")),
+            ("unreadable: ValueError: kernel", self.change("kernel", {"version": "7.3.4"})),
+            ("unreadable: ValueError: reasons", self.change("reasons", {})),
             ("unreadable", lambda folder: (folder / "result.json").write_text("[")),
             ("unreadable: ValueError: nested too deeply", lambda folder: (folder / "result.json").write_text("[" * 100_000)),
-            ("unreadable: UnicodeEncodeError", self.edit("no such hardware", r"\ud800")),
+            ("judged again, skips of result.json would be: ", self.edit("no such hardware", r"\ud800")),
             ("unreadable", self.edit('"exec_status"', '"exac_status"')),
             ("no such cell", self.edit('"cell": "two"', '"cell": "2"')),
             ("console.log has changed since it was judged: its sha256 differs", self.edit("a message", "another", "console.log")),

@@ -7,13 +7,13 @@ It holds one file per pin, and NAME.json beside it, written last: a file without
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from matrix.common.data import sha256
 from matrix.common.errors import DISK_FULL, MachineError
 from matrix.common.session import Say
 
@@ -62,12 +62,6 @@ def fetch(pin: str, what: str, download: Callable[[Path], Archive], say: Say) ->
         if error.errno == errno.ENOSPC:
             raise MachineError(DISK_FULL) from error
         raise MachineError(f"cannot store {what} in {cache}: {error.strerror or error}") from error
-
-
-def sha256(path: Path) -> str:
-    """Return the digest of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -112,6 +112,6 @@ def _download(pin: Pin, folder: Path, say: Say) -> Archive:
         if done.returncode or not version or not tarball.is_file():
             raise MachineError(f"{pin.package} {full} holds no {pin.package}.tar.xz ({apt.last_line(done)})")
         name = f"{pin.package}_{full.replace(':', '%3a')}.tar.xz"
-        digest = cache.sha256(tarball)
+        digest = data.sha256(tarball)
         tarball.rename(folder / name)
     return Archive(name, digest, version[1], f"Debian {pin.package} {full}", pin.version)

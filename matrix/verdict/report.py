@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """Write the reports of a run: result.json per cell, summary.json, summary.md, the table on the terminal."""
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -9,13 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
+from matrix.common.data import sha256
 from matrix.verdict import ktap
 from matrix.verdict.console import LARGEST, LINES, lines
 from matrix.verdict.evidence import Evidence, Reason
 from matrix.verdict.judge import Verdict
 
 STEPS = ("configure", "build", "selftests", "boot")
-JUDGED = ("touched", "banner", "build_only", "arguments", "glob", "config_status", "build_status", "selftests_status", "exec_status",
+JUDGED = ("touched", "banner", "arguments", "glob", "config_status", "build_status", "selftests_status", "exec_status",
           "parse_status", "timed_out", "limit")  # fields of Evidence that neither the logs nor the checkout contain
 LOGS = ("console.log", "build.log", ".config")
 WITHOUT = " (without the series: "  # appended to a reason
@@ -84,12 +84,6 @@ def write(path: Path, content: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically."""
     write(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-
-
-def sha256(path: Path) -> str:
-    """Return the digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digests(folder: Path, expected: Path) -> dict[str, str]:
