@@ -31,7 +31,6 @@ class Port(FakeKernel):
         self.set_series(FIRST, THIRD)
         self.other = self.top / "other"
         shutil.copytree(self.upstream, self.other, symlinks=True)
-        (self.other / ".gitignore").unlink()
         write(self.other / "Makefile", "VERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = 12\nEXTRAVERSION =\n")
 
     def port(self) -> port.Ported:

@@ -22,7 +22,6 @@ class Rebase(FakeKernel):
         self.enterContext(mock.patch.dict(os.environ, {"HOME": str(self.top)}))
         self.other = self.top / "other"
         shutil.copytree(self.upstream, self.other, symlinks=True)
-        (self.other / ".gitignore").unlink()
         write(self.other / "Makefile", "VERSION = 7\nPATCHLEVEL = 2\nSUBLEVEL = 12\nEXTRAVERSION =\n")
         write(self.other / "virt/kvm/guest_memfd.c", "new\n" * 50 + NUMBERS)
         self.repo = self.out.resolve() / "edit/linux-7.2"

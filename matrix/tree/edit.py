@@ -20,7 +20,7 @@ from pathlib import Path
 from matrix.common import project
 from matrix.tree import source, tree
 from matrix.common.errors import MachineError, WrongUse
-from matrix.common.session import Say, locked
+from matrix.common.session import Say, locked, uninterrupted
 
 
 def edit(root: Path, out: Path, say: Say, kernel: str | None = None) -> Path:
@@ -84,16 +84,18 @@ def refresh(root: Path, out: Path, say: Say, kernel: str | None = None) -> None:
         gone = sorted({line.strip() for line in old if line.strip() and not line.startswith("#")} - set(names))
         now = {path.name: path.read_bytes() for path in folder.glob("*.patch")}
         written = [name for name in names if now.get(name) != Path(work, name).read_bytes()]
-        for name in written:
-            Path(work, name).replace(folder / name)
         Path(work, "series").write_text("".join(f"{line}\n" for line in [*(line for line in old if line.startswith("#")), *names]))
-        Path(work, "series").replace(listing)
-    if not (folder / source.PIN).exists():
-        (folder / source.PIN).write_text(source.new_pin(root, tree.read_version(repo)))
+        with uninterrupted():
+            for name in written:
+                Path(work, name).replace(folder / name)
+            Path(work, "series").replace(listing)
+            for name in gone:
+                (folder / name).unlink(missing_ok=True)
+            if new := not (folder / source.PIN).exists():
+                (folder / source.PIN).write_text(source.new_pin(root, tree.read_version(repo)))
+            agree(repo, root, kernel)
+    if new:
         say(f"refresh: wrote kernel/{kernel}/{source.PIN}; check it, and copy the cover letters")
-    for name in gone:
-        (folder / name).unlink(missing_ok=True)
-    agree(repo, root, kernel)
     for name in gone:
         say(f"refresh: removed kernel/{kernel}/{name}")
     for name in written:

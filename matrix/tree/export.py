@@ -81,20 +81,26 @@ def user(root: Path) -> dict[str, str]:
 
 def rewrite(root: Path, base: Base, patches: Sequence[Path], commits: Sequence[str], who: Mapping[str, str]) -> list[str]:
     """Return commits by the user with the same changes, and one more that adds the suites before the patch that hooks up their folder."""
-    folder, suites = base.folder, project.load(root).suites
-    made, with_suites, parent = list[str](), False, tree.git(folder, "rev-parse", "base").strip()
-    for patch, commit in zip(patches, commits, strict=True):
-        if not with_suites and suites in patch.read_text(errors="replace"):
-            with_suites = True
+    folder, hooks = base.folder, _hooks(root, base, patches)
+    made, parent = list[str](), tree.git(folder, "rev-parse", "base").strip()
+    for at, commit in enumerate(commits):
+        if at == hooks:
             parent = _commit(folder, tree.add_suites(folder, root, parent), parent, _text(root, base, SUITES),
                              _by(folder, who, commit))  # fmt: skip
             made.append(parent)
-        tip = tree.add_suites(folder, root, commit) if with_suites else commit
+        tip = tree.add_suites(folder, root, commit) if at >= hooks else commit
         parent = _commit(folder, tip, parent, tree.git(folder, "log", "-1", "--format=%B", commit), _by(folder, who, commit))
         made.append(parent)
-    if not with_suites:
-        raise WrongUse(f"no patch of kernel/{base.kernel} hooks up {suites}")
     return made
+
+
+def _hooks(root: Path, base: Base, patches: Sequence[Path]) -> int:
+    """Return the position of the patch that hooks up the suites' folder, before which rewrite() adds a commit."""
+    suites = project.load(root).suites
+    for at, patch in enumerate(patches):
+        if suites in patch.read_text(errors="replace"):
+            return at
+    raise WrongUse(f"no patch of kernel/{base.kernel} hooks up {suites}")
 
 
 def _by(folder: Path, who: Mapping[str, str], commit: str) -> dict[str, str]:
@@ -118,23 +124,16 @@ def _commit(folder: Path, like: str, parent: str, message: str, by: Mapping[str,
 def ranges(root: Path, base: Base, patches: Sequence[Path], made: Sequence[str]) -> list[tuple[str, str, str]]:
     """Return (part, commit before it, its last commit) for each part in order, and for what follows the last."""
     ends = {name: len(tree.series(root, base.kernel, name)) for name in project.load(root).parts}
-    subjects = [tree.git(base.folder, "log", "-1", "--format=%s", commit).strip() for commit in made]
-    names = [*sorted(ends, key=lambda name: ends[name])]
+    names, hooks = sorted(ends, key=lambda name: ends[name]), _hooks(root, base, patches)
     found, first = [], tree.git(base.folder, "rev-parse", "base").strip()
     for name in names:
-        subject = re.sub(r"\n ", " ", _subject(patches[ends[name] - 1]))
-        last = made[subjects.index(subject)]
+        last = made[ends[name] - 1 + (hooks < ends[name])]
         found.append((name, first, last))
         first = last
     if first != made[-1]:
         texts = {path.stem.removeprefix("cover-") for folder in _places(root, base) for path in folder.glob("cover-*.txt")} - set(names)
         found.append((min(texts, default=REST), first, made[-1]))
     return found
-
-
-def _subject(patch: Path) -> str:
-    match = re.search(r"^Subject: (?:\[[^]]*\] )?(.*(?:\n .*)*)", patch.read_text(errors="replace"), re.MULTILINE)
-    return match[1] if match else patch.stem
 
 
 def _places(root: Path, base: Base) -> list[Path]:

@@ -59,7 +59,6 @@ def from_debian(root: Path, out: Path, pin: source.Pin, say: Say) -> Ported:
     place = out / "port/source"
     shutil.rmtree(place, ignore_errors=True)
     source.unpack(archive, place, say)
-    tree.show_new_files(place / ".gitignore")
     try:
         return port(root, out, place, archive.origin, say)
     finally:
@@ -90,10 +89,10 @@ def port(root: Path, out: Path, other: Path, origin: str, say: Say) -> Ported:
 
 
 def _import(folder: Path, other: Path) -> str:
-    """Return git's tree object for the files in a folder that its .gitignore does not exclude. The folder is not written to."""
+    """Return git's tree object for the files in a folder. The folder is not written to."""
     (folder / "port").mkdir(exist_ok=True)  # stays empty; git wants a work tree to change an index
     tree.git(folder, "read-tree", "--empty", tree="port")
-    tree.git(folder, "add", "--all", tree="port", top=other.resolve())
+    tree.add_files(folder, "port", other.resolve(), tree.list_files(folder, other.resolve()))
     return tree.git(folder, "write-tree", tree="port").strip()
 
 

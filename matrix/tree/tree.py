@@ -357,7 +357,8 @@ def _take_tarball(pin: source.Pin, out: Path, say: Say) -> Base:
     if version != archive.version:
         raise MachineError(f"{archive.path} holds Linux {version}, not {archive.version}; remove it and run again")
     say("tree: adding the source to git")
-    show_new_files(folder / "tree/.gitignore")
+    if (gitignore := folder / "tree/.gitignore").exists():
+        gitignore.write_text(_without_hiding(gitignore))
     _init(folder)
     git(folder, "add", "--all", "--force")
     git(folder, "update-ref", "refs/heads/base", _commit(folder, "tree", f"Linux {version}: {archive.origin}"))
@@ -367,11 +368,26 @@ def _take_tarball(pin: source.Pin, out: Path, say: Say) -> Base:
     return Base(folder, pin.base, version, archive.origin)
 
 
-def show_new_files(gitignore: Path) -> None:
-    """Remove the lines of Debian's .gitignore that hide the whole tree, because of which make refresh would lose new files."""
-    if gitignore.exists():
-        lines = gitignore.read_text().splitlines(keepends=True)
-        gitignore.write_text("".join(line for line in lines if line.strip() not in ("/*", "!/debian/")))
+def _without_hiding(gitignore: Path) -> str:
+    """Return Debian's .gitignore without the lines that hide the whole tree, because of which make refresh would lose new files."""
+    return "".join(line for line in gitignore.read_text().splitlines(keepends=True) if line.strip() not in ("/*", "!/debian/"))
+
+
+def list_files(folder: Path, top: Path) -> set[str]:
+    """Return the files below top that are no build products, whatever its .gitignore says."""
+    products = [f"--exclude={pattern}" for pattern in _PRODUCTS]
+    return set(git(folder, "ls-files", "--others", "-z", *products, tree="none", top=top).split("\0"))
+
+
+def add_files(folder: Path, index: str, top: Path, names: Iterable[str]) -> None:
+    """Add or update files below top in an index; remove those that are gone."""
+    _update(folder, index, top, names, "--add", "--remove")
+
+
+def _update(folder: Path, index: str, top: Path, names: Iterable[str], *options: str) -> None:
+    listing = folder / "git/names"
+    listing.write_text("".join(f"{name}\0" for name in names if name and not name.endswith("/")))
+    git(folder, "update-index", *options, "-z", "--stdin", tree=index, top=top, stdin=listing)
 
 
 def take_ksrc(out: Path, ksrc: Path, say: Say) -> Base:
@@ -392,13 +408,13 @@ def take_ksrc(out: Path, ksrc: Path, say: Say) -> Base:
         changes = " + uncommitted changes" if _ask(ksrc, "status", "--porcelain", "-uno") else ""
         origin += f" at {_ask(ksrc, 'describe', '--always', '--tags').strip() or 'no commit'}{changes}"
     else:
-        products = [f"--exclude={pattern}" for pattern in _PRODUCTS]
-        names = set(git(folder, "ls-files", "--others", "-z", *products, tree="none", top=ksrc).split("\0"))
-    gone = set(git(folder, "ls-files", "-z", tree="ksrc").split("\0")) - names
-    listing = folder / "git/names"
-    for options, some in (("--force-remove",), gone), (("--add", "--remove"), names):
-        listing.write_text("".join(f"{name}\0" for name in some if name and not name.endswith("/")))
-        git(folder, "update-index", *options, "-z", "--stdin", tree="ksrc", top=ksrc, stdin=listing)
+        names = list_files(folder, ksrc)
+    _update(folder, "ksrc", ksrc, set(git(folder, "ls-files", "-z", tree="ksrc").split("\0")) - names, "--force-remove")
+    add_files(folder, "ksrc", ksrc, names)
+    if ".gitignore" in names:
+        (folder / "git/gitignore").write_text(_without_hiding(ksrc / ".gitignore"))
+        blob = git(folder, "hash-object", "-w", "--no-filters", str(folder / "git/gitignore"), tree="ksrc", top=ksrc).strip()
+        git(folder, "update-index", "--cacheinfo", f"100644,{blob},.gitignore", tree="ksrc", top=ksrc)
     git(folder, "update-ref", "refs/heads/base", _commit(folder, "ksrc", f"Linux {version}"))
     return Base(folder, source.base_of(version), version, origin)
 
