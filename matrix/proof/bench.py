@@ -117,7 +117,9 @@ def _value(ratio: Ratio, ours: Figures, base: Figures) -> float:
         count = float(those[name] - (those[ratio.less] if ratio.less else 0))
         return count / int(name.rpartition("/")[2][:-1]) if ratio.per_mib else count
 
-    return figure(ratio.figure, ours) / figure(ratio.to, base if ratio.base else ours)
+    if not (divisor := figure(ratio.to, base if ratio.base else ours)):
+        raise WrongUse(f"{bench.FILE}: {ratio.to} counted nothing, so nothing can be compared with it")
+    return figure(ratio.figure, ours) / divisor
 
 
 def known(root: Path) -> dict[str, dict[str, float]]:
