@@ -8,6 +8,13 @@
  *	log	all, before the VMM asks twice that writes to it are logged
  *	vms	all of two VMs, and of a third one that has the descriptor of the first
  *	fork	all, before a child gives up what it has there
+ *	again	all, before the VMM sets the same slot again, and moves it
+ *	smm	all, before the VMM registers it for a second address space
+ *	middle	all, before the VMM maps something else in the middle
+ *	over	all, before the VMM maps something else over it, and deletes the slot
+ *	closed	all, before the VMM closes the file and opens another in its place
+ *	twice	all, before the VMM registers other memory at the same guest address
+ *	watched	nothing, because userfaultfd has it
  *	files	nothing, because no file can be opened
  *	memory	nothing, because nothing can be mapped
  *	shared	nothing, because other processes could have mapped it
@@ -29,6 +36,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <linux/kvm.h>
+#include <linux/userfaultfd.h>
 
 #define SIZE (16UL << 20)
 #define PAGE 4096
@@ -38,6 +46,7 @@
 #define NOBODY 65534
 
 static int kvm;
+static char *mapping;		/* the newest, with what is around the memory */
 
 static void __attribute__((noreturn)) fail(const char *what, int status)
 {
@@ -69,10 +78,10 @@ static char *make_memory(int flags)
 	char *memory;
 	size_t i;
 
-	memory = mmap(NULL, SIZE + HUGE, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
-	if (memory == MAP_FAILED)
+	mapping = mmap(NULL, SIZE + HUGE, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+	if (mapping == MAP_FAILED)
 		fail("mmap", 3);
-	memory += -(uintptr_t)memory % HUGE;
+	memory = mapping + -(uintptr_t)mapping % HUGE;
 	for (i = 0; i < SIZE / PAGE; i++)
 		memory[i * PAGE] = i % 127;
 	return memory;
@@ -99,15 +108,28 @@ static int create_vm(long type)
 	return vm;
 }
 
-static int set_region(int vm, char *memory, __u32 flags)
+static int set_slot(int vm, __u32 slot, char *memory, __u32 flags, __u64 gpa, size_t size)
 {
 	struct kvm_userspace_memory_region region = {
+		.slot = slot,
 		.flags = flags,
-		.memory_size = BYTES,
+		.guest_phys_addr = gpa,
+		.memory_size = size,
 		.userspace_addr = (uintptr_t)memory + FIRST,
 	};
 
 	return ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region);
+}
+
+static int set_region(int vm, char *memory, __u32 flags)
+{
+	return set_slot(vm, 0, memory, flags, 0, BYTES);
+}
+
+static void need(int holds, const char *what)
+{
+	if (!holds)
+		fail(what, 6);
 }
 
 static void add(int vm, char *memory)
@@ -132,8 +154,8 @@ static void log_writes(int vm, char *memory)
 	int i;
 
 	for (i = 0; i < 2; i++)
-		if (!set_region(vm, memory, KVM_MEM_LOG_DIRTY_PAGES) || errno != EINVAL)
-			fail("KVM_MEM_LOG_DIRTY_PAGES", 6);
+		need(set_region(vm, memory, KVM_MEM_LOG_DIRTY_PAGES) && errno == EINVAL,
+		     "KVM_MEM_LOG_DIRTY_PAGES");
 }
 
 static void add_vms(int first)
@@ -181,11 +203,105 @@ static void fork_child(char *memory)
 	}
 }
 
+/* KVM lets the VMM do both with ordinary slots. */
+static void set_again(int vm, char *memory)
+{
+	add(vm, memory);
+	need(!set_slot(vm, 0, memory, 0, 2 * SIZE, BYTES), "cannot move the slot");
+	need(!set_slot(vm, 1, make_memory(MAP_PRIVATE), 0, 0, BYTES), "nothing is left behind");
+}
+
+/* Return a descriptor of a guest_memfd, or -1. */
+static int find_gmem(void)
+{
+	char path[32], name[64];
+	ssize_t length;
+	int fd;
+
+	for (fd = 0; fd < 64; fd++) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		length = readlink(path, name, sizeof(name) - 1);
+		name[length > 0 ? length : 0] = '\0';
+		if (strstr(name, "kvm-gmem"))
+			return fd;
+	}
+	return -1;
+}
+
+/* Something else takes the place of a page.  Behind it, memory that is given up is still freed. */
+static void map_in_the_middle(char *memory)
+{
+	const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+	char *page = memory + 127 * 8 * PAGE, *behind = memory + 127 * 16 * PAGE;
+
+	need(mmap(page, PAGE, prot, flags, -1, 0) == page, "mmap");
+	*behind = 1;
+	need(!madvise(behind, PAGE, MADV_DONTNEED) && !*behind, "behind it, nothing is freed");
+}
+
+/* The guest has the memory as long as the slot is there. */
+static void map_over(int vm, char *memory)
+{
+	const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
+	size_t i;
+
+	need(mmap(mapping, SIZE + HUGE, prot, flags, -1, 0) == mapping, "mmap");
+	for (i = 0; i < SIZE / PAGE; i++)
+		memory[i * PAGE] = i % 127;
+	need(find_gmem() >= 0, "the slot has lost its memory");
+	need(!set_slot(vm, 0, memory, 0, 0, 0), "cannot delete the slot");
+	need(find_gmem() < 0, "the memory is never freed");
+}
+
+/* What the VMM has opened meanwhile must not get a hole. */
+static void close_file(char *memory)
+{
+	int fd = find_gmem(), other = memfd_create("other", 0);
+	char byte = 7;
+
+	need(fd >= 0 && other >= 0 && dup2(other, fd) == fd, "dup2");
+	need(pwrite(fd, &byte, 1, 0) == 1 && !ftruncate(fd, SIZE), "pwrite");
+	need(!madvise(memory, SIZE, MADV_DONTNEED), "madvise");
+	need(pread(other, &byte, 1, 0) == 1 && byte == 7, "the hole is in the wrong file");
+}
+
+/* KVM refuses that, so the memory stays as it was, and is that of a child, too. */
+static void add_twice(int vm)
+{
+	char *other = make_memory(MAP_PRIVATE);
+
+	need(set_slot(vm, 1, other, 0, 0, BYTES) == -1 && errno == EEXIST, "two slots overlap");
+	check(other);
+}
+
+static int watch(char *memory)
+{
+	int fd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register area = {
+		.range = { (uintptr_t)memory, SIZE },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	need(fd >= 0 && !ioctl(fd, UFFDIO_API, &api) && !ioctl(fd, UFFDIO_REGISTER, &area),
+	     "userfaultfd");
+	return fd;
+}
+
+/* A page that is given up is still its own to fill. */
+static void fill_page(int fd, char *memory)
+{
+	struct uffdio_zeropage zero = { .range = { (uintptr_t)memory, PAGE } };
+
+	need(!madvise(memory, PAGE, MADV_DONTNEED) && !ioctl(fd, UFFDIO_ZEROPAGE, &zero),
+	     "userfaultfd has lost the memory");
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
 	char *memory = make_memory(!strcmp(what, "shared") ? MAP_SHARED : MAP_PRIVATE);
-	int vm;
+	int vm, uffd = -1;
 
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (!strcmp(what, "memlock"))
@@ -196,7 +312,23 @@ int main(int argc, char **argv)
 		limit(RLIMIT_NOFILE, vm + 1);
 	if (!strcmp(what, "memory"))
 		limit(RLIMIT_AS, used() + (1 << 20));
+	if (!strcmp(what, "watched"))
+		uffd = watch(memory);
 	add(vm, memory);
+	if (!strcmp(what, "watched"))
+		fill_page(uffd, memory);
+	if (!strcmp(what, "again"))
+		set_again(vm, memory);
+	if (!strcmp(what, "smm"))
+		need(!set_slot(vm, 1 << 16, memory, 0, 0, BYTES), "the second address space");
+	if (!strcmp(what, "middle"))
+		map_in_the_middle(memory);
+	if (!strcmp(what, "over"))
+		map_over(vm, memory);
+	if (!strcmp(what, "closed"))
+		close_file(memory);
+	if (!strcmp(what, "twice"))
+		add_twice(vm);
 	if (!strcmp(what, "log"))
 		log_writes(vm, memory);
 	if (!strcmp(what, "vms"))

@@ -22,8 +22,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+#include <linux/iommufd.h>
 #include <linux/kvm.h>
+#include <linux/magic.h>
+#include <linux/userfaultfd.h>
+#include <linux/vfio.h>
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 #define PUBLIC __attribute__((visibility("default")))
@@ -40,14 +45,18 @@ struct mapping {
 	uintptr_t start, end;
 };
 
-/* Memory of the VMM that is a mapping of a guest_memfd now; unused if it is empty. */
+/*
+ * Memory of the VMM that is a mapping of a guest_memfd now; unused without a base.  KVM
+ * does not keep the file open, so a block that is mapped nowhere any more stays while a
+ * slot is bound to it.
+ */
 struct block {
 	uintptr_t start, end;
 	uintptr_t base;			/* the host address of offset 0 */
 	int vm, fd;
 };
 
-/* A slot; unused without a VM. */
+/* A slot; unused without a size. */
 struct slot {
 	int vm;
 	__u32 id;
@@ -63,11 +72,16 @@ struct vcpu {
 };
 
 /*
- * Protects all of the following.  An allocator that is preloaded, too, may call mmap()
- * while this library holds the lock; nothing here allocates memory.
+ * Protects all of the following.  An allocator may call mmap() while it holds a lock of
+ * its own, which fork() takes as well: don't hold this one across fork(), and allocate
+ * nothing while holding it.
  */
 static pthread_mutex_t lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
-static struct mapping mappings[64];
+
+/* Comes before it, and holds off fork() while slots change: KVM creates files that children inherit. */
+static pthread_mutex_t no_fork = PTHREAD_MUTEX_INITIALIZER;
+
+static struct mapping mappings[512];
 static unsigned int next_mapping;
 static struct block blocks[64];
 static struct slot slots[1024];
@@ -76,6 +90,7 @@ static struct vcpu vcpus[1024];
 static enum { TRY, REQUIRE, OFF } mode;
 static __u64 wanted;
 static bool seen_vm;
+static unsigned int complaints;
 
 /* Print one line. */
 static void __attribute__((format(printf, 1, 2))) say(const char *format, ...)
@@ -104,6 +119,7 @@ static void lacks(const char *what, const char *why)
 {
 	const char *colon = errno ? ": " : "", *error = errno ? strerror(errno) : "";
 
+	complaints++;
 	if (mode == REQUIRE) {
 		say("gmem: %s: %s%s%s; the VMM ends, because of GMEM=require", what, why, colon,
 		    error);
@@ -127,7 +143,7 @@ static size_t round_up(size_t value, size_t to)
 	return (value + to - 1) / to * to;
 }
 
-/* Take [start, end) away from a range.  Of two rests, only the first remains. */
+/* Take [start, end) away from a range.  Of two rests, leave the first. */
 static void trim(uintptr_t *from, uintptr_t *to, uintptr_t start, uintptr_t end)
 {
 	if (start >= *to || end <= *from)
@@ -140,18 +156,23 @@ static void trim(uintptr_t *from, uintptr_t *to, uintptr_t start, uintptr_t end)
 		*from = *to = 0;
 }
 
-static void forget_mappings(uintptr_t start, uintptr_t end)
-{
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(mappings); i++)
-		trim(&mappings[i].start, &mappings[i].end, start, end);
-}
-
 /* The newest mapping comes first; the oldest is forgotten, and its memory stays as it is. */
 static void remember_mapping(uintptr_t start, uintptr_t end)
 {
 	mappings[next_mapping++ % ARRAY_SIZE(mappings)] = (struct mapping){ start, end };
+}
+
+static void forget_mappings(uintptr_t start, uintptr_t end)
+{
+	struct mapping *one;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(mappings); i++) {
+		one = &mappings[i];
+		if (start > one->start && end < one->end)
+			remember_mapping(end, one->end);
+		trim(&one->start, &one->end, start, end);
+	}
 }
 
 static struct mapping *find_mapping(uintptr_t start, uintptr_t end)
@@ -266,18 +287,18 @@ static const char *replace(struct block *block)
 				 block->fd, block->start - block->base);
 	if (memory == MAP_FAILED)
 		return "cannot map the guest_memfd";
+	/* A child gets no copy of shared memory; better none than the VM's own. */
+	syscall(SYS_madvise, memory, size, MADV_DONTFORK);
 	why = copy_used(memory, (char *)block->start, size);
 	if (why) {
 		syscall(SYS_munmap, memory, size);
 		return why;
 	}
 	/* If that fails, what was mapped there may be gone. */
-	if (mremap(memory, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, block->start) == MAP_FAILED) {
+	if (syscall(SYS_mremap, memory, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, block->start) == -1) {
 		say("gmem: cannot move a mapping: %s; the VMM ends", strerror(errno));
 		_exit(1);
 	}
-	/* A child gets no copy of shared memory; better none than the VM's own. */
-	syscall(SYS_madvise, block->start, size, MADV_DONTFORK);
 	return NULL;
 }
 
@@ -296,21 +317,75 @@ static struct slot *find_slot(int vm, __u32 id)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(slots); i++)
-		if (slots[i].vm == vm && slots[i].id == id)
+		if (slots[i].size && slots[i].vm == vm && slots[i].id == id)
 			return &slots[i];
 	return NULL;
 }
 
-static void drop_block(struct block *block)
+static struct slot *unused_slot(void)
 {
 	size_t i;
 
-	/* The slots remain bound until the VMM deletes them. */
+	for (i = 0; i < ARRAY_SIZE(slots); i++)
+		if (!slots[i].size)
+			return &slots[i];
+	return NULL;
+}
+
+static struct block *unused_block(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(blocks); i++)
+		if (!blocks[i].base)
+			return &blocks[i];
+	return NULL;
+}
+
+/* Whether a descriptor still is what it was: a VMM may close some that it does not know. */
+static bool is_gmem(int fd)
+{
+	struct statfs fs;
+
+	return !fstatfs(fd, &fs) && fs.f_type == GUEST_MEMFD_MAGIC;
+}
+
+static void drop_block(struct block *block)
+{
+	int fd = block->fd;
+	size_t i;
+
 	for (i = 0; i < ARRAY_SIZE(slots); i++)
 		if (slots[i].block == block)
 			slots[i].block = NULL;
-	close(block->fd);
 	*block = (struct block){};
+	if (is_gmem(fd))
+		close(fd);
+}
+
+/* Drop a block that is mapped nowhere, unless the guest uses its memory. */
+static void drop_unused_block(struct block *block)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(slots); i++)
+		if (slots[i].block == block)
+			return;
+	if (!block->end)
+		drop_block(block);
+}
+
+/* Let the rest of a block, from start on, be a block of its own. */
+static void split_block(const struct block *block, uintptr_t start)
+{
+	struct block *rest = unused_block();
+	int fd = rest ? fcntl(block->fd, F_DUPFD_CLOEXEC, 0) : -1;
+
+	if (fd < 0)
+		return;
+	*rest = *block;
+	rest->start = start;
+	rest->fd = fd;
 }
 
 /* The VMM has unmapped this, or mapped something else there. */
@@ -319,19 +394,37 @@ static void forget_blocks(uintptr_t start, uintptr_t end)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(blocks); i++) {
-		if (!blocks[i].end)
+		if (!blocks[i].base)
 			continue;
+		if (start > blocks[i].start && end < blocks[i].end)
+			split_block(&blocks[i], end);
 		trim(&blocks[i].start, &blocks[i].end, start, end);
-		if (!blocks[i].end)
-			drop_block(&blocks[i]);
+		drop_unused_block(&blocks[i]);
 	}
 }
 
-static struct block *make_block(int vm, uintptr_t start, uintptr_t end)
+/* Let KVM bind the slot to the block; return its answer. */
+static long bind_slot(int vm, struct kvm_userspace_memory_region2 region, struct block *block)
 {
-	size_t huge = MAX(check_extension(vm, KVM_CAP_GUEST_MEMFD_HUGEPAGE_PMD_SIZE), 0), i;
+	region.flags |= KVM_MEM_GUEST_MEMFD;
+	region.guest_memfd = block->fd;
+	region.guest_memfd_offset = region.userspace_addr - block->base;
+	return sys_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region);
+}
+
+static long delete_slot(int vm, struct kvm_userspace_memory_region2 region)
+{
+	region.memory_size = 0;
+	return sys_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region);
+}
+
+/* Make a block of the mapping in which the slot is, unless KVM would not bind the slot to it. */
+static struct block *make_block(int vm, const struct kvm_userspace_memory_region2 *region)
+{
+	size_t huge = MAX(check_extension(vm, KVM_CAP_GUEST_MEMFD_HUGEPAGE_PMD_SIZE), 0);
+	uintptr_t start = region->userspace_addr, end = start + region->memory_size;
 	struct mapping *one = find_mapping(start, end), range;
-	struct block *block = NULL, made = { .vm = vm };
+	struct block *block = unused_block(), made = { .vm = vm };
 	const char *why;
 	char what[64];
 
@@ -339,9 +432,6 @@ static struct block *make_block(int vm, uintptr_t start, uintptr_t end)
 	if (!one || one->end - one->start < MAX(huge, SMALL))
 		return NULL;
 	range = *one;
-	for (i = 0; i < ARRAY_SIZE(blocks) && !block; i++)
-		if (!blocks[i].end)
-			block = &blocks[i];
 	errno = 0;
 	why = block ? shrink(start, end, &range) : "too many pieces of memory";
 	made.start = range.start;
@@ -351,7 +441,10 @@ static struct block *make_block(int vm, uintptr_t start, uintptr_t end)
 	if (!why)
 		why = create(&made, huge);
 	if (!why) {
-		why = replace(&made);
+		if (bind_slot(vm, *region, &made) || delete_slot(vm, *region))
+			why = "KVM does not bind it";
+		else
+			why = replace(&made);
 		if (why)
 			close(made.fd);
 	}
@@ -382,10 +475,10 @@ static long create_vm(int fd, const void *arg)
 	seen_vm = true;
 	/* Forget a VM that had this descriptor. */
 	for (i = 0; i < ARRAY_SIZE(blocks); i++)
-		if (blocks[i].end && blocks[i].vm == vm)
+		if (blocks[i].base && blocks[i].vm == vm)
 			drop_block(&blocks[i]);
 	for (i = 0; i < ARRAY_SIZE(slots); i++)
-		if (slots[i].vm == vm)
+		if (slots[i].size && slots[i].vm == vm)
 			slots[i] = (struct slot){};
 	errno = 0;
 	if (!usable(vm))
@@ -394,15 +487,6 @@ static long create_vm(int fd, const void *arg)
 		lacks("KVM", "lacks something that GMEM_FLAGS asks for (default: hugepage)");
 	pthread_mutex_unlock(&lock);
 	return vm;
-}
-
-/* Let KVM bind the slot to the block; return its answer. */
-static long bind_slot(int vm, struct kvm_userspace_memory_region2 region, struct block *block)
-{
-	region.flags |= KVM_MEM_GUEST_MEMFD;
-	region.guest_memfd = block->fd;
-	region.guest_memfd_offset = region.userspace_addr - block->base;
-	return sys_ioctl(vm, KVM_SET_USER_MEMORY_REGION2, &region);
 }
 
 /* A VMM changes a slot that is bound, e.g. its flags.  KVM refuses that. */
@@ -422,36 +506,56 @@ static long change_slot(int vm, const struct kvm_userspace_memory_region2 *regio
 	return result;
 }
 
+/*
+ * Whether a slot should be bound.  KVM has no read-only slots of guest_memfd, and none that
+ * log writes.  Nor does it bind memory twice, and in the upper half of its number a slot
+ * has that of its address space: the second one is what x86 sees in SMM.
+ */
+static bool should_bind(int vm, const struct kvm_userspace_memory_region2 *region)
+{
+	return !region->flags && !(region->slot >> 16) && usable(vm);
+}
+
 /* Return the block for a slot, or NULL if the slot can only be an ordinary one. */
 static struct block *block_for(int vm, const struct kvm_userspace_memory_region2 *region)
 {
-	uintptr_t start = region->userspace_addr, end = start + region->memory_size;
-	struct block *block = find_block(start, end);
+	uintptr_t start = region->userspace_addr;
+	struct block *block;
 
-	/* KVM has no read-only slots of guest_memfd, and none that log writes. */
-	if (region->flags || !usable(vm))
+	if (!should_bind(vm, region))
 		return NULL;
-	if (!block)
-		block = make_block(vm, start, end);
+	block = find_block(start, start + region->memory_size) ?: make_block(vm, region);
 	return block && block->vm == vm ? block : NULL;
+}
+
+/* Tell once why memory is not guest_memfd, unless that was told already. */
+static void complain(int vm, const struct kvm_userspace_memory_region2 *region, bool refused)
+{
+	static bool said;
+	char what[64];
+
+	if (!should_bind(vm, region) || region->memory_size < SMALL || (said && mode != REQUIRE))
+		return;
+	said = true;
+	snprintf(what, sizeof(what), "slot %u remains an ordinary slot", region->slot);
+	lacks(what, refused ? "KVM does not bind it" :
+	      "its memory is shared, of a file or hugetlb, in use by a device, or not from mmap()");
 }
 
 static long add_slot(int vm, unsigned long request, const void *arg,
 		     const struct kvm_userspace_memory_region2 *region)
 {
+	unsigned int before = complaints;
 	struct block *block = block_for(vm, region);
-	struct slot *slot = find_slot(0, 0);
+	struct slot *slot = unused_slot();
 	long result = -1;
-	char what[64];
 
 	errno = 0;
 	if (block && slot)
 		result = bind_slot(vm, *region, block);
 	if (result) {
-		if (!region->flags && region->memory_size >= SMALL) {
-			snprintf(what, sizeof(what), "slot %u", region->slot);
-			lacks(what, "remains an ordinary slot, with a host address");
-		}
+		if (complaints == before)
+			complain(vm, region, block);
 		block = NULL;
 		result = sys_ioctl(vm, request, arg);
 	}
@@ -464,18 +568,32 @@ static long add_slot(int vm, unsigned long request, const void *arg,
 static long set_region(int vm, unsigned long request, const void *arg)
 {
 	struct kvm_userspace_memory_region2 region = {};
+	struct block *block;
 	struct slot *slot;
+	bool same;
 	long result;
 
 	memcpy(&region, arg, request == KVM_SET_USER_MEMORY_REGION ?
 	       sizeof(struct kvm_userspace_memory_region) : sizeof(region));
+	pthread_mutex_lock(&no_fork);
 	pthread_mutex_lock(&lock);
 	slot = find_slot(vm, region.slot);
+	block = slot ? slot->block : NULL;
+	same = block && !region.flags && region.memory_size == slot->size &&
+	       region.userspace_addr == slot->start;
 	if (!region.memory_size) {
 		result = sys_ioctl(vm, request, arg);
 		if (!result && slot)
 			*slot = (struct slot){};
-	} else if (slot && slot->block) {
+		if (!result && block)
+			drop_unused_block(block);
+	} else if (same && region.guest_phys_addr == slot->gpa) {
+		result = 0;	/* nothing changes, which KVM accepts of ordinary slots only */
+	} else if (same) {
+		/* It moves, which KVM allows for ordinary slots only. */
+		*slot = (struct slot){};
+		result = delete_slot(vm, region) ?: add_slot(vm, request, arg, &region);
+	} else if (block) {
 		result = change_slot(vm, &region, slot->block);
 	} else if (slot || region.flags & KVM_MEM_GUEST_MEMFD) {
 		/* An ordinary slot changes, or the VMM knows guest_memfd. */
@@ -484,7 +602,35 @@ static long set_region(int vm, unsigned long request, const void *arg)
 		result = add_slot(vm, request, arg, &region);
 	}
 	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&no_fork);
 	return result;
+}
+
+/* A device has these pages from now on, or somebody else fills them: they must stay where they are. */
+static long leave_alone(long result, uintptr_t start, size_t size)
+{
+	if (result)
+		return result;
+	pthread_mutex_lock(&lock);
+	forget_mappings(start, start + size);
+	pthread_mutex_unlock(&lock);
+	return result;
+}
+
+static long map_for_device(int fd, unsigned long request, const void *arg)
+{
+	const struct vfio_iommu_type1_dma_map *vfio = arg;
+	const struct iommu_ioas_map *ioas = arg;
+	const struct uffdio_register *uffd = arg;
+	long result = sys_ioctl(fd, request, arg);
+
+	switch (request) {
+	case VFIO_IOMMU_MAP_DMA:
+		return leave_alone(result, vfio->vaddr, vfio->size);
+	case IOMMU_IOAS_MAP:
+		return leave_alone(result, ioas->user_va, ioas->length);
+	}
+	return leave_alone(result, uffd->range.start, uffd->range.len);
 }
 
 static long create_vcpu(int vm, const void *arg)
@@ -580,6 +726,10 @@ PUBLIC int ioctl(int fd, unsigned long request, ...)
 	case KVM_SET_USER_MEMORY_REGION:
 	case KVM_SET_USER_MEMORY_REGION2:
 		return set_region(fd, request, arg);
+	case VFIO_IOMMU_MAP_DMA:
+	case IOMMU_IOAS_MAP:
+	case UFFDIO_REGISTER:
+		return map_for_device(fd, request, arg);
 	}
 	return sys_ioctl(fd, request, arg);
 }
@@ -612,15 +762,48 @@ PUBLIC void *mmap64(void *addr, size_t size, int prot, int flags, int fd, off_t 
 PUBLIC int munmap(void *addr, size_t size)
 {
 	uintptr_t start = (uintptr_t)addr, end = start + round_up(size, sysconf(_SC_PAGESIZE));
-	int result = syscall(SYS_munmap, addr, size);
+	int result;
 
-	if (result || mode == OFF)
-		return result;
+	if (mode == OFF)
+		return syscall(SYS_munmap, addr, size);
+	/* Nobody else must map and register memory there before it is forgotten. */
 	pthread_mutex_lock(&lock);
-	forget_mappings(start, end);
-	forget_blocks(start, end);
+	result = syscall(SYS_munmap, addr, size);
+	if (!result) {
+		forget_mappings(start, end);
+		forget_blocks(start, end);
+	}
 	pthread_mutex_unlock(&lock);
 	return result;
+}
+
+PUBLIC void *mremap(void *old, size_t old_size, size_t size, int flags, ...)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	uintptr_t from = (uintptr_t)old, to;
+	bool known;
+	va_list args;
+	long result;
+
+	va_start(args, flags);
+	to = flags & MREMAP_FIXED ? va_arg(args, uintptr_t) : 0;
+	va_end(args);
+	if (mode == OFF)
+		return (void *)syscall(SYS_mremap, old, old_size, size, flags, to);
+	pthread_mutex_lock(&lock);
+	result = syscall(SYS_mremap, old, old_size, size, flags, to);
+	if (result != -1) {
+		to = result;
+		known = find_mapping(from, from + round_up(old_size, page));
+		forget_mappings(from, from + round_up(old_size, page));
+		forget_blocks(from, from + round_up(old_size, page));
+		forget_mappings(to, to + round_up(size, page));
+		forget_blocks(to, to + round_up(size, page));
+		if (known)
+			remember_mapping(to, to + round_up(size, page));
+	}
+	pthread_mutex_unlock(&lock);
+	return (void *)result;
 }
 
 /* Memory that the VMM gives up, e.g. for a balloon: only a hole in the file frees it. */
@@ -639,7 +822,7 @@ PUBLIC int madvise(void *addr, size_t size, int advice)
 		block = &blocks[i];
 		from = MAX(start, block->start);
 		to = MIN(end, block->end);
-		if (from < to)
+		if (from < to && is_gmem(block->fd))
 			result = fallocate(block->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 					   from - block->base, to - from);
 	}
@@ -649,12 +832,12 @@ PUBLIC int madvise(void *addr, size_t size, int advice)
 
 static void before_fork(void)
 {
-	pthread_mutex_lock(&lock);
+	pthread_mutex_lock(&no_fork);
 }
 
 static void after_fork(void)
 {
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&no_fork);
 }
 
 /* A child has neither the VMs nor the memory of its parent; it must not punch holes in it. */
@@ -663,10 +846,11 @@ static void in_child(void)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(blocks); i++)
-		if (blocks[i].end)
+		if (blocks[i].base)
 			drop_block(&blocks[i]);
-	/* The thread that holds it has another ID here, and could not unlock it. */
+	/* Another thread of the parent may have held it, and does not exist here. */
 	lock = (pthread_mutex_t)PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+	no_fork = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
 
 static void __attribute__((constructor)) begin(void)

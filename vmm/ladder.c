@@ -1055,6 +1055,14 @@ static void few_calls(void)
 	try_vmm("/vmm/calls", "GMEM", "require", "memlock", 0, 1, replaced);
 	try_vmm("/vmm/calls", "GMEM", "require", "vms", 0, 3, replaced);
 	try_vmm("/vmm/calls", "GMEM", "require", "fork", 0, 1, replaced);
+	try_vmm("/vmm/calls", "GMEM", "require", "again", 0, 2, replaced);
+	try_vmm("/vmm/calls", "GMEM", "require", "middle", 0, 1, replaced);
+	try_vmm("/vmm/calls", "GMEM", "require", "over", 0, 1, replaced);
+	try_vmm("/vmm/calls", "GMEM", "require", "closed", 0, 1, replaced);
+	try_vmm("/vmm/calls", "GMEM", "try", "twice", 0, 1, replaced);
+#ifdef __x86_64__
+	try_vmm("/vmm/calls", "GMEM", "require", "smm", 0, 1, replaced);
+#endif
 	try_vmm("/vmm/calls", "GMEM", "require", "log", 0, 1,
 		"gmem: slot 0: KVM cannot log writes to guest_memfd, which migration needs");
 }
@@ -1069,18 +1077,23 @@ static void bad_input(void)
 	try_qemu("GMEM", "off", "-version", 0, 1, "QEMU emulator version");
 	try_calls("files", "cannot read /proc/self/maps: Too many open files; going on without");
 	try_calls("memory", "cannot map the guest_memfd: Cannot allocate memory; going on without");
-	try_calls("shared", "remains an ordinary slot, with a host address; going on without");
+	try_calls("shared", "remains an ordinary slot: its memory is shared");
+	try_calls("watched", "remains an ordinary slot: its memory is shared, of a file or hugetlb, in use");
 #ifdef __x86_64__
 	try_calls("private", "has no guest_memfd that a VMM can map");
+	try_vmm("/vmm/calls", "GMEM", "try", "private", 0, 1, "gmem: ");
 #endif
 }
 
 /* QEMU forks twice, and its child creates a VM. */
 static void daemonize(void)
 {
-	try_qemu("GMEM", "try", "-nodefaults -display none -machine none -accel kvm -daemonize "
-		 "-pidfile /tmp/pid", 0, 0, "gmem: ");
-	need(!kill(atoi(read_file("/tmp/pid")), SIGKILL), "QEMU does not run");
+	int pid;
+
+	try_qemu("GMEM", "require", "-nodefaults -display none -machine " MACHINE " -cpu host -m 64 "
+		 "-S -accel kvm -daemonize -pidfile /tmp/pid", 0, 1, ": guest_memfd with hugepages");
+	pid = atoi(read_file("/tmp/pid"));
+	need(pid > 0 && !kill(pid, SIGKILL), "QEMU does not run");
 }
 
 static const struct {
