@@ -5,7 +5,7 @@
  * KUnit runs tests in kernel threads, where fput() leaves the last reference to a
  * worker.  Therefore closing a file drops that reference itself.  Otherwise, a test
  * could count memory that the previous test has not freed yet, and the worker would
- * close the file beside the thread that a test meant to do so.
+ * close the file instead of the thread that a test means to do so.
  */
 #include <kunit/resource.h>
 #include <kunit/static_stub.h>
@@ -528,7 +528,7 @@ unsigned long gmem_kunit_isolate(struct address_space *mapping, pgoff_t index,
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST) && IS_ENABLED(CONFIG_MIGRATION)
 	const pgoff_t end = index + npages;
 
-	/* The list on which a CPU collects pages for the LRU has a reference. */
+	/* The LRU cache of a CPU has a reference. */
 	lru_add_drain_all();
 	while (index < end) {
 		struct folio *folio = filemap_get_folio(mapping, index);

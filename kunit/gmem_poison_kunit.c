@@ -1065,7 +1065,7 @@ static void bad_page_off_lru(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, memory_failure(m.head + bad, MF_SW_SIMULATED), 0);
 	gmem_kunit_expect_invalidated(test, m.f->kvm, seq, start, start + folio_nr_pages(folio));
 	putback_movable_pages(&isolated);
-	/* The list on which a CPU collects pages for the LRU has a reference. */
+	/* The LRU cache of a CPU has a reference. */
 	lru_add_drain_all();
 	KUNIT_ASSERT_TRUE(test, PageHWPoison(m.bad));
 	*m.unpoison = m.bad;

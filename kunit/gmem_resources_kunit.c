@@ -470,7 +470,7 @@ static void limit_prevents_collapse(struct kunit *test)
 	KUNIT_EXPECT_LE(test, charged(g), N + N / 2);
 	KUNIT_EXPECT_EQ(test, atomic_long_read(&g->memcg->memory_events[MEMCG_OOM_KILL]), 0);
 
-	/* Who is outside the cgroup can't evade the limit. */
+	/* Whoever is outside the cgroup can't evade the limit. */
 	KUNIT_EXPECT_EQ(test, gmem_kunit_collapse(f, 0, N), -ENOMEM);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), 0);
 
@@ -479,7 +479,7 @@ static void limit_prevents_collapse(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, gmem_kunit_order(test, f, 0), PMD_ORDER);
 }
 
-/* The memory stays in its cgroup, whoever collapses it, and who does so in theirs. */
+/* The memory stays in its cgroup, whoever collapses it, and the caller in its own. */
 static void collapse_from_outside(struct kunit *test)
 {
 	struct group *g = make_group(test, 4 * N);

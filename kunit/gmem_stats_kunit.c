@@ -120,7 +120,7 @@ static void flag_off(struct kunit *test)
 	check_stats(test, f, (struct stats) {});
 }
 
-/* Each hugepage that a hole splits counts, or can't split; an entire hugepage just goes. */
+/* Each hugepage that a hole splits, or can't split, counts; one that it covers does not. */
 static void splits(struct kunit *test)
 {
 	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, FLAGS);

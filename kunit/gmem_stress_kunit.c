@@ -778,11 +778,11 @@ static int punch_thread(void *data)
 		WRITE_ONCE(s->nr_holes, nr);
 		for (i = block + start; i < block + start + npages; i++)
 			WRITE_ONCE(s->begun[i], nr);
-		/* Whoever does not see the number yet, has written before the hole. */
+		/* Whoever does not see the number yet has written before the hole. */
 		smp_mb();
 		r = gmem_kunit_punch(s->f, block + start, npages);
 		for (i = block + start; i < block + start + npages && !r; i++) {
-			/* Whoever sees the number, reads after the hole. */
+			/* Whoever sees the number reads after the hole. */
 			smp_store_release(&s->over[i], nr);
 		}
 
@@ -1102,7 +1102,7 @@ static void bind_and_unbind(struct kunit *test, struct shared *s)
 	}
 }
 
-/* Whether all memory is free that was free before, except for the bad pages. */
+/* Whether all memory that was free before is free again, except for the bad pages. */
 static bool is_all_free(struct shared *s, unsigned long before)
 {
 	return gmem_kunit_nr_free() + NR_USED + READ_ONCE(s->nr_bad) >= before;
