@@ -38,6 +38,7 @@
 #include <linux/kvm.h>
 #include <linux/userfaultfd.h>
 
+#define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 #define SIZE (16UL << 20)
 #define PAGE 4096
 #define HUGE (2UL << 20)
@@ -47,6 +48,7 @@
 
 static int kvm;
 static char *mapping;		/* the newest, with what is around the memory */
+static int uffd;
 
 static void __attribute__((noreturn)) fail(const char *what, int status)
 {
@@ -158,11 +160,12 @@ static void log_writes(int vm, char *memory)
 		     "KVM_MEM_LOG_DIRTY_PAGES");
 }
 
-static void add_vms(int first)
+static void add_vms(int first, char *memory)
 {
 	char *second_memory = make_memory(MAP_PRIVATE), *third_memory = make_memory(MAP_PRIVATE);
 	int third;
 
+	(void)memory;
 	add(create_vm(0), second_memory);
 	close(first);
 	third = create_vm(0);
@@ -188,11 +191,12 @@ static int be_child(char *memory)
 	return madvise(memory, SIZE, MADV_DONTNEED) || memory[FIRST] ? 3 : 0;
 }
 
-static void fork_child(char *memory)
+static void fork_child(int vm, char *memory)
 {
 	int status;
 	pid_t pid = fork();
 
+	(void)vm;
 	if (!pid)
 		_exit(be_child(memory));
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
@@ -209,6 +213,11 @@ static void set_again(int vm, char *memory)
 	add(vm, memory);
 	need(!set_slot(vm, 0, memory, 0, 2 * SIZE, BYTES), "cannot move the slot");
 	need(!set_slot(vm, 1, make_memory(MAP_PRIVATE), 0, 0, BYTES), "nothing is left behind");
+}
+
+static void add_for_smm(int vm, char *memory)
+{
+	need(!set_slot(vm, 1 << 16, memory, 0, 0, BYTES), "cannot add the slot once more");
 }
 
 /* Return a descriptor of a guest_memfd, or -1. */
@@ -229,11 +238,12 @@ static int find_gmem(void)
 }
 
 /* Something else takes the place of a page.  Behind it, memory that is given up is still freed. */
-static void map_in_the_middle(char *memory)
+static void map_in_the_middle(int vm, char *memory)
 {
 	const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED;
 	char *page = memory + 127 * 8 * PAGE, *behind = memory + 127 * 16 * PAGE;
 
+	(void)vm;
 	need(mmap(page, PAGE, prot, flags, -1, 0) == page, "mmap");
 	*behind = 1;
 	need(!madvise(behind, PAGE, MADV_DONTNEED) && !*behind, "behind it, nothing is freed");
@@ -254,11 +264,12 @@ static void map_over(int vm, char *memory)
 }
 
 /* What the VMM has opened meanwhile must not get a hole. */
-static void close_file(char *memory)
+static void close_file(int vm, char *memory)
 {
 	int fd = find_gmem(), other = memfd_create("other", 0);
 	char byte = 7;
 
+	(void)vm;
 	need(fd >= 0 && other >= 0 && dup2(other, fd) == fd, "dup2");
 	need(pwrite(fd, &byte, 1, 0) == 1 && !ftruncate(fd, SIZE), "pwrite");
 	need(!madvise(memory, SIZE, MADV_DONTNEED), "madvise");
@@ -266,42 +277,61 @@ static void close_file(char *memory)
 }
 
 /* KVM refuses that, so the memory stays as it was, and is that of a child, too. */
-static void add_twice(int vm)
+static void add_twice(int vm, char *memory)
 {
 	char *other = make_memory(MAP_PRIVATE);
 
+	(void)memory;
 	need(set_slot(vm, 1, other, 0, 0, BYTES) == -1 && errno == EEXIST, "two slots overlap");
 	check(other);
 }
 
-static int watch(char *memory)
+static void watch(char *memory)
 {
-	int fd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register area = {
 		.range = { (uintptr_t)memory, SIZE },
 		.mode = UFFDIO_REGISTER_MODE_MISSING,
 	};
 
-	need(fd >= 0 && !ioctl(fd, UFFDIO_API, &api) && !ioctl(fd, UFFDIO_REGISTER, &area),
+	uffd = syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	need(uffd >= 0 && !ioctl(uffd, UFFDIO_API, &api) && !ioctl(uffd, UFFDIO_REGISTER, &area),
 	     "userfaultfd");
-	return fd;
 }
 
 /* A page that is given up is still its own to fill. */
-static void fill_page(int fd, char *memory)
+static void fill_page(int vm, char *memory)
 {
 	struct uffdio_zeropage zero = { .range = { (uintptr_t)memory, PAGE } };
 
-	need(!madvise(memory, PAGE, MADV_DONTNEED) && !ioctl(fd, UFFDIO_ZEROPAGE, &zero),
+	(void)vm;
+	need(!madvise(memory, PAGE, MADV_DONTNEED) && !ioctl(uffd, UFFDIO_ZEROPAGE, &zero),
 	     "userfaultfd has lost the memory");
 }
+
+/* What happens once KVM has the memory. */
+static const struct {
+	const char *name;
+	void (*run)(int vm, char *memory);
+} cases[] = {
+	{ "log", log_writes },
+	{ "vms", add_vms },
+	{ "fork", fork_child },
+	{ "again", set_again },
+	{ "smm", add_for_smm },
+	{ "middle", map_in_the_middle },
+	{ "over", map_over },
+	{ "closed", close_file },
+	{ "twice", add_twice },
+	{ "watched", fill_page },
+};
 
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
 	char *memory = make_memory(!strcmp(what, "shared") ? MAP_SHARED : MAP_PRIVATE);
-	int vm, uffd = -1;
+	size_t i;
+	int vm;
 
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (!strcmp(what, "memlock"))
@@ -313,28 +343,11 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "memory"))
 		limit(RLIMIT_AS, used() + (1 << 20));
 	if (!strcmp(what, "watched"))
-		uffd = watch(memory);
+		watch(memory);
 	add(vm, memory);
-	if (!strcmp(what, "watched"))
-		fill_page(uffd, memory);
-	if (!strcmp(what, "again"))
-		set_again(vm, memory);
-	if (!strcmp(what, "smm"))
-		need(!set_slot(vm, 1 << 16, memory, 0, 0, BYTES), "the second address space");
-	if (!strcmp(what, "middle"))
-		map_in_the_middle(memory);
-	if (!strcmp(what, "over"))
-		map_over(vm, memory);
-	if (!strcmp(what, "closed"))
-		close_file(memory);
-	if (!strcmp(what, "twice"))
-		add_twice(vm);
-	if (!strcmp(what, "log"))
-		log_writes(vm, memory);
-	if (!strcmp(what, "vms"))
-		add_vms(vm);
-	if (!strcmp(what, "fork"))
-		fork_child(memory);
+	for (i = 0; i < ARRAY_SIZE(cases); i++)
+		if (!strcmp(cases[i].name, what))
+			cases[i].run(vm, memory);
 	check(memory);
 	return 0;
 }
