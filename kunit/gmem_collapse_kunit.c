@@ -85,8 +85,8 @@ static struct gmem_kunit_file *use_memory(struct kunit *test, const struct memor
 		KUNIT_ASSERT_EQ(test, fault.order, 0);
 		gmem_kunit_fill(fault.pfn, 1, gmem_kunit_pattern(index));
 		if (c->mapped)
-			KUNIT_ASSERT_EQ(test, get_user(byte, (u8 __user *)f->addr +
-							     (index << PAGE_SHIFT)), 0);
+			KUNIT_ASSERT_EQ(test, copy_from_user(&byte, (u8 __user *)f->addr +
+							     (index << PAGE_SHIFT), 1), 0);
 	}
 	kunit_deactivate_static_stub(test, kvm_gmem_alloc_huge_folio);
 

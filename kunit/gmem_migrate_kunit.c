@@ -93,7 +93,7 @@ static struct used use_memory(struct kunit *test, const struct memory *c, u64 fl
 	if (c->mapped) {
 		u8 byte;
 
-		KUNIT_ASSERT_EQ(test, get_user(byte, (u8 __user *)u.f->addr), 0);
+		KUNIT_ASSERT_EQ(test, copy_from_user(&byte, (void __user *)u.f->addr, 1), 0);
 	}
 	return u;
 }
