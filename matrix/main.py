@@ -14,7 +14,7 @@ from concurrent.futures import as_completed
 from pathlib import Path
 from typing import TypeVar
 
-from matrix.cell import build, cells, merge, selftests
+from matrix.cell import bench, build, cells, merge, selftests, vmm
 from matrix.proof import canary
 from matrix.tree import tree
 from matrix.verdict import report
@@ -221,8 +221,11 @@ def _kinds(options: argparse.Namespace, root: Path, cell: Cell, kinds: Sequence[
 
 def _canaries(options: argparse.Namespace, root: Path, out: Path, chosen: Sequence[canary.Canary], prepare: Prepare) -> int:
     """Run the canaries; return 0 when each is red for the expected reasons."""
-    if options.filter or options.update_expected or options.seed is not None or options.arg or options.boot_seconds:
-        raise WrongUse("--canaries cannot be combined with --filter, --update-expected, --seed, --arg or --boot-seconds")
+    others = (options.filter, options.update_expected, options.arg, options.boot_seconds,
+              options.all, options.e2e, options.shard, options.base)  # fmt: skip
+    if any(others) or options.seed is not None:
+        raise WrongUse("--canaries cannot be combined with --filter, --update-expected, --seed, --arg, --boot-seconds, --all, --e2e, "
+                       "--shard or --base")  # fmt: skip
     _check(options, out, root, [one.cell for one in chosen], [KUNIT])
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
@@ -267,7 +270,7 @@ def _check(options: argparse.Namespace, out: Path, root: Path, chosen: Sequence[
             raise WrongUse(f"cell {cell.name}: {cell.qemu_config}: no such file")
         build.need_tools(cell)
         if E2E in kinds:
-            selftests.load(root, cell)
+            (vmm if cell.vmm else bench if cell.bench else selftests).load(root, cell)
         if E2E in kinds or cell.modules:
             build.need_static_libc(cell)
 

@@ -140,7 +140,8 @@ class Canaries(Fake):
             self.assertIn(text, said)
         path.write_text(good)
         self.assertIn("unknown canary 'two'; there are one", self.run_main("--canaries", "two")[1])
-        self.assertIn("--canaries cannot be combined", self.run_main("--canaries", "--filter", "alpha")[1])
+        for argv in (("--filter", "alpha"), ("--all",), ("--shard", "1/2")):
+            self.assertIn("--canaries cannot be combined", self.run_main("--canaries", *argv)[1])
         (self.root / "matrix/canaries/one.patch").write_text("--- a/none.c\n+++ b/none.c\n@@ -1 +1 @@\n-a\n+b\n")
         status, said = self.run_main("--canaries")
         self.assertEqual(status, 2)

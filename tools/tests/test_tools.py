@@ -163,7 +163,7 @@ class CheckPackages(Tools):
         """packages.txt has every program that our code names; without a line of it, that is a failure."""
         status, lines = self.check()
         self.assertEqual((status, len(lines)), (0, 1), lines)
-        if "not checked" in lines[0]:
+        if "# SKIP" in lines[0]:
             self.skipTest(lines[0])
         text = (self.root / "tools/packages.txt").read_text()
         write(self.root / "tools/packages.txt", text.replace("sparse                             sparse", "sparse xz-utils"))
