@@ -18,7 +18,7 @@ from typing import IO
 from matrix.common.errors import DISK_FULL, MachineError
 
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
-LONG_GRACE = 4 * GRACE  # the same for a program that does this with its own children
+LONG_GRACE = 4 * GRACE  # the same for a program of ours, which does this with its own children
 POLL = 0.1  # seconds between two calls of until()
 TAIL = 1 << 16  # bytes of a failed child's output searched for FULL
 FULL = re.compile(r"(?m)^(?!.*# [\w.-]+: ).*No space left on device")  # but not what a test says in the kernel under test
@@ -82,15 +82,17 @@ def run(
     return Completed(tuple(argv), returncode, timed_out, seconds, output)
 
 
-def stream(argv: Sequence[str], show: Callable[[str], None] | None, *, limit: float, env: Mapping[str, str] | None = None) -> int:
-    """Run one of our own programs for at most limit seconds. Pass each line of stdout and stderr to show; None: let it print them itself.
+def stream(argv: Sequence[str], show: Callable[[str], None] | None, *, limit: float, env: Mapping[str, str] | None = None,
+           grace: float = LONG_GRACE) -> int:
+    """Run argv for at most limit seconds. Pass each line of stdout and stderr to show; None: let it print them itself.
 
-    Return its exit status, negative if it was killed. It gets some time to end its own children, also when this program is interrupted.
+    Return its exit status, negative if it was killed. At the limit, and when this program is interrupted, it gets grace seconds to end
+    its own children.
     """
     kept = None if show is None else subprocess.PIPE
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=kept, stderr=kept and subprocess.STDOUT, text=True, errors="replace",
                           env=env, start_new_session=True) as child:
-        timer = threading.Timer(limit, _kill, (child, LONG_GRACE))
+        timer = threading.Timer(limit, _kill, (child, grace))
         timer.start()
         try:
             for line in child.stdout or ():
@@ -100,7 +102,7 @@ def stream(argv: Sequence[str], show: Callable[[str], None] | None, *, limit: fl
         finally:
             timer.cancel()
             if child.poll() is None:
-                _kill(child, LONG_GRACE)
+                _kill(child, grace)
 
 
 def _run(
