@@ -118,6 +118,7 @@ struct model {
 
 	u32 *generation;		/* expected contents per page (0: zeros) */
 	unsigned long *allocated;	/* pages that must be allocated */
+	unsigned long *punched;		/* pages that had contents when they were punched */
 
 	struct folio *pins[NR_PINS];
 	unsigned int nr_pins;
@@ -267,6 +268,18 @@ static bool host_ok(struct model *m, pgoff_t index)
 	return true;
 }
 
+/* I1: through a huge mapping, the host sees no old contents of holes, either. */
+static void check_huge_mapping(struct model *m, pgoff_t start)
+{
+	pgoff_t index = find_next_bit(m->punched, start + N, start + m->nr % N);
+
+	if (index >= start + N)
+		index = find_next_bit(m->punched, start + N, start);
+	if (index < start + N)
+		host_ok(m, index);
+	m->host_huge++;
+}
+
 static void do_host(struct model *m, pgoff_t index, bool write)
 {
 	unsigned long addr = m->addr + (index << PAGE_SHIFT);
@@ -278,11 +291,8 @@ static void do_host(struct model *m, pgoff_t index, bool write)
 
 	__set_bit(index, m->allocated);
 
-	/* I1: the host sees no old contents of holes through a huge mapping. */
-	if (pmd_trans_huge(pmdp_get(pmd_off(current->mm, addr)))) {
-		m->host_huge++;
-		host_ok(m, round_down(index, N) + m->nr % N);
-	}
+	if (pmd_trans_huge(pmdp_get(pmd_off(current->mm, addr))))
+		check_huge_mapping(m, round_down(index, N));
 
 	if (write) {
 		m->generation[index] = m->nr;
@@ -316,6 +326,10 @@ static void do_punch(struct model *m, pgoff_t start, unsigned long npages)
 	if (gmem_kunit_punch(m->f, start, npages))
 		mistake(m, "punch failed", start);
 
+	for (index = start; index < start + npages; index++) {
+		if (m->generation[index])
+			__set_bit(index, m->punched);
+	}
 	bitmap_clear(m->allocated, start, npages);
 	memset32(m->generation + start, 0, npages);
 
@@ -570,6 +584,8 @@ static void model(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, m->generation);
 	m->allocated = kunit_kcalloc(test, BITS_TO_LONGS(NPAGES), sizeof(long), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, m->allocated);
+	m->punched = kunit_kcalloc(test, BITS_TO_LONGS(NPAGES), sizeof(long), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, m->punched);
 
 	m->test = test;
 	m->f = gmem_kunit_open(test, gmem_kunit_vm(test, 0), NPAGES, FLAGS);
