@@ -56,6 +56,12 @@ class Rebase(FakeKernel):
             self.rebase()
         self.assertEqual(tree.prepare(self.root, self.out, None, self.say).version, "7.3.4")
 
+    def test_new_file(self) -> None:
+        """git shows a new file, although Debian's .gitignore hides all; make refresh would leave it out otherwise."""
+        self.rebase()
+        write(self.repo / "virt/kvm/another.c", "new\n")
+        self.assertEqual(self.git("status", "--porcelain"), "?? virt/kvm/another.c\n")
+
     def test_conflict(self) -> None:
         """The patch and its file are named; once it is resolved, git goes on with the others; unsaved work is kept."""
         write(self.other / "virt/kvm/guest_memfd.c", NUMBERS.replace("line 10\n", "line X\n"))
