@@ -15,6 +15,7 @@
 #include <linux/mempolicy.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
+#include <linux/nodemask.h>
 #include <linux/pagemap.h>
 #include <linux/sched.h>
 #include <linux/swap.h>
@@ -146,6 +147,42 @@ static void moves(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, gmem_kunit_migrate(u.f, 0, gmem_kunit_alloc_target), 0);
 	KUNIT_EXPECT_GE(test, gmem_kunit_nr_free() + 2 * N, free);
 	KUNIT_EXPECT_EQ(test, gmem_kunit_nr_pages(u.f), u.npages);
+}
+
+static struct folio *alloc_on_node(struct folio *src, unsigned long nid)
+{
+	return __folio_alloc_node(GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NORETRY |
+				  __GFP_NOWARN, folio_order(src), nid);
+}
+
+/* FileHugePages of a node, in pages. */
+static long file_hugepages(int nid)
+{
+	return atomic_long_read(&NODE_DATA(nid)->vm_stat[NR_FILE_THPS]);
+}
+
+/* I7: a node counts the hugepages that have come to it, and none that have left it. */
+static void counted_where_it_is(struct kunit *test)
+{
+	struct used u = use_memory(test, test->param_value, GUEST_MEMFD_FLAG_MIGRATABLE);
+	long thp = IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE) && u.order ? u.npages : 0;
+	int from = page_to_nid(pfn_to_page(u.pfn)), to = next_node_in(from, node_states[N_MEMORY]);
+	long at_from = file_hugepages(from), at_to = file_hugepages(to);
+	LIST_HEAD(isolated);
+
+	if (to == from)
+		kunit_skip(test, "only one node has memory");
+
+	KUNIT_ASSERT_EQ(test, gmem_kunit_isolate(u.f->inode->i_mapping, 0, 1, &isolated), 1);
+	KUNIT_ASSERT_EQ(test, gmem_kunit_move(&isolated, alloc_on_node, to), 0);
+	check_memory(test, &u, true);
+	KUNIT_EXPECT_EQ(test, folio_nid(gmem_kunit_peek(u.f, 0)), to);
+	KUNIT_EXPECT_EQ(test, file_hugepages(from), at_from - thp);
+	KUNIT_EXPECT_EQ(test, file_hugepages(to), at_to + thp);
+
+	KUNIT_EXPECT_EQ(test, gmem_kunit_punch(u.f, 0, NPAGES), 0);
+	KUNIT_EXPECT_EQ(test, file_hugepages(from), at_from - thp);
+	KUNIT_EXPECT_EQ(test, file_hugepages(to), at_to);
 }
 
 /* I8: without the flag, memory does not move, and the guest is not disturbed. */
@@ -759,6 +796,7 @@ static void no_numa_balancing(struct kunit *test)
 
 static struct kunit_case gmem_migrate_cases[] = {
 	KUNIT_CASE_PARAM(moves, memory_gen_params),
+	KUNIT_CASE_PARAM(counted_where_it_is, memory_gen_params),
 	KUNIT_CASE_PARAM(stays_without_flag, memory_gen_params),
 	KUNIT_CASE_PARAM(stays_in_use, memory_gen_params),
 	KUNIT_CASE(stays_if_pinned),
