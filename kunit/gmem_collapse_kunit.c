@@ -267,18 +267,19 @@ static void other_cpu_is_busy(struct kunit *test)
 struct late {
 	struct gmem_kunit_file *f;
 	struct folio *folio;
+	struct task_struct *collapses;
 	bool ended;		/* the collapse */
 };
 
-/* Drop the reference a moment after the last attempt to collapse has begun. */
+/* Drop the reference once the collapse sleeps with the lock held, or has given up. */
 static int put_late(void *data)
 {
 	struct late *late = data;
 	struct rw_semaphore *lock = &late->f->inode->i_mapping->invalidate_lock;
 
-	(void)gmem_kunit_wait_until((lru_cache_disabled() && rwsem_is_locked(lock)) ||
+	(void)gmem_kunit_wait_until((lru_cache_disabled() && rwsem_is_locked(lock) &&
+				     !task_is_running(late->collapses)) ||
 				    READ_ONCE(late->ended));
-	fsleep(USEC_PER_MSEC);
 	folio_put(late->folio);
 	return 0;
 }
@@ -291,7 +292,7 @@ static int put_late(void *data)
 static void waits_for_faults(struct kunit *test)
 {
 #if IS_BUILTIN(CONFIG_KVM_GMEM_KUNIT_TEST)
-	struct late late = { .f = use_memory(test, &memories[0]) };
+	struct late late = { .f = use_memory(test, &memories[0]), .collapses = current };
 	int r = -EBUSY, tries;
 
 	for (tries = 0; r == -EBUSY && tries < 10; tries++) {
