@@ -5,8 +5,11 @@
  */
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
+#include <linux/completion.h>
+#include <linux/kthread.h>
 #include <linux/kvm_host.h>
 #include <linux/pagemap.h>
+#include <linux/sched.h>
 
 #include "gmem_kunit_helpers.h"
 
@@ -108,6 +111,78 @@ static void lost_race(struct kunit *test)
 	kunit_activate_static_stub(test, kvm_gmem_alloc_huge_folio, alloc_loses_race);
 	KUNIT_ASSERT_EQ(test, gmem_kunit_fault(f->kvm, 0, GFN, &fault), 0);
 	check_stats(test, f, (struct stats) { .occupied = 1 });
+}
+
+/* One of two vCPUs that use a hugepage for the first time, at once. */
+struct first_user {
+	struct gmem_kunit_file *f;
+	atomic_t *arrived;
+	pgoff_t index;
+	struct gmem_kunit_fault fault;
+	int r;
+	struct completion done;
+};
+
+static int use_first(void *data)
+{
+	struct first_user *me = data;
+
+	atomic_inc(me->arrived);
+	while (atomic_read(me->arrived) < 2)
+		cond_resched();
+
+	me->r = gmem_kunit_fault(me->f->kvm, 0, GFN + me->index, &me->fault);
+	if (!me->r)
+		gmem_kunit_fill(me->fault.pfn, 1, gmem_kunit_pattern(me->index));
+
+	complete(&me->done);
+	return 0;
+}
+
+/*
+ * I5, I11: of two vCPUs that use a hugepage for the first time at once, one gets it and
+ * the other finds it.  It is cleared once, before either has written to it.
+ */
+static void first_use_by_two(struct kunit *test)
+{
+	struct gmem_kunit_file *f = gmem_kunit_open_bound(test, NPAGES, FLAGS);
+	unsigned long round, failed = 0, apart = 0, lost = 0;
+	const unsigned long rounds = 50;
+
+	for (round = 0; round < rounds; round++) {
+		atomic_t arrived = ATOMIC_INIT(0);
+		struct first_user users[] = {
+			{ .f = f, .arrived = &arrived, .index = 0 },
+			{ .f = f, .arrived = &arrived, .index = N - 1 },
+		};
+		struct task_struct *tasks[ARRAY_SIZE(users)];
+		int i;
+
+		for (i = 0; i < ARRAY_SIZE(users); i++) {
+			init_completion(&users[i].done);
+			tasks[i] = gmem_kunit_thread(test, use_first, &users[i]);
+		}
+		for (i = 0; i < ARRAY_SIZE(users); i++)
+			wake_up_process(tasks[i]);
+		for (i = 0; i < ARRAY_SIZE(users); i++) {
+			wait_for_completion(&users[i].done);
+			gmem_kunit_stop_thread(test, tasks[i]);
+		}
+		for (i = 0; i < ARRAY_SIZE(users); i++) {
+			struct first_user *me = &users[i];
+
+			failed += me->r || me->fault.order != PMD_ORDER;
+			apart += me->fault.pfn - me->index != users[0].fault.pfn;
+			lost += !me->r && gmem_kunit_count_not(me->fault.pfn, 1,
+							       gmem_kunit_pattern(me->index));
+		}
+		KUNIT_ASSERT_EQ(test, gmem_kunit_punch(f, 0, N), 0);
+	}
+
+	KUNIT_EXPECT_EQ(test, failed, 0);
+	KUNIT_EXPECT_EQ(test, apart, 0);
+	KUNIT_EXPECT_EQ(test, lost, 0);
+	KUNIT_EXPECT_EQ(test, gmem_kunit_stat(f, gmem_huge_alloc), rounds);
 }
 
 /* Without the flag nobody wants hugepages, so nothing is missing. */
@@ -215,6 +290,7 @@ static struct kunit_case gmem_stats_cases[] = {
 	KUNIT_CASE(allocations),
 	KUNIT_CASE(fallbacks),
 	KUNIT_CASE(lost_race),
+	KUNIT_CASE(first_use_by_two),
 	KUNIT_CASE(flag_off),
 	KUNIT_CASE(splits),
 	KUNIT_CASE(collapses),
