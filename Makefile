@@ -34,7 +34,7 @@ cells = $(if $(CELLS),$(CELLS),$$(./matrix/run $(project) --cells-json $(1) | tr
 some = if [ -z "$$cells" ]; then echo 'make $@: this project has no such cells' >&2; exit 2; fi
 
 .DEFAULT_GOAL := help
-.PHONY: help check-series matrix e2e e2e-base run-until-failure vmm bench bench-loop cells canary test fresh mutants coverage report diff edit series port rebase refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh setup-llvm setup-riscv
+.PHONY: help only-here check-series matrix e2e e2e-base run-until-failure vmm bench bench-loop cells canary test fresh mutants coverage report diff edit series port rebase refresh clean setup-matrix setup-test setup-mutants setup-coverage setup-fresh setup-llvm setup-riscv
 
 help:
 	@echo 'make matrix    set up the machine, then build, boot and judge the cells'
@@ -113,10 +113,14 @@ cells:
 canary: setup-matrix
 	@$(run) --canaries
 
-test: setup-test
+# ci/test and tools/fresh know this project only.
+only-here:
+	@[ -z '$(PROJECT)' ] || { echo 'these tests are for this project only; example/README.md has the targets for another one' >&2; exit 2; }
+
+test: only-here setup-test
 	@ci/test --out '$(O)' $(if $(JOBS),--jobs $(JOBS)) $(TESTS)
 
-fresh: setup-fresh
+fresh: only-here setup-fresh
 	@tools/fresh '$(DEBIAN)' --out '$(O)'
 
 mutants: setup-mutants

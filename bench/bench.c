@@ -8,10 +8,12 @@
  * A figure is the smallest of all rounds; in each round, the measurements of the group run
  * in another order.  The counter is the one that user space can read, which counts
  * instructions when QEMU runs with -icount shift=0, see bench.toml.
+ *
+ * The kernel without the series runs only the group "plain", which comes first.  So both
+ * kernels have run the same calls in the same order whenever their figures are compared.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,11 +23,13 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include <linux/kvm.h>
+#include <linux/mman.h>
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 #define PAGE 4096UL
@@ -35,6 +39,12 @@
 #define CODE_GPA 0x1000UL
 #define DATA_GPA (1UL << 30)
 #define MMIO_GPA 0x100000UL		/* no slot is there */
+
+#ifdef __x86_64__
+#define FAULTS "pf_taken"
+#else
+#define FAULTS "exits"			/* KVM on arm64 does not count faults */
+#endif
 
 enum kind { NONE, GMEM, GMEM_HUGE, GMEM_MOVABLE, SHMEM, HUGETLB, ANON, NR_KINDS };
 
@@ -234,11 +244,6 @@ static uint64_t gmem_flags(enum kind kind)
 	return flags;
 }
 
-static bool supported(enum kind kind)
-{
-	return WITH_SERIES || (kind != GMEM_HUGE && kind != GMEM_MOVABLE);
-}
-
 static void set_slot(struct memory *memory, int slot, uint64_t gpa, size_t size, void *host, int fd)
 {
 	struct kvm_userspace_memory_region2 region = {
@@ -333,6 +338,41 @@ static void destroy(struct memory *memory)
 	close(memory->fd);
 }
 
+/* A statistic of the vCPU. */
+static uint64_t vcpu_stat(struct memory *memory, const char *name)
+{
+	int fd = ioctl(memory->vcpu, KVM_GET_STATS_FD, NULL);
+	struct kvm_stats_header header;
+	struct kvm_stats_desc *stat;
+	uint64_t value = 0;
+	size_t size, i;
+	bool found = false;
+
+	need(fd >= 0 && pread(fd, &header, sizeof(header), 0) == sizeof(header), "KVM_GET_STATS_FD");
+	size = sizeof(*stat) + header.name_size;
+	stat = malloc(size);
+	need(stat, "malloc");
+	for (i = 0; i < header.num_desc && !found; i++) {
+		need(pread(fd, stat, size, header.desc_offset + i * size) == (ssize_t)size, "statistic %zu", i);
+		found = !strcmp(stat->name, name);
+	}
+	errno = ENOENT;
+	need(found, "%s", name);
+	need(pread(fd, &value, sizeof(value), header.data_offset + stat->offset) == sizeof(value),
+	     "value of %s", name);
+	free(stat);
+	close(fd);
+	return value;
+}
+
+static long host_faults(void)
+{
+	struct rusage usage;
+
+	need(!getrusage(RUSAGE_THREAD, &usage), "getrusage");
+	return usage.ru_minflt;
+}
+
 /* The operations. */
 
 static uint64_t guest_writes(struct memory *memory)
@@ -350,6 +390,15 @@ static uint64_t guest_writes(struct memory *memory)
 	return start;
 }
 
+/* How often the guest left for the host, while it wrote to all pages for the first time. */
+static uint64_t measure_faults(struct memory *memory)
+{
+	uint64_t before = vcpu_stat(memory, FAULTS);
+
+	guest_writes(memory);
+	return vcpu_stat(memory, FAULTS) - before;
+}
+
 static uint64_t measure_fallocate(struct memory *memory)
 {
 	uint64_t start = now();
@@ -357,6 +406,7 @@ static uint64_t measure_fallocate(struct memory *memory)
 	need(!fallocate(memory->fd, FALLOC_FL_KEEP_SIZE, 0, memory->size), "fallocate");
 	return now() - start;
 }
+
 
 static uint64_t touch(char *from, char *end)
 {
@@ -386,36 +436,30 @@ static uint64_t measure_clear(struct memory *memory)
 
 static uint64_t measure_touch(struct memory *memory)
 {
-	return touch(memory->host, memory->host + memory->size);
+	long before = host_faults();
+	uint64_t count = touch(memory->host, memory->host + memory->size);
+	size_t faults = host_faults() - before;
+
+	/* A figure of hugepages must not be one of single pages.  Stack and code may fault, too. */
+	errno = 0;
+	need(memory->kind == GMEM || faults <= memory->size / HUGE + 8, "%s of %zu MiB: %zu faults",
+	     names[memory->kind], memory->size >> 20, faults);
+	return count;
+}
+
+/* All of the memory is in use: it is only looked up. */
+static uint64_t measure_fallocate_again(struct memory *memory)
+{
+	measure_touch(memory);
+	return measure_fallocate(memory);
 }
 
 /* With all of the memory there, unmap it and touch it again. */
 static uint64_t measure_touch_again(struct memory *memory)
 {
 	measure_touch(memory);
-	if (memory->fd < 0)
-		return measure_touch(memory);
 	need(!madvise(memory->host, memory->size, MADV_DONTNEED), "MADV_DONTNEED");
 	return measure_touch(memory);
-}
-
-static void *touch_all(void *memory)
-{
-	measure_touch(memory);
-	return NULL;
-}
-
-/* Two threads touch the same memory at once: it is allocated and cleared once. */
-static uint64_t measure_touch_twice(struct memory *memory)
-{
-	pthread_t other;
-	uint64_t start;
-
-	start = now();
-	need(!(errno = pthread_create(&other, NULL, touch_all, memory)), "pthread_create");
-	measure_touch(memory);
-	need(!(errno = pthread_join(other, NULL)), "pthread_join");
-	return now() - start;
 }
 
 static uint64_t measure_guest(struct memory *memory)
@@ -541,83 +585,110 @@ static uint64_t measure_migrate(struct memory *memory)
 	return start;
 }
 
-#ifdef KVM_GUEST_MEMFD_COLLAPSE
 /* A page of each hugepage was punched and is there again. */
 static uint64_t measure_collapse(struct memory *memory)
 {
-	struct kvm_guest_memfd_collapse range = { .size = memory->size };
 	uint64_t start;
 	size_t at;
 
 	guest_writes(memory);
 	for (at = 0; at < memory->size; at += HUGE)
-		need(!fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, PAGE), "hole");
+		punch_one(memory, at, PAGE);
 	guest_writes(memory);
 	start = now();
-	need(!ioctl(memory->fd, KVM_GUEST_MEMFD_COLLAPSE, &range), "KVM_GUEST_MEMFD_COLLAPSE");
-	start = now() - start;
-	need(!range.size, "0x%llx bytes are not collapsed", range.size);
-	return start;
-}
+	if (is_gmem(memory->kind)) {
+#ifdef KVM_GUEST_MEMFD_COLLAPSE
+		struct kvm_guest_memfd_collapse range = { .size = memory->size };
+
+		need(!ioctl(memory->fd, KVM_GUEST_MEMFD_COLLAPSE, &range), "KVM_GUEST_MEMFD_COLLAPSE");
+		need(!range.size, "0x%llx bytes are not collapsed", range.size);
 #endif
+	} else {
+		need(!madvise(memory->host, memory->size, MADV_COLLAPSE), "MADV_COLLAPSE");
+	}
+	return now() - start;
+}
 
 #define SMALL HUGE
 #define MEDIUM (32 * HUGE)
 #define LARGE (512 * HUGE)
 
 #define OPERATION(name, function, kind, size, rounds) { name, function, kind, size, rounds, UINT64_MAX }
-#define EACH(name, function, size, rounds)				\
-	OPERATION(name, function, GMEM, size, rounds),			\
-	OPERATION(name, function, GMEM_HUGE, size, rounds),		\
-	OPERATION(name, function, SHMEM, size, rounds),			\
-	OPERATION(name, function, HUGETLB, size, rounds),		\
-	OPERATION(name, function, ANON, size, rounds)
+#define FILES(name, function)						\
+	OPERATION(name, function, GMEM_HUGE, MEDIUM, 5),		\
+	OPERATION(name, function, SHMEM, MEDIUM, 5),			\
+	OPERATION(name, function, HUGETLB, MEDIUM, 5)
+#define HUGEPAGES(name, function)					\
+	FILES(name, function),						\
+	OPERATION(name, function, ANON, MEDIUM, 5)
+
+/* What a kernel without the series can do as well. */
+static struct measurement plain[] = {
+	OPERATION("plain-fallocate", measure_fallocate, GMEM, MEDIUM, 5),
+	OPERATION("plain-fallocate-again", measure_fallocate_again, GMEM, MEDIUM, 5),
+	OPERATION("plain-touch", measure_touch, GMEM, MEDIUM, 5),
+	OPERATION("plain-touch-again", measure_touch_again, GMEM, MEDIUM, 5),
+	OPERATION("plain-guest", measure_guest, GMEM, MEDIUM, 5),
+	OPERATION("plain-guest-again", measure_guest_again, GMEM, MEDIUM, 5),
+	OPERATION("plain-punch-pages", measure_punch_pages, GMEM, MEDIUM, 5),
+	OPERATION("plain-punch-hugepages", measure_punch_hugepages, GMEM, MEDIUM, 5),
+	OPERATION("plain-punch-all", measure_punch_all, GMEM, MEDIUM, 5),
+	OPERATION("plain-exit", measure_exit, GMEM, MEDIUM, 5),
+	OPERATION("plain-fallocate", measure_fallocate, SHMEM, MEDIUM, 5),
+	OPERATION("plain-touch", measure_touch, SHMEM, MEDIUM, 5),
+	OPERATION("plain-guest", measure_guest, SHMEM, MEDIUM, 5),
+	OPERATION("plain-guest-again", measure_guest_again, SHMEM, MEDIUM, 5),
+	OPERATION("plain-punch-pages", measure_punch_pages, SHMEM, MEDIUM, 5),
+	OPERATION("plain-punch-hugepages", measure_punch_hugepages, SHMEM, MEDIUM, 5),
+	OPERATION("plain-migrate", measure_migrate, SHMEM, MEDIUM, 5),
+	OPERATION("plain-touch", measure_touch, HUGETLB, MEDIUM, 5),
+	OPERATION("plain-touch", measure_touch, ANON, MEDIUM, 5),
+	OPERATION("plain-migrate", measure_migrate, ANON, MEDIUM, 5),
+};
 
 static struct measurement populate[] = {
-	OPERATION("clear", measure_clear, NONE, SMALL, 5),
 	OPERATION("clear", measure_clear, NONE, MEDIUM, 5),
-	OPERATION("fallocate", measure_fallocate, GMEM, SMALL, 5),
 	OPERATION("fallocate", measure_fallocate, GMEM_HUGE, SMALL, 5),
-	OPERATION("fallocate", measure_fallocate, GMEM, MEDIUM, 5),
 	OPERATION("fallocate", measure_fallocate, GMEM_HUGE, MEDIUM, 5),
 	OPERATION("fallocate", measure_fallocate, SHMEM, MEDIUM, 5),
-	OPERATION("fallocate", measure_fallocate, HUGETLB, MEDIUM, 5),
-	EACH("touch", measure_touch, MEDIUM, 5),
-	EACH("guest", measure_guest, MEDIUM, 5),
-	OPERATION("touch-by-two", measure_touch_twice, GMEM_HUGE, MEDIUM, 5),
+	FILES("fallocate-again", measure_fallocate_again),
+	OPERATION("touch", measure_touch, GMEM, MEDIUM, 5),
+	HUGEPAGES("touch", measure_touch),
+	OPERATION("guest", measure_guest, GMEM_HUGE, SMALL, 5),
+	OPERATION("guest", measure_guest, GMEM, MEDIUM, 5),
+	HUGEPAGES("guest", measure_guest),
+	HUGEPAGES("faults", measure_faults),
 };
 
 static struct measurement again[] = {
-	EACH("touch-again", measure_touch_again, MEDIUM, 5),
-	EACH("guest-again", measure_guest_again, MEDIUM, 5),
+	FILES("touch-again", measure_touch_again),
+	HUGEPAGES("guest-again", measure_guest_again),
 };
 
 static struct measurement holes[] = {
-	OPERATION("punch-pages", measure_punch_pages, GMEM, MEDIUM, 5),
 	OPERATION("punch-pages", measure_punch_pages, GMEM_HUGE, MEDIUM, 5),
 	OPERATION("punch-pages", measure_punch_pages, SHMEM, MEDIUM, 5),
-	EACH("punch-hugepages", measure_punch_hugepages, MEDIUM, 5),
-	EACH("punch-all", measure_punch_all, MEDIUM, 5),
-	EACH("exit", measure_exit, MEDIUM, 5),
+	HUGEPAGES("punch-hugepages", measure_punch_hugepages),
+	HUGEPAGES("punch-all", measure_punch_all),
+	HUGEPAGES("exit", measure_exit),
 };
 
 static struct measurement moves[] = {
 	OPERATION("migrate", measure_migrate, GMEM_MOVABLE, MEDIUM, 5),
 	OPERATION("migrate", measure_migrate, SHMEM, MEDIUM, 5),
 	OPERATION("migrate", measure_migrate, ANON, MEDIUM, 5),
-#ifdef KVM_GUEST_MEMFD_COLLAPSE
 	OPERATION("collapse", measure_collapse, GMEM_MOVABLE, MEDIUM, 5),
-#endif
+	OPERATION("collapse", measure_collapse, SHMEM, MEDIUM, 5),
 };
 
 /* Cost against size. */
 static struct measurement large[] = {
-	OPERATION("clear", measure_clear, NONE, LARGE, 1),
-	OPERATION("fallocate", measure_fallocate, GMEM_HUGE, LARGE, 1),
-	OPERATION("fallocate", measure_fallocate, SHMEM, LARGE, 1),
-	OPERATION("guest", measure_guest, GMEM_HUGE, LARGE, 1),
-	OPERATION("punch-all", measure_punch_all, GMEM_HUGE, LARGE, 1),
-	OPERATION("punch-all", measure_punch_all, SHMEM, LARGE, 1),
+	OPERATION("fallocate", measure_fallocate, GMEM_HUGE, LARGE, 3),
+	OPERATION("fallocate", measure_fallocate, SHMEM, LARGE, 3),
+	OPERATION("guest", measure_guest, GMEM_HUGE, LARGE, 3),
+	OPERATION("faults", measure_faults, GMEM_HUGE, LARGE, 1),
+	OPERATION("punch-all", measure_punch_all, GMEM_HUGE, LARGE, 3),
+	OPERATION("punch-all", measure_punch_all, SHMEM, LARGE, 3),
 };
 
 static void run(struct measurement *one)
@@ -655,15 +726,13 @@ static void measure(struct measurement *all, size_t nr)
 			order[j] = swap;
 		}
 		for (i = 0; i < nr; i++) {
-			if (round < order[i]->rounds && supported(order[i]->kind))
+			if (round < order[i]->rounds)
 				run(order[i]);
 		}
 	}
-	for (i = 0; i < nr; i++) {
-		if (supported(all[i].kind))
-			printf("# %s/%s/%zuM: %llu\n", all[i].operation, names[all[i].kind], all[i].size >> 20,
-			       (unsigned long long)all[i].best);
-	}
+	for (i = 0; i < nr; i++)
+		printf("# %s/%s/%zuM: %llu\n", all[i].operation, names[all[i].kind], all[i].size >> 20,
+		       (unsigned long long)all[i].best);
 }
 
 #define GROUP(group) { #group, group, ARRAY_SIZE(group) }
@@ -674,7 +743,9 @@ int main(int argc __attribute__((unused)), char **argv)
 		const char *name;
 		struct measurement *all;
 		size_t nr;
-	} groups[] = { GROUP(populate), GROUP(again), GROUP(holes), GROUP(moves), GROUP(large) };
+	} groups[] = {
+		GROUP(plain), GROUP(populate), GROUP(again), GROUP(holes), GROUP(moves), GROUP(large),
+	};
 	const char *name = strrchr(argv[0], '/');
 	size_t i;
 
@@ -684,7 +755,8 @@ int main(int argc __attribute__((unused)), char **argv)
 	need(kvm >= 0, "/dev/kvm");
 	for (i = 0; i < ARRAY_SIZE(groups); i++) {
 		if (name && !strcmp(name + 1, groups[i].name)) {
-			measure(groups[i].all, groups[i].nr);
+			if (WITH_SERIES || groups[i].all == plain)
+				measure(groups[i].all, groups[i].nr);
 			return 0;
 		}
 	}

@@ -29,7 +29,7 @@ NOT_SET = re.compile(r"# CONFIG_(\w+) is not set")
 # QEMU then counts instructions and derives every clock from the count. So the same kernel with the same arguments runs the same
 # instructions in the same order, however busy the host is. One CPU: before 8.1, QEMU lets a busy CPU starve the others.
 REPLAY = "-smp 1 -icount shift={shift},sleep=off -rtc base=2026-01-01,clock=vm -seed {seed}"
-COUNT = "-smp 1 -icount shift=0,sleep=off -rtc clock=vm"  # an instruction takes a nanosecond
+COUNT = REPLAY.format(shift=0, seed=1)  # an instruction takes a nanosecond
 SHIFT = 5  # an instruction takes 1 << SHIFT ns: the larger, the more often the scheduler preempts
 
 
@@ -174,8 +174,11 @@ def on_base(cell: Cell) -> Cell:
 
 
 def seeded(cell: Cell, parameter: str, seed: int) -> Cell:
-    """Return the cell for a boot that repeats itself: the seed decides about random operations and random numbers, and time is virtual."""
-    return replace(cell, kernel_args=(*cell.kernel_args, f"{parameter}={seed}"), seed=seed)
+    """Return the cell for a boot that repeats itself: the seed decides about random operations and random numbers, and time is virtual.
+
+    parameter is the kernel's that seeds the tests; "" if they need none.
+    """
+    return replace(cell, kernel_args=(*cell.kernel_args, *([f"{parameter}={seed}"] if parameter else [])), seed=seed)
 
 
 def extended(cell: Cell, arguments: Sequence[str], limit: int) -> Cell:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matrix.common import data
+from matrix.common import data, proc
 from matrix.common.errors import WrongUse
 
 KEYS = {"suites": str, "seed": str, "build": dict, "selftests": dict, "mutants": dict, "parts": dict, "vmm": dict,
@@ -69,12 +69,6 @@ class Project:
         if not self.selftests:
             raise WrongUse("project.toml has no [selftests]: this project has nothing to boot with --e2e")
         return self.selftests
-
-    def need_seed(self) -> str:
-        """Return the kernel parameter that seeds the tests. Raise WrongUse when the project has none."""
-        if not self.seed:
-            raise WrongUse("project.toml has no seed: no test of this project depends on a seed")
-        return self.seed
 
 
 def load(root: Path) -> Project:
@@ -153,3 +147,9 @@ def places(options: argparse.Namespace) -> tuple[Path, Path]:
     if out.resolve() == root:
         raise WrongUse(f"{out} is the project itself; choose another build folder (--out DIR, make O=DIR)")
     return root, out
+
+
+def commit(root: Path) -> str:
+    """Return the commit that is checked out at root, in 12 digits; "" if root is no git checkout."""
+    done = proc.run(["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"], limit=60)
+    return "" if done.returncode else done.output.strip()

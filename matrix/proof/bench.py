@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 """make bench: read the figures of bench/bench.c from the consoles of a cell, and compare them as bench/bench.toml says.
 
-bench/known.json has the ratios that were measured last, so that a change for the worse is noticed: {cell: {ratio: value}}.
+bench/known.json has the ratios that were measured last, so that a change for the worse is noticed, and what they were measured with:
+{cell: {"commit": …, "tools": …, "ratios": {ratio: value}}}. The table in bench/README.md is written from it.
 """
 
 from __future__ import annotations
@@ -13,19 +14,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matrix.cell import bench
-from matrix.common import data
+from matrix.cell import bench, build
+from matrix.cell.cells import Cell
+from matrix.common import data, proc, project
 from matrix.common.errors import WrongUse
 from matrix.verdict import report
 
 KNOWN = "bench/known.json"
+README = "bench/README.md"
+BEGIN = "<!-- written by tools/bench -->"
+COMPILER = re.compile(r'^CONFIG_CC_VERSION_TEXT="(.*)"$', re.M)
+COUNTED = ("kernel", "configs", "bench/bench.c", "bench/bench.toml", "matrix/cells.toml")  # a change of these changes the counts
 KEYS = {"what": str, "figures": list, "to": str, "target": float, "less": str, "per_mib": bool}
 LINE = re.compile(r"# ([\w-]+/[\w-]+/\d+M): (\d+)\s*$")  # printed by bench.c
 BASE = "7.3"  # as the value of "to": the kernel without the series
 WORSE = 1.02  # times the known ratio
-MET, MISSED, UNKNOWN, REGRESSED = "met", "missed", "not measured before", "worse than before"
+MET, MISSED, UNKNOWN, REGRESSED, BETTER = "met", "missed", "not measured before", "worse than before", "better than before"
 
-Figures = Mapping[str, int]  # "operation/memory/size" -> instructions
+Figures = Mapping[str, int]  # "operation/memory/size" -> a count, of instructions if nothing else is said
+
+
+@dataclass(frozen=True)
+class Known:
+    """What known.json has for a cell."""
+
+    ratios: Mapping[str, float]
+    commit: str  # that was measured
+    tools: str  # compiler and QEMU
 
 
 @dataclass(frozen=True)
@@ -60,11 +75,16 @@ class Row:
         return self.known is not None and self.value > self.known * WORSE
 
     @property
+    def improved(self) -> bool:
+        """Whether it is more than 2 % below the known ratio, which would hide it if it got worse again."""
+        return self.known is not None and self.value * WORSE < self.known
+
+    @property
     def verdict(self) -> str:
         """A word for the table."""
         said = MET if self.value <= self.ratio.target else MISSED
-        if self.regressed:
-            return f"{said}, {REGRESSED}: {self.known:.6g}"
+        if self.regressed or self.improved:
+            return f"{said}, {REGRESSED if self.regressed else BETTER}: {self.known:.6g}"
         return said if self.known is not None else f"{said}, {UNKNOWN}"
 
 
@@ -105,7 +125,10 @@ def figures(console: Path) -> dict[str, int]:
 
 
 def compare(ratios: Sequence[Ratio], ours: Figures, base: Figures, before: Mapping[str, float]) -> list[Row]:
-    """Return a row for each ratio. Raise WrongUse when a figure was not measured."""
+    """Return a row for each ratio. Raise WrongUse when a figure was not measured, or is in no ratio."""
+    used = {name for ratio in ratios for name in (ratio.figure, ratio.to, ratio.less)}
+    if unused := sorted(set(ours) - used):
+        raise WrongUse(f"{bench.FILE}: no ratio has {unused[0]}, so nobody would notice that it gets worse")
     return [Row(ratio, _value(ratio, ours, base), before.get(ratio.name)) for ratio in ratios]
 
 
@@ -117,40 +140,78 @@ def _value(ratio: Ratio, ours: Figures, base: Figures) -> float:
         count = float(those[name] - (those[ratio.less] if ratio.less else 0))
         return count / int(name.rpartition("/")[2][:-1]) if ratio.per_mib else count
 
-    if not (divisor := figure(ratio.to, base if ratio.base else ours)):
-        raise WrongUse(f"{bench.FILE}: {ratio.to} counted nothing, so nothing can be compared with it")
+    if (divisor := figure(ratio.to, base if ratio.base else ours)) <= 0:
+        less = f" more than {ratio.less}" if ratio.less else ""
+        raise WrongUse(f"{bench.FILE}: {ratio.to} counted nothing{less}, so nothing can be compared with it")
     return figure(ratio.figure, ours) / divisor
 
 
-def known(root: Path) -> dict[str, dict[str, float]]:
-    """Return known.json; empty when it is missing. Raise WrongUse when it is malformed."""
+def known(root: Path) -> dict[str, Known]:
+    """Return known.json: cell -> what it has; empty when it is missing. Raise WrongUse when it is malformed."""
     path = root / KNOWN
     if not path.exists():
         return {}
     try:
         found = json.loads(path.read_text("utf-8"))
-        return {str(cell): {str(name): float(value) for name, value in ratios.items()} for cell, ratios in found.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as err:
-        raise WrongUse(f"{path}: {err}; remove it, and make bench UPDATE=yes writes it anew") from None
+        return {str(cell): Known({str(name): float(value) for name, value in one["ratios"].items()}, str(one["commit"]), str(one["tools"]))
+                for cell, one in found.items()}  # fmt: skip
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as err:
+        raise WrongUse(f"{path}: {type(err).__name__} {err}; remove it, and make bench UPDATE=yes writes it anew") from None
 
 
-def update(root: Path, cell: str, rows: Sequence[Row]) -> None:
-    """Write the ratios of a cell to known.json."""
+def update(root: Path, cell: str, rows: Sequence[Row], commit: str, with_tools: str) -> None:
+    """Write the ratios of a cell to known.json, and the table of README.md. Raise WrongUse when that has no marks for it."""
     found = known(root)
-    found[cell] = {row.ratio.name: round(row.value, 6) for row in rows}
-    report.write_json(root / KNOWN, dict(sorted(found.items())))
+    found[cell] = Known({row.ratio.name: round(row.value, 6) for row in rows}, commit, with_tools)
+    readme = root / README
+    text = report.insert(data.text(readme), BEGIN, table(load(root), dict(sorted(found.items()))), README)
+    report.write_json(root / KNOWN, {name: {"commit": one.commit, "tools": one.tools, "ratios": dict(one.ratios)}
+                                     for name, one in sorted(found.items())})  # fmt: skip
+    report.write(readme, text)
+
+
+def tools(cell: Cell, config: Path) -> str:
+    """Return the compiler that built the kernel with this .config, and the QEMU that this machine boots it with."""
+    if not (match := COMPILER.search(data.text(config))):
+        raise WrongUse(f"{config} does not say which compiler built the kernel; run make bench again")
+    said = proc.run([cell.qemu, "--version"], env=build.environment(), limit=60).output.splitlines()
+    return f"{match[1]}; {said[0] if said else cell.qemu}"
+
+
+def commit_of(root: Path) -> str:
+    """Return the commit that is measured. Raise WrongUse when what decides the counts is not committed."""
+    if not (commit := project.commit(root)):
+        raise WrongUse(f"UPDATE=yes notes the commit in {KNOWN}, but {root} is no git checkout")
+    if changed := proc.run(["git", "-C", str(root), "status", "--porcelain", "--", *COUNTED], limit=60).output.split():
+        raise WrongUse(f"UPDATE=yes notes the commit in {KNOWN}; commit {changed[1]} first")
+    return commit
+
+
+def table(ratios: Sequence[Ratio], found: Mapping[str, Known]) -> str:
+    """Return the table of README.md: a row for each ratio, a column for each cell."""
+    lines = [f"- `{cell}`: commit {one.commit}, {one.tools}" for cell, one in found.items()]
+    lines += ["", f"| figure | compared with | {' | '.join(found)} | target |", f"|---|---|{'--:|' * (len(found) + 1)}"]
+    what = ""
+    for ratio in ratios:
+        if ratio.what != what:
+            what = ratio.what
+            lines.append(f"| **{what}** | |{' |' * len(found)} {ratio.target:g} |")
+        values = [one.ratios.get(ratio.name) for one in found.values()]
+        cells = ["-" if value is None else f"{value:.4f}" if value <= ratio.target else f"**{value:.4f}**" for value in values]
+        lines.append(f"| `{ratio.figure}` | {BASE if ratio.base else f'`{ratio.to}`'} | {' | '.join(cells)} | |")
+    return "\n".join(lines) + "\n"
 
 
 def document(rows: Sequence[Row], ours: Figures, base: Figures) -> dict[str, Any]:
     """Return what bench.json has for a cell."""
-    return {"instructions": dict(ours), "without_series": dict(base),
+    return {"counts": dict(ours), "without_series": dict(base),
             "ratios": [{"what": row.ratio.what, "name": row.ratio.name, "value": round(row.value, 6), "target": row.ratio.target,
                         "known": row.known, "verdict": row.verdict} for row in rows]}  # fmt: skip
 
 
 def markdown(cell: str, rows: Sequence[Row], ours: Figures, base: Figures) -> str:
     """Return the table of a cell."""
-    text = [f"## {cell}: instructions", "", "| figure | compared with | instructions | | ratio | target | |",
+    text = [f"## {cell}: counts", "", "| figure | compared with | count | | ratio | target | |",
             "|---|---|--:|--:|--:|--:|---|"]  # fmt: skip
     what = ""
     for row in rows:

@@ -4,6 +4,7 @@
 import contextlib
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -175,17 +176,69 @@ class Ratios(Root):
             self.assertEqual((row.regressed, "worse" in row.verdict), (worse, worse), value)
         self.assertFalse(self.rows()[0].regressed)
 
+    def test_better(self) -> None:
+        """A ratio that falls by more than 2 % is worth recording."""
+        name = self.rows()[1].ratio.name
+        for value, better in ((0.011, False), (0.0112, False), (0.0113, True)):
+            row = self.rows({name: value})[1]
+            self.assertEqual((row.improved, "better than before" in row.verdict), (better, better), value)
+
     def test_update(self) -> None:
-        """known.json keeps the ratios of other cells; a malformed one is one line."""
-        bench.update(self.root, "b", self.rows())
-        bench.update(self.root, "a", self.rows()[:1])
-        self.assertEqual(bench.known(self.root)["a"], {"touch/gmem/64M : 7.3": 1.01})
+        """known.json and the table keep the ratios of other cells; a malformed file is one line."""
+        write(self.root / bench.README, f"before\n{bench.BEGIN}\nold\n<!-- end -->\nafter\n")
+        bench.update(self.root, "b", self.rows(), "0123", "gcc 1; QEMU 2")
+        bench.update(self.root, "a", self.rows()[:1], "4567", "gcc 3; QEMU 2")
+        self.assertEqual(bench.known(self.root)["a"], bench.Known({"touch/gmem/64M : 7.3": 1.01}, "4567", "gcc 3; QEMU 2"))
         self.assertEqual(list(bench.known(self.root)), ["a", "b"])
-        self.assertFalse(any(row.regressed for row in self.rows(bench.known(self.root)["b"])))
-        for text in ("{", "[]", '{"a": 1}', '{"a": {"b": "c"}}'):
+        self.assertFalse(any(row.regressed for row in self.rows(dict(bench.known(self.root)["b"].ratios))))
+        for text in ("{", "[]", '{"a": 1}', '{"a": {"b": "c"}}', '{"a": {"ratios": {"b": "c"}, "commit": "", "tools": ""}}'):
             write(self.root / bench.KNOWN, text)
             with self.assertRaisesRegex(WrongUse, "known.json: .*UPDATE=yes"):
                 bench.known(self.root)
+        text = (self.root / bench.README).read_text()
+        self.assertEqual(text.splitlines()[:4],
+                         ["before", bench.BEGIN, "- `a`: commit 4567, gcc 3; QEMU 2", "- `b`: commit 0123, gcc 1; QEMU 2"])  # fmt: skip
+        self.assertTrue(text.endswith("<!-- end -->\nafter\n"))
+        for line in ("| figure | compared with | a | b | target |", "| **two kernels** | | | | 1.005 |",
+                     "| `touch/gmem/64M` | 7.3 | **1.0100** | **1.0100** | |", "| `touch/huge/64M` | `touch/gmem/64M` | - | 0.0110 | |"):
+            self.assertIn(f"\n{line}\n", text)
+        write(self.root / bench.README, "no marks\n")
+        write(self.root / bench.KNOWN, "{}")
+        with self.assertRaisesRegex(WrongUse, "bench/README.md has no lines .*; put them where the table belongs"):
+            bench.update(self.root, "b", self.rows(), "0123", "gcc")
+        self.assertEqual(bench.known(self.root), {})
+
+    def test_commit(self) -> None:
+        """What decides the counts must be committed, and the commit is noted."""
+        def git(*words: str) -> str:
+            return subprocess.run(["git", "-C", self.root, *words], check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+        with self.assertRaisesRegex(WrongUse, "is no git checkout"):
+            bench.commit_of(self.root)
+        git("init", "-q")
+        git("add", "bench")
+        git("-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qm", "c")
+        write(self.root / bench.README, "not counted\n")
+        self.assertEqual(bench.commit_of(self.root), git("rev-parse", "--short=12", "HEAD"))
+        write(self.root / "bench/bench.toml", "changed")
+        with self.assertRaisesRegex(WrongUse, "commit bench/bench.toml first"):
+            bench.commit_of(self.root)
+
+    def test_tools(self) -> None:
+        """The compiler is the one in the .config, QEMU the one that would boot the kernel."""
+        config = self.root / ".config"
+        write(config, 'CONFIG_A=y\nCONFIG_CC_VERSION_TEXT="gcc (X) 1.2"\n')
+        self.assertRegex(bench.tools(bench_cell(), config), r"^gcc \(X\) 1.2; QEMU emulator version \d")
+        write(config, "")
+        with self.assertRaisesRegex(WrongUse, "does not say which compiler"):
+            bench.tools(bench_cell(), config)
+
+    def test_unused(self) -> None:
+        """A figure that is in no ratio, and one that is not above what is subtracted from it."""
+        with self.assertRaisesRegex(WrongUse, "no ratio has exit/huge/64M"):
+            bench.compare(bench.load(self.root), OURS | {"exit/huge/64M": 1}, BASE, {})
+        with self.assertRaisesRegex(WrongUse, "touch/gmem/64M counted nothing more than clear/none/64M"):
+            bench.compare(bench.load(self.root), OURS | {"touch/gmem/64M": 90}, BASE, {})
 
     def test_figures(self) -> None:
         """Figures come from lines of the console; without any there is nothing to compare."""
@@ -219,29 +272,59 @@ class Tool(unittest.TestCase):
             self.assertIn(f"make {target}: this project has no such cells\n", done.stderr)
             self.assertEqual(done.returncode, 2)
 
+    def test_this_project_only(self) -> None:
+        """make test and make fresh would test this project instead of the other one."""
+        for target in ("test", "fresh"):
+            done = subprocess.run(["make", "-C", ROOT, target, "SETUP=no", "PROJECT=example"], capture_output=True, text=True, check=False,
+                                  timeout=60)  # fmt: skip
+            self.assertIn("for this project only", done.stderr)
+            self.assertEqual(done.returncode, 2)
+
     def run_tool(self, out: Path, *arguments: str) -> tuple[int, str]:
         """Return the exit status and the output."""
         done = subprocess.run([sys.executable, ROOT / "tools/bench", "--out", out, *arguments], capture_output=True, text=True, check=False,
                               timeout=60)  # fmt: skip
         return done.returncode, done.stdout + done.stderr
 
+    def test_readme(self) -> None:
+        """The figures on the front page are the worst that were measured, rounded up."""
+        text = " ".join((ROOT / "README.md").read_text().split())
+        match = re.search(r"at most ([\d.]+) % more instructions than in 7\.3 \(([\d.]+) % where `fallocate` finds that all of the memory "
+                          r"is there\)\. Apart from clearing, hugepages cost at most 1/(\d+) of", text)  # fmt: skip
+        assert match
+        worst = {True: 0.0, False: 0.0}  # of files without hugepages; True: where nothing but the lookup counts
+        pages = 0.0
+        for known in bench.known(ROOT).values():
+            for ratio in bench.load(ROOT):
+                if ratio.what.startswith("files"):
+                    again = "fallocate-again" in ratio.figure
+                    worst[again] = max(worst[again], known.ratios[ratio.name] - 1)
+                if ratio.less:
+                    pages = max(pages, known.ratios[ratio.name])
+        for said, measured in ((match[1], worst[False]), (match[2], worst[True])):
+            self.assertTrue(measured <= float(said) / 100 < measured + 0.001, (said, measured))
+        self.assertTrue(int(match[3]) <= 1 / pages < int(match[3]) + 10, pages)
+
     def test_tool(self) -> None:
         """It prints a table and writes it, as JSON, too; the status is 1 if a ratio is worse than the known one."""
         names = {figure for ratio in bench.load(ROOT) for figure in (ratio.figure, ratio.to, ratio.less) if figure}
         wanted = {ratio.name for ratio in bench.load(ROOT)}
-        self.assertEqual({name: set(ratios) for name, ratios in bench.known(ROOT).items()},
+        self.assertEqual({name: set(one.ratios) for name, one in bench.known(ROOT).items()},
                          {cell.name: wanted for cell in cells.load(ROOT) if cell.bench})  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder)
             for kind, count in (("e2e", 1000), ("e2e-base", 10)):
                 lines = [f"# {name}: {1 if name.startswith('clear') else count}\n" for name in sorted(names)]
                 write(out / f"results/x86_64-bench-{kind}/console.log", "".join(lines))
+                write(out / f"results/x86_64-bench-{kind}/.config", 'CONFIG_CC_VERSION_TEXT="gcc 0.1"\n')
             status, text = self.run_tool(out, "x86_64-bench")
             self.assertEqual(status, 1, text)
-            self.assertIn("bench: x86_64-bench: touch/gmem/64M : 7.3: 100, was", text)
+            self.assertIn("bench: x86_64-bench: plain-touch/gmem/64M : 7.3: 100, was", text)
+            self.assertRegex(text, "x86_64-bench: punch-all/gmem-huge/64M : punch-all/hugetlb/64M: 1, was .*: better; UPDATE=yes records")
+            self.assertRegex(text, "known.json was measured with .*, this with gcc 0.1; QEMU .*: that may be the reason")
             self.assertIn("touch/gmem/64M", (out / "results/bench.md").read_text())
             found = json.loads((out / "results/bench.json").read_text())["x86_64-bench"]
-            self.assertEqual(found["without_series"]["touch/gmem/64M"], 10)
+            self.assertEqual(found["without_series"]["plain-touch/gmem/64M"], 10)
             self.assertEqual(self.run_tool(out, "arm64-bench")[0], 2)
             said = "bench: cell x86_64-thp does not measure: it has no bench = true\n"
             self.assertEqual(self.run_tool(out, "x86_64-thp"), (2, said))

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0
 """Test matrix.tree.port: what merges into another tree, and what conflicts."""
 
+import re
 import shutil
 import unittest
+from pathlib import Path
 
 from matrix.common.errors import WrongUse
 from matrix.tests.fake_kernel import FIRST, NUMBERS, PATCH, FakeKernel, snapshot, write
-from matrix.tree import port
+from matrix.tree import port, tree
+from matrix.verdict import report
 
 THIRD = PATCH.format(subject="Number twenty") + """diff --git a/virt/kvm/guest_memfd.c b/virt/kvm/guest_memfd.c
 --- a/virt/kvm/guest_memfd.c
@@ -80,15 +83,13 @@ class Port(FakeKernel):
         write(self.root / "kernel/trees.toml", "[tree]\nsuite = 'x'\n")
         with self.assertRaisesRegex(WrongUse, "write ..tree.. above each tree"):
             port.pins(self.root)
-        with self.assertRaisesRegex(WrongUse, "put them where the table belongs"):
-            port.insert("no marks\n", "x")
 
-    def test_table_in_readme(self) -> None:
-        """Only what is between the marks is replaced, as often as one wants."""
-        text = f"before\n{port.BEGIN}\nold\n{port.END}\nafter\n"
-        once = port.insert(text, "new\n")
-        self.assertEqual(once, f"before\n{port.BEGIN}\nnew\n{port.END}\nafter\n")
-        self.assertEqual(port.insert(once, "new\n"), once)
+    def test_readme(self) -> None:
+        """The table in kernel/README.md is that of the series of today: make port has been run since its last patch came."""
+        root = Path(__file__).resolve().parents[2]
+        text = (root / "kernel/README.md").read_text()
+        written = text.partition(port.BEGIN)[2].partition(report.END)[0]
+        self.assertEqual(set(re.findall(r"\| \d+ of (\d+) \|", written)), {str(len(tree.series(root, "7.3")))})
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from matrix.common.session import Say
 from matrix.tree import source, tree
 
 KEYS = {"package": str, "suite": str, "keyring": str}
-BEGIN, END = "<!-- written by tools/port -->", "<!-- end -->"
+BEGIN = "<!-- written by tools/port -->"
 STAGED = re.compile(r"(\d{6}) ([0-9a-f]{40}) ([123])\t(.+)")
 
 
@@ -127,15 +127,6 @@ def table(found: Iterable[Ported]) -> str:
         where = "; ".join(f"{conflict.number}: {', '.join(f'`{name}`' for name in conflict.files)}" for conflict in one.conflicts)
         text.append(f"| {one.origin} | {len(one.conflicts)} of {one.patches} | {where or 'none'} |")
     return "\n".join(text) + "\n"
-
-
-def insert(text: str, written: str) -> str:
-    """Return text with what is between its two marks replaced. Raise WrongUse when it has no such marks."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise WrongUse(f"kernel/README.md has no lines {BEGIN} and {END}; put them where the table belongs")
-    return f"{before}{BEGIN}\n{written}{END}{after}"
 
 
 def report(found: Sequence[Ported], out: Path) -> list[str]:

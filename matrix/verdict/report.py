@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Required, TypedDict
 
 from matrix.common.data import sha256
+from matrix.common.errors import WrongUse
 from matrix.verdict import ktap
 from matrix.verdict.console import LARGEST, LINES, lines
 from matrix.verdict.evidence import Evidence, Reason
@@ -26,6 +27,7 @@ SPECIAL = {"--seed": "seeded", "--arg": "with more kernel arguments", "--boot-se
            "--no-build": "without a build"}  # fmt: skip
 FIGURE = re.compile(r"^ *# (\w+): # ([\w ,-]+: \d.*)")  # init.c prints "    # test: # huge mappings: 7"
 MOST_FIGURES = 40
+END = "<!-- end -->"  # of what a tool writes into a README
 
 
 class Result(TypedDict, total=False):
@@ -43,6 +45,7 @@ class Result(TypedDict, total=False):
     kernel: dict[str, str]  # version, origin, series (a digest)
     filter: str
     repeat: str  # the command line that repeats a boot with options of SPECIAL
+    ksrc: str  # the kernel tree or the base that the user has named; "" for none
     judged: dict[str, Any]  # JUDGED
     digests: dict[str, str]  # of LOGS and of expected.txt
     inputs: str  # digest of the checkout, taken before the run
@@ -84,6 +87,15 @@ def write(path: Path, content: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write JSON atomically."""
     write(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def insert(text: str, begin: str, written: str, file: str) -> str:
+    """Return text with what is between the lines begin and END replaced. Raise WrongUse when it has no such lines; file is its name."""
+    before, found, rest = text.partition(begin)
+    _, end, after = rest.partition(END)
+    if not found or not end:
+        raise WrongUse(f"{file} has no lines {begin} and {END}; put them where the table belongs")
+    return f"{before}{begin}\n{written}{END}{after}"
 
 
 def digests(folder: Path, expected: Path) -> dict[str, str]:
