@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from matrix.cell import boot, build
 from matrix.cell.cells import Cell
@@ -50,7 +51,7 @@ class Side:
 
     name: str
     run: Callable[[], bool]  # all cells; returns whether all of them are green
-    write: Callable[[str, str], None]  # path in the tree, text: what is to be at its end from now on
+    write: Callable[[str, str], None]  # path in the tree, text: what is at its end from now on, whatever other files have
     clean: Callable[[], None]  # removes all that was built
     seconds: dict[str, list[float]] = field(default_factory=dict)  # scenario -> one per round
 
@@ -90,16 +91,20 @@ def ours(root: Path, folder: Path, chosen: Sequence[Cell], jobs: int) -> Side:
     suites = tomllib.loads((project / "project.toml").read_text("utf-8"))["suites"]
     series = project / "kernel" / bases(project)[-1] / "series"  # which tree.prepare() has read
     patches = series.read_text("utf-8")
+    texts: dict[str, str] = {}
 
     def write(path: str, text: str) -> None:
         if path.startswith(f"{suites}/"):
             source = root / "kunit" / path.removeprefix(f"{suites}/")
             (project / "kunit" / source.name).write_text(source.read_text("utf-8") + text, "utf-8")
             return
-        before = (folder / "tree" / path).read_text("utf-8").partition("\n/* loop")[0]
-        diff = difflib.unified_diff(before.splitlines(True), (before + text).splitlines(True), f"a/{path}", f"b/{path}")
+        texts[path] = text
+        diff: list[str] = []
+        for changed, end in texts.items():
+            before = (folder / "tree" / changed).read_text("utf-8").partition("\n/* loop")[0]
+            diff += difflib.unified_diff(before.splitlines(True), (before + end).splitlines(True), f"a/{changed}", f"b/{changed}")
         (series.parent / PATCH).write_text(HEADER + "".join(diff), "utf-8")
-        series.write_text(patches + (f"{PATCH}\n" if text else ""), "utf-8")
+        series.write_text(patches + (f"{PATCH}\n" if diff else ""), "utf-8")
 
     def run() -> bool:
         argv = [str(Path(__file__).parents[1] / "run"), "--project", str(project), f"--jobs={jobs}", *(cell.name for cell in chosen)]
@@ -138,11 +143,16 @@ def _timed(argv: list[str], log: Path) -> proc.Completed:
     done = proc.run(argv, log=log, env=build.environment() | {"PATH": boot.shim_path()}, limit=LIMIT)
     if done.timed_out:
         raise MachineError(f"{argv[0]} takes longer than {LIMIT:.0f} s; see {log}")
+    if done.returncode not in (0, 1):  # neither green nor red
+        raise MachineError(f"{argv[0]} could not run; see {log}")
     return done
 
 
-def measure(sides: Sequence[Side], scenarios: Sequence[Scenario], rounds: int, say: Say) -> None:
-    """Run the scenarios, the sides in turn. Raise MachineError when a run does not end as it must."""
+def measure(sides: Sequence[Side], scenarios: Sequence[Scenario], rounds: int, say: Say, save: Callable[[], None]) -> None:
+    """Run the scenarios, the sides in turn; save() is called after each round. Raise MachineError when a run does not end as it must.
+
+    A change stays until the same file changes again: to take it back would be part of what the next run has to build.
+    """
     number = 0
     for at in range(rounds):
         for scenario in scenarios:
@@ -160,21 +170,34 @@ def measure(sides: Sequence[Side], scenarios: Sequence[Scenario], rounds: int, s
                 elif scenario.fails:
                     raise MachineError(f"{side.name}: {scenario.name}: a change that cannot be compiled was not noticed")
                 seconds = time.monotonic() - begin
-                if scenario.change:
-                    side.write(scenario.change, "")
                 if not green:
                     raise MachineError(f"{side.name} is not green after {scenario.name}; see its log in the build folder")
                 side.seconds.setdefault(scenario.name, []).append(round(seconds, 1))
                 say(f"{scenario.name}: {side.name}: {seconds:.1f} s")
+        save()
+
+
+def document(sides: Sequence[Side], scenarios: Sequence[Scenario], chosen: Sequence[Cell], commit: str) -> dict[str, Any]:
+    """Return what loop.json has: seconds per round, and the ratio of the medians."""
+    return {"commit": commit, "cells": [cell.name for cell in chosen],
+            "changes": {one.name: {"seconds": {side.name: side.seconds[one.name] for side in sides}, "ratio": round(_ratio(sides, one), 3),
+                                   "target": one.target} for one in scenarios}}  # fmt: skip
+
+
+def _ratio(sides: Sequence[Side], scenario: Scenario) -> float:
+    first, second = (statistics.median(side.seconds[scenario.name]) for side in sides)
+    return first / second
 
 
 def markdown(sides: Sequence[Side], scenarios: Sequence[Scenario], chosen: Sequence[Cell]) -> str:
     """Return the table; times are medians."""
     one, two = sides
-    text = [f"{one.name} and {two.name}, {', '.join(cell.name for cell in chosen)}:", "",
+    rounds = len(one.seconds[scenarios[0].name])
+    text = [f"{one.name} and {two.name}, {', '.join(cell.name for cell in chosen)}, median of {rounds}:", "",
             f"| change | {one.name} s | {two.name} s | ratio | target | |", "|---|--:|--:|--:|--:|---|"]  # fmt: skip
     for scenario in scenarios:
         first, second = (statistics.median(side.seconds[scenario.name]) for side in sides)
-        met = "met" if first <= scenario.target * second else "missed"
-        text.append(f"| {scenario.name} | {first:.1f} | {second:.1f} | {first / second:.2f} | {scenario.target:g} | {met} |")
+        ratio = _ratio(sides, scenario)
+        met = "met" if ratio <= scenario.target else "missed"
+        text.append(f"| {scenario.name} | {first:.1f} | {second:.1f} | {ratio:.2f} | {scenario.target:g} | {met} |")
     return "\n".join(text) + "\n"

@@ -45,14 +45,17 @@ class Measure(unittest.TestCase):
     def measure(self, scenario: Scenario, rounds: int = 1, **words: bool) -> list[Fake]:
         """Measure two programs."""
         sides = [Fake("ours", **words), Fake("stock", **words)]
-        loop.measure([one.side for one in sides], [scenario], rounds, lambda text: None)
+        saved: list[int] = []
+        loop.measure([one.side for one in sides], [scenario], rounds, lambda text: None,
+                     lambda: saved.append(len(sides[1].side.seconds[scenario.name])))  # fmt: skip
+        self.assertEqual(saved, list(range(1, rounds + 1)))
         return sides
 
     def test_changes(self) -> None:
-        """Each run has a change that no other run has; it is gone afterwards; an error is repaired within the time that counts."""
+        """Each run has a change that no other run has; it stays; an error is repaired within the time that counts."""
         one, two = self.measure(LINE, rounds=2)
         self.assertEqual((one.calls, two.calls), (["/* loop 2 */", "/* loop 3 */"], ["/* loop 1 */", "/* loop 4 */"]))
-        self.assertEqual((one.text, len(one.side.seconds["line"])), ("", 2))
+        self.assertEqual((one.text, len(one.side.seconds["line"])), ("\n/* loop 3 */\n", 2))
         self.assertEqual(self.measure(ERROR)[0].calls, ["/* loop 2 */ error", "run"])
         self.assertEqual(self.measure(COLD)[0].calls, ["clean", "run"])
 
@@ -64,13 +67,17 @@ class Measure(unittest.TestCase):
             self.measure(replace(ERROR, text="/* loop {} */"))
 
     def test_table(self) -> None:
-        """Medians and their ratio."""
+        """Medians and their ratio, as JSON, too."""
         sides = self.measure(LINE)
         for one, seconds in zip(sides, ([1.0, 2.0, 9.0], [8.0, 4.0, 3.0])):
             one.side.seconds["line"] = seconds
         text = loop.markdown([one.side for one in sides], [LINE], [])
         self.assertIn("| line | 2.0 | 4.0 | 0.50 | 0.5 | met |", text)
+        self.assertIn("median of 3", text)
         self.assertIn("missed", loop.markdown([one.side for one in sides], [replace(LINE, target=0.4)], []))
+        found = loop.document([one.side for one in sides], [LINE], [], "0123")
+        self.assertEqual((found["commit"], found["changes"]["line"]["ratio"], found["changes"]["line"]["target"]), ("0123", 0.5, 0.5))
+        self.assertEqual(found["changes"]["line"]["seconds"]["stock"], [8.0, 4.0, 3.0])
 
 
 class Files(unittest.TestCase):
@@ -105,7 +112,7 @@ class Files(unittest.TestCase):
                 write(root / "kernel" / base / "source.toml", "")
                 write(root / "kernel" / base / "series", "0001-a.patch\n")
             write(root / "kunit/a.c", "test\n")
-            for file in ("lib/tests/a.c", "lib/b.c"):
+            for file in ("lib/tests/a.c", "lib/b.c", "lib/c.h"):
                 write(folder / "tree" / file, "test\n")
             (cell,) = cells.select(cells.load(ROOT), ["x86_64-thp"])
             with self.assertRaisesRegex(WrongUse, "has no x86_64-thp"):
@@ -115,20 +122,28 @@ class Files(unittest.TestCase):
             for side in (one, two):
                 side.write("lib/b.c", "\n/* loop 1 */\n")
                 side.write("lib/tests/a.c", "\n/* loop 2 */\n")
+                side.write("lib/c.h", "\n/* loop 3 */\n")
             self.assertEqual(series.read_text(), "0001-a.patch\n9999-loop.patch\n")
             git = ["git", "-C", str(folder / "git"), "-c", "user.name=x", "-c", "user.email=x@x"]
-            write(folder / "git/lib/b.c", "test\n")
+            for file in ("lib/b.c", "lib/c.h"):
+                write(folder / "git" / file, "test\n")
             for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"], ["am", "-q", str(series.parent / "9999-loop.patch")]):
                 subprocess.run([*git, *words], check=True)
-            self.assertEqual((folder / "git/lib/b.c").read_text(), "test\n\n/* loop 1 */\n")
+            self.assertEqual([(folder / "git/lib" / file).read_text() for file in ("b.c", "c.h")],
+                             ["test\n\n/* loop 1 */\n", "test\n\n/* loop 3 */\n"])  # fmt: skip
             for changed in (folder / "project/kunit/a.c", folder / "tree/lib/tests/a.c"):
                 self.assertEqual(changed.read_text(), "test\n\n/* loop 2 */\n")
             with mock.patch.object(proc, "run", return_value=proc.Completed((), 0, False, 1.0, "")) as run:
                 self.assertTrue(one.run() and two.run())
             argv = [call.args[0] for call in run.call_args_list]
             self.assertEqual((argv[0][-1], argv[1][-1]), ("x86_64-thp", "--more"))
+            for status in (2, -9):
+                with mock.patch.object(proc, "run", return_value=proc.Completed((), status, False, 1.0, "")):
+                    with self.assertRaisesRegex(MachineError, "run could not run; see .*ours.log"):
+                        one.run()
             for side in (one, two):
                 side.write("lib/b.c", "")
+                side.write("lib/c.h", "")
                 side.write("lib/tests/a.c", "")
             self.assertEqual((series.read_text(), (folder / "tree/lib/b.c").read_text()), ("0001-a.patch\n", "test\n"))
             self.assertEqual((folder / "project/kunit/a.c").read_text(), "test\n")
