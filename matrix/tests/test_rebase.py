@@ -52,8 +52,6 @@ class Rebase(FakeKernel):
         self.assertEqual((pin.version, pin.package), ("7.2.12", "linux-source-7.2"))
         prepared = tree.prepare(self.root, self.out, self.other, self.say)
         self.assertEqual((prepared.path / "virt/kvm/guest_memfd.c").read_text(), "new\n" * 50 + NUMBERS.replace("line 10\n", "line ten\n"))
-        with self.assertRaisesRegex(WrongUse, "kernel/7.2 has a series already; make edit KSRC=7.2"):
-            self.rebase()
         self.assertEqual(tree.prepare(self.root, self.out, None, self.say).version, "7.3.4")
 
     def test_new_file(self) -> None:
@@ -81,6 +79,21 @@ class Rebase(FakeKernel):
             self.rebase()
         edit.refresh(self.root, self.out, self.say, "7.2")
         self.assertIn("+line X and ten", (self.root / "kernel/7.2/0001-KVM-Number-ten.patch").read_text())
+
+    def test_own_tree(self) -> None:
+        """A product kernel of a version that kernel/ has, with other changes: the series of that version is merged into it."""
+        write(self.other / "Makefile", "VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\n")
+        write(self.other / "virt/kvm/guest_memfd.c", NUMBERS.replace("line 11\n", "line X\n"))
+        with self.assertRaisesRegex(WrongUse, "does not apply to .*\n(.*\n)*make rebase KSRC=.*/other merges the series into this tree"):
+            tree.prepare(self.root, self.out, self.other, self.say)
+        repo, why = self.rebase()
+        self.assertEqual((repo.name, why.partition(":")[0]), ("linux-7.3", "patch 1 of 2 conflicts in virt/kvm/guest_memfd.c"))
+        write(repo / "virt/kvm/guest_memfd.c", NUMBERS.replace("line 10\nline 11\n", "line ten\nline X\n"))
+        edit.git(repo, "commit", "-qa", "--no-edit")
+        edit.git(repo, "cherry-pick", "--continue")
+        edit.refresh(self.root, self.out, self.say, "7.3")
+        prepared = tree.prepare(self.root, self.out, self.other, self.say)
+        self.assertIn("line ten\nline X\n", (prepared.path / "virt/kvm/guest_memfd.c").read_text())
 
     def test_present(self) -> None:
         """A patch that the other kernel has already is to be skipped."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Bring the series to a kernel for which kernel/ has none.
+"""Bring the series to a kernel to which no series in kernel/ applies.
 
-The repository is that of matrix/tree/edit.py for this kernel. The commits of the newest base are picked one after the other,
-as git rebase does; git's three-way merge finds their context, because each knows its parent. What conflicts is for a person.
+The repository is that of matrix/tree/edit.py for this kernel. The commits of the base of the same name, or of the newest one if there
+is none, are picked one after the other, as git rebase does; git's three-way merge finds their context, because each knows its parent.
+What conflicts is for a person.
 """
 
 from __future__ import annotations
@@ -19,19 +20,18 @@ from matrix.tree import apt, edit, source, tree
 def rebase(root: Path, out: Path, ksrc: Path, say: Say) -> tuple[Path, str]:
     """Create the repository with the series on the tree at ksrc, which is never written to.
 
-    Return its path, and what to do about a patch that conflicts ("": none does). Raise WrongUse when ksrc is unusable, kernel/
-    has a series for it, or the repository has unsaved work.
+    Return its path, and what to do about a patch that conflicts ("": none does). Raise WrongUse when ksrc is unusable, or the
+    repository has unsaved work.
     """
     root, out = root.resolve(), out.resolve()
     kernel = source.base_of(tree.read_version(ksrc))
-    if kernel in source.bases(root):
-        raise WrongUse(f"kernel/{kernel} has a series already; make edit KSRC={kernel} opens it")
     repo = edit.repo_of(out, kernel)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         if edit.agreed(repo) and (why := edit.unsaved(repo)):
             raise WrongUse(f"{repo} has unsaved work: {why}. Finish it, or remove {repo}, and run again")
-        ours, theirs = tree.prepare_base(root, out, None, say), tree.take_ksrc(out, ksrc, say)
+        ours = tree.prepare_base(root, out, Path(kernel) if kernel in source.bases(root) else None, say)
+        theirs = tree.take_ksrc(out, ksrc, say)
         commits, why = tree.apply_series(ours, tree.series(root, ours.kernel))
         if why:
             raise WrongUse(why)

@@ -91,7 +91,8 @@ def prepare(root: Path, out: Path, ksrc: Path | None, say: Say, part: str = "") 
     base = prepare_base(root, out, ksrc, say)
     commits, why = apply_series(base, series(root, base.kernel, part))
     if why:
-        raise WrongUse(why)
+        own = f"\nmake rebase KSRC={ksrc} merges the series into this tree, patch by patch" if ksrc and ksrc.is_dir() else ""
+        raise WrongUse(why + own)
     commit = add_suites(base.folder, root, (commits or ["base"])[-1])
     if part:
         path = checkout(base.folder, commit, f"part-{part}")
