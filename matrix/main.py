@@ -141,7 +141,7 @@ def _main(options: argparse.Namespace, root: Path, prepare: Prepare) -> int:
     if options.base:
         chosen = [cells.on_base(cell) for cell in chosen]
     if options.seed is not None:
-        chosen = [cells.seeded(cell, tested.need_seed(), options.seed) for cell in chosen]
+        chosen = [cells.seeded(cell, tested.seed, options.seed) for cell in chosen]
     chosen = [cells.extended(cell, options.arg, options.boot_seconds) for cell in chosen]
     _check(options, out, root, chosen, kinds)
     out.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,8 @@ def _main(options: argparse.Namespace, root: Path, prepare: Prepare) -> int:
             prepared = (tree.pristine(root, out, options.ksrc, say) if options.base
                         else prepare(root, out, options.ksrc, say, **{"part": part} if part else {}))  # fmt: skip
             say(f"kernel: Linux {prepared.version}, {prepared.origin}")
-            return Site(root, out, prepared, say, jobs_now, inputs=inputs, base=options.base, build=not options.no_build)
+            return Site(root, out, prepared, say, jobs_now, inputs=inputs, base=options.base, build=not options.no_build,
+                        ksrc=options.ksrc)  # fmt: skip
 
         def tasks(cell: Cell) -> list[Job]:
             return [Job(cell, kind, options.filter, options.update_expected) for kind in own[cell.name]]

@@ -67,6 +67,7 @@ class Site:
     base: bool = False  # the tree is the pristine source: any test may run and skip
     make_options: tuple[str, ...] = ()  # for kunit.py build
     build: bool = True  # False: boot the kernel that an earlier run has built
+    ksrc: Path | None = None  # the kernel tree or the base that the user has named
 
     @property
     def made(self) -> Path:
@@ -375,7 +376,7 @@ def _write(site: Site, job: Job, evidence: Evidence, verdict: Verdict, steps: St
         cell=folder.name, arch=job.cell.arch, proves=job.cell.proves, verdict="green" if verdict.green else "red",
         reasons=report.reasons(verdict.reasons),
         kernel={"version": tree.version, "origin": tree.origin, "series": tree.series},
-        filter=job.glob, repeat=_repeat(site, job), tests=counts, skips=verdict.skipped, suites=suites,
+        filter=job.glob, repeat=_repeat(site, job), ksrc=str(site.ksrc or ""), tests=counts, skips=verdict.skipped, suites=suites,
         judged=report.judged(evidence), digests=report.digests(folder, site.root / LIST), inputs=site.inputs,
         figures=report.figures(folder / "console.log") if job.kind == E2E else [],
         seconds=steps.seconds, commands=steps.commands, files=str(folder),
@@ -394,6 +395,7 @@ def _repeat(site: Site, job: Job) -> str:
     words += [] if site.build else ["--no-build"]
     if not words:
         return ""
+    words += ["--ksrc", str(site.ksrc)] if site.ksrc else []
     words += ["--filter", job.glob] if job.glob else []
     words += [*(["--e2e"] if job.kind == E2E else []), *(["--base"] if site.base else []), cell.name]
     return f"./matrix/run {shlex.join(words)}"

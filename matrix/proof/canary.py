@@ -37,6 +37,8 @@ class Canary:
 def load(root: Path, known: Sequence[Cell]) -> list[Canary]:
     """Return all canaries of matrix/canaries/canaries.toml under root, in file order. Raise WrongUse on a malformed file."""
     path = root / "matrix/canaries/canaries.toml"
+    if not path.exists():
+        raise WrongUse(f"this project has no canaries: there is no {path}")
     found = []
     for entry in data.tables(path, data.read(path), "canary"):
         where = f"matrix/canaries/canaries.toml: canary {entry.get('name', '?')}"

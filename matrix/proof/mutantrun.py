@@ -84,7 +84,7 @@ class Run:
 
     def _boot_all(self, built: Built) -> None:
         """Boot with each seed, keeping the logs of all; a mutant that does not build has nothing to boot."""
-        parameter, cell = project.load(self.root).need_seed(), built.job.cell
+        parameter, cell = project.load(self.root).seed, built.job.cell
         found: dict[int, Outcome] = {}
         while not found or (len(found) < self.seeds and BROKEN not in {one.kind for one in found.values()}):
             seed = len(found) + 1

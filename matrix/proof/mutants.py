@@ -30,7 +30,7 @@ ANYTHING = ("*",)
 NO_KILL = frozenset({"warning", "check", "kernel", "expected", "kunit"})  # reasons that are no mistake of the kernel
 WHERE = re.compile(r" in (\w+)(?:\.(\w+)|, after (\w+))?")  # the position in a splat of Console
 
-FOLDERS = {"x86_64": "x86", "arm64": "arm64"}  # the kernel's ARCH -> folder in arch/
+FOLDERS = {"x86_64": "x86", "i386": "x86"}  # the kernel's ARCH -> folder in arch/, where it has another name
 
 ENOUGH = 0.9  # of the seeds must kill a mutant; a race is not lost every time
 KILLED, SURVIVED, BROKEN, OTHER = "killed", "survived", "does not build", "red elsewhere"
@@ -61,7 +61,7 @@ class Mutant:
         if cell.build_only or cell.modules or (cell.vmm and not self.rungs):
             return False
         folders = {name.split("/")[1] for name in tree.patched_files(self.path) if name.startswith("arch/")}
-        return (not self.cells or cell.name in self.cells) and (not folders or FOLDERS[cell.arch] in folders)
+        return (not self.cells or cell.name in self.cells) and (not folders or FOLDERS.get(cell.arch, cell.arch) in folders)
 
     def at(self, cell: Cell) -> Mutant:
         """Return it with the cases that must kill it in this cell."""
@@ -124,9 +124,11 @@ def parse(path: Path, selftests: str = "", vmm: str = "") -> Mutant:
 
 def select(mutants: Sequence[Mutant], globs: Sequence[str]) -> list[Mutant]:
     """Return the mutants whose names match one of globs; without globs, all."""
+    if not mutants:
+        raise WrongUse("this project has no mutants: there is no patch in its matrix/mutants/")
     chosen = [mutant for mutant in mutants if not globs or any(fnmatch.fnmatchcase(mutant.name, glob) for glob in globs)]
     if not chosen:
-        raise WrongUse(f"no mutant matches {' or '.join(globs) or 'anything'}; see matrix/mutants/")
+        raise WrongUse(f"no mutant matches {' or '.join(globs)}; see matrix/mutants/")
     return chosen
 
 

@@ -62,6 +62,11 @@ class Canaries(Fake):
             text += CANARY.format(name, json.dumps(reasons)) + more + "\n"
         (self.root / "matrix/canaries/canaries.toml").write_text(text)
 
+    def test_none(self) -> None:
+        """A project without canaries."""
+        status, text = self.run_main("--canaries")
+        self.assertEqual((status, "this project has no canaries" in text), (2, True), text)
+
     def test_right_reasons(self) -> None:
         """A canary that is red for its reasons passes; afterwards the tree is restored, and the results of cells are unchanged."""
         self.run_main("one")

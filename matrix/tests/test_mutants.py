@@ -242,6 +242,13 @@ class Judge(unittest.TestCase):
             wanted = re.search("kernel_path='(.*)'", path.read_text("utf-8"))
             self.assertIn(wanted and wanted[1], build.IMAGES, path.name)
 
+    def test_none(self) -> None:
+        """A project without mutants, and a name that none has."""
+        with self.assertRaisesRegex(WrongUse, "this project has no mutants"):
+            mutants.select([], [])
+        with self.assertRaisesRegex(WrongUse, "no mutant matches nothing-so; see matrix/mutants/"):
+            mutants.select(mutants.load(ROOT), ["nothing-so"])
+
     def test_concerns(self) -> None:
         """A mutant does not concern cells that do not compile its file."""
         known = {cell.name: cell for cell in cells.load(ROOT)}
@@ -252,6 +259,10 @@ class Judge(unittest.TestCase):
                 path.write_text(f"--- a/{file}\n+++ b/{file}\n")
                 mutant = Mutant("m", path, "", mutants.ANYTHING, ())
                 self.assertEqual([name for name in ("x86_64-thp", "arm64-thp") if mutant.concerns(known[name])], wanted.split())
+            for arch, folder, concerned in (("i386", "x86", True), ("riscv", "riscv", True), ("riscv", "x86", False)):
+                path.write_text(f"--- a/arch/{folder}/x.c\n+++ b/arch/{folder}/x.c\n")
+                cell = dataclasses.replace(known["x86_64-thp"], arch=arch)
+                self.assertEqual(Mutant("m", path, "", mutants.ANYTHING, ()).concerns(cell), concerned)
             self.assertFalse(dataclasses.replace(mutant, cells=("arm64-thp",)).concerns(known["x86_64-thp"]))
             self.assertFalse(any(mutant.concerns(cell) for cell in known.values() if cell.build_only or cell.modules or cell.vmm))
 

@@ -238,6 +238,8 @@ class Report(unittest.TestCase):
         result = results.result(results.gate()[0], "e2e")
         result["filter"] = "kvm*.a"
         self.assertEqual(repeat(result, "--project example"), "./matrix/run --project example --e2e --filter 'kvm*.a' arm64-thp")
+        result["ksrc"] = "/a tree"
+        self.assertEqual(repeat(result), "./matrix/run --e2e --ksrc '/a tree' --filter 'kvm*.a' arm64-thp")
         result["repeat"] = "./matrix/run --seed 7 arm64-thp"
         self.assertEqual(repeat(result), result["repeat"])
         page = self.page([result])

@@ -303,10 +303,21 @@ class Run(Fake):
         self.assertIn("to repeat: ./matrix/run --seed 7 --filter 'alpha*' one\n", self.run_main(*argv)[1])
         self.assertFalse(any(word.startswith("--qemu_args") for word in self.run_and_calls("one")))
 
+    def test_seed_without_parameter(self) -> None:
+        """Tests that need no seed can have races: a seed decides their schedule."""
+        self.assertEqual(self.run_main("one", "--seed", "7")[0], 0)
+        call = next(call for call in self.calls() if call[0] == "exec")
+        self.assertFalse([word for word in call if word.startswith("--kernel_args=") and word.endswith("=7")], call)
+        self.assertRegex(" ".join(call), "--qemu_args=.*-seed 7")
+
+    def test_ksrc_repeats(self) -> None:
+        """The command that repeats a boot names the kernel tree of the user."""
+        self.assertEqual(self.run_main("one", "--ksrc", "/a tree", "--arg", "c")[0], 0)
+        self.assertEqual(self.result()["repeat"], "./matrix/run --arg c --ksrc '/a tree' one")
+        self.assertEqual(self.result()["ksrc"], "/a tree")
+
     def test_seed_refused(self) -> None:
-        """Options that a seed contradicts, numbers that are no seeds, and projects without seeds."""
-        self.assertIn("has no seed", self.run_main("one", "--seed", "7")[1])
-        (self.root / "project.toml").write_text('suites = "virt/kvm/tests"\nseed = "alpha.seed"\n[build]\n')
+        """Options that a seed contradicts, and numbers that are no seeds."""
         for more in (["--update-expected"], ["--merge", str(self.root)]):
             status, text = self.run_main("--seed", "7", *more)
             self.assertEqual((status, "cannot be combined with" in text), (2, True), text)

@@ -48,6 +48,7 @@ def repeat(result: Result, options: str = "") -> str:
     words = ["--e2e"] if kind else []
     if name.endswith(grid.BASE) and kind:
         name, words = name.removesuffix(grid.BASE), [*words, "--base"]
+    words += ["--ksrc", result["ksrc"]] if result.get("ksrc") else []
     words += ["--filter", result["filter"]] if result.get("filter") else []
     return " ".join(part for part in ("./matrix/run", options, shlex.join([*words, name])) if part)
 
