@@ -196,7 +196,8 @@ class Workflow(unittest.TestCase):
                  ("example", 0): ("matrix/run", "['--out', 'example/build', '--project', 'example']"),
                  ("mutants", 0): ("tools/mutants", "['--out', 'build', '--cells', 'C']"),
                  ("generated", 0): ("tools/mutants", "['--generated', '--out', 'build', '--cells', 'C', 'D']"),
-                 ("bench", 0): ("tools/bench", "['C', '--out', 'build']"),
+                 ("bench", 0): ("bin/apt-get", "['install', '-y', '--no-install-recommends', 'git', 'make', 'ca-certificates']"),
+                 ("bench", 2): ("tools/bench", "['C', '--out', 'build']"),
                  ("coverage", 0): ("tools/coverage", "['--out', 'build']"),
                  ("loop", 0): ("tools/bench-loop", "['--out', 'build']"),
                  ("model", 0): ("matrix/run", "['--out', 'build', '--filter', 'kvm_gmem_stress.model', "
@@ -212,7 +213,7 @@ class Workflow(unittest.TestCase):
                  ("browser", 1): ("tools/check-report", "[]"),
                  ("readme", 2): ("matrix/run", "['--out', 'build']"), ("readme", 3): ("ci/test", "['--out', 'build']"),
                  ("browser", 0): ("tools/setup", "['report']")}  # fmt: skip  # the last: make calls it, too
-        tested = {*calls, ("cells", 0), ("readme", 1), ("sid", 1)}
+        tested = {*calls, ("cells", 0), ("readme", 1), ("sid", 1), ("bench", 1)}
         self.assertEqual({(job, at) for job, found in self.steps.items() for at in range(len(found))}, tested)
         self.assertEqual(re.findall(r"(?:x86_64|arm64)-\w+", self.text), [])
         self.assertEqual(self.run_step("cells").returncode, 0)
@@ -236,7 +237,8 @@ class Workflow(unittest.TestCase):
         (self.copy / "build/results").mkdir()
         (self.copy / "build/results/bench.md").write_text("all of it\n")
         # what a step calls before
-        first = {("readme", 0): "['update']", ("sid", 0): "['update']", ("bench", 0): "['--out', 'build', '--e2e', 'C']"}
+        first = {("readme", 0): "['update']", ("sid", 0): "['update']", ("bench", 0): "['update']",
+                 ("bench", 2): "['--out', 'build', '--e2e', 'C']"}  # fmt: skip
         for (job, at), (program, arguments) in calls.items():
             self.stand_in(program)
             for status in ("0", "1"):
@@ -246,7 +248,7 @@ class Workflow(unittest.TestCase):
                 self.assertEqual((self.temp / "seen").read_text(), arguments if status == "0" else first.get((job, at), arguments))
             if (job, at) == ("report", 0):
                 self.assertEqual((self.temp / "GITHUB_OUTPUT").read_text(), "")  # of the last call, which failed
-            if job in ("bench", "coverage", "loop"):
+            if (job, at) in (("bench", 2), ("coverage", 0), ("loop", 0)):
                 self.assertEqual((self.temp / "GITHUB_STEP_SUMMARY").read_text(), "all of it\n")
         self.assertEqual(json.loads(re.findall(r"\n +base: (\[.*\])", self.text)[0]), source.bases(ROOT)[:-1])
         self.check_house_rules()
