@@ -2,6 +2,7 @@
 """Test make bench-loop: what is changed before each run, which runs must fail, and the table."""
 
 import subprocess
+import sys
 import tempfile
 import unittest
 from dataclasses import replace
@@ -70,14 +71,27 @@ class Measure(unittest.TestCase):
         """Medians and their ratio, as JSON, too."""
         sides = self.measure(LINE)
         for one, seconds in zip(sides, ([1.0, 2.0, 9.0], [8.0, 4.0, 3.0])):
-            one.side.seconds["line"] = seconds
-        text = loop.markdown([one.side for one in sides], [LINE], [])
-        self.assertIn("| line | 2.0 | 4.0 | 0.50 | 0.5 | met |", text)
+            one.side.seconds["line"] = one.side.busy["line"] = seconds
+        with mock.patch("os.sched_getaffinity", return_value={0, 1, 2, 3}):
+            text = loop.markdown([one.side for one in sides], [LINE], [])
+        self.assertIn("| line | 2.0 | 4.0 | 0.50 | 0.5 | met | 0.5 |", text)
         self.assertIn("median of 3", text)
         self.assertIn("missed", loop.markdown([one.side for one in sides], [replace(LINE, target=0.4)], []))
         found = loop.document([one.side for one in sides], [LINE], [], "0123")
         self.assertEqual((found["commit"], found["changes"]["line"]["ratio"], found["changes"]["line"]["target"]), ("0123", 0.5, 0.5))
-        self.assertEqual(found["changes"]["line"]["seconds"]["stock"], [8.0, 4.0, 3.0])
+        for what in ("seconds", "cpu_seconds"):
+            self.assertEqual(found["changes"]["line"][what]["stock"], [8.0, 4.0, 3.0])
+
+    def test_cpu_seconds(self) -> None:
+        """What the children of a run have used counts, and not the time that they slept."""
+        one = Fake("ours")
+        busy = "import time\nwhile time.process_time() < 0.3: pass"
+        one.side.run = lambda: not proc.run([sys.executable, "-c", busy], limit=60).returncode
+        two = Fake("stock")
+        two.side.run = lambda: not proc.run(["sleep", "0.3"], limit=60).returncode
+        loop.measure([one.side, two.side], [LINE], 1, lambda text: None, lambda: None)
+        self.assertGreaterEqual(one.side.busy["line"][0], 0.3)
+        self.assertLess(two.side.busy["line"][0], one.side.busy["line"][0])
 
 
 class Files(unittest.TestCase):
