@@ -420,29 +420,46 @@ struct kvm_memory_slot *gmem_kunit_slot(struct kunit *test, struct kvm *kvm, int
 }
 
 /**
- * gmem_kunit_fault() - look up a page as the architectures do on a guest fault
+ * gmem_kunit_get_pfn() - look up a page as the architectures do on a guest fault
  * @kvm: the VM
  * @id: id of the memslot
  * @gfn: guest frame that is accessed
  * @fault: where to store the result
+ * @page: where to store the page, of which the caller must drop the reference
  *
- * Drops the reference to the page.
+ * Return: 0 or the error from kvm_gmem_get_pfn().
+ */
+int gmem_kunit_get_pfn(struct kvm *kvm, int id, gfn_t gfn,
+		       struct gmem_kunit_fault *fault, struct page **page)
+{
+	struct kvm_memory_slot *slot;
+	int r, idx;
+
+	idx = srcu_read_lock(&kvm->srcu);
+	slot = id_to_memslot(kvm_memslots(kvm), id);
+	r = slot ? kvm_gmem_get_pfn(kvm, slot, gfn, &fault->pfn, page,
+				    &fault->order) : -ENOENT;
+	srcu_read_unlock(&kvm->srcu, idx);
+
+	return r;
+}
+
+/**
+ * gmem_kunit_fault() - do the same without keeping the reference to the page
+ * @kvm: the VM
+ * @id: id of the memslot
+ * @gfn: guest frame that is accessed
+ * @fault: where to store the result
  *
  * Return: 0 or the error from kvm_gmem_get_pfn().
  */
 int gmem_kunit_fault(struct kvm *kvm, int id, gfn_t gfn,
 		     struct gmem_kunit_fault *fault)
 {
-	struct kvm_memory_slot *slot;
 	struct page *page;
-	int r, idx;
+	int r;
 
-	idx = srcu_read_lock(&kvm->srcu);
-	slot = id_to_memslot(kvm_memslots(kvm), id);
-	r = slot ? kvm_gmem_get_pfn(kvm, slot, gfn, &fault->pfn, &page,
-				    &fault->order) : -ENOENT;
-	srcu_read_unlock(&kvm->srcu, idx);
-
+	r = gmem_kunit_get_pfn(kvm, id, gfn, fault, &page);
 	if (!r)
 		put_page(page);
 

@@ -143,6 +143,8 @@ unsigned long gmem_kunit_map(struct kunit *test, struct gmem_kunit_file *f,
 			     unsigned long offset);
 struct kvm_memory_slot *gmem_kunit_slot(struct kunit *test, struct kvm *kvm, int id);
 
+int gmem_kunit_get_pfn(struct kvm *kvm, int id, gfn_t gfn,
+		       struct gmem_kunit_fault *fault, struct page **page);
 int gmem_kunit_fault(struct kvm *kvm, int id, gfn_t gfn,
 		     struct gmem_kunit_fault *fault);
 int gmem_kunit_allocate(struct gmem_kunit_file *f, pgoff_t index,

@@ -4,9 +4,11 @@
  *
  * "model" runs random operations on a file and on a model: arrays that say what each
  * page must contain and whether it must be allocated.  The sequence depends only on
- * the seed.  The kernel parameters kvm_gmem_kunit.seed and kvm_gmem_kunit.ops select
- * the sequence and its length.  A failure prints the seed, the number of the
- * operation and the operations before it.  Repeat it with
+ * the seed, as long as nobody else moves the memory.  The kernel may compact memory at
+ * any time, so the test keeps a reference to what it looks at.  The kernel parameters
+ * kvm_gmem_kunit.seed and kvm_gmem_kunit.ops select the sequence and its length.  A
+ * failure prints the seed, the number of the operation and the operations before it.
+ * Repeat it with
  *
  *	kvm_gmem_kunit.seed=<seed> kvm_gmem_kunit.ops=<number>
  *
@@ -205,6 +207,7 @@ static struct folio *alloc_sometimes(struct inode *inode, pgoff_t index, gfp_t g
 static void do_fault(struct model *m, pgoff_t index, bool write)
 {
 	struct gmem_kunit_fault fault;
+	struct page *page;
 	int i, r;
 
 	for (i = 0; i < NR_SLOTS; i++) {
@@ -214,8 +217,8 @@ static void do_fault(struct model *m, pgoff_t index, bool write)
 	if (i == NR_SLOTS)
 		return;
 
-	r = gmem_kunit_fault(m->f->kvm, i, m->slots[i].base_gfn + index - m->slots[i].pgoff,
-			     &fault);
+	r = gmem_kunit_get_pfn(m->f->kvm, i, m->slots[i].base_gfn + index - m->slots[i].pgoff,
+			       &fault, &page);
 	if (r) {
 		mistake(m, "guest fault failed", index);
 		return;
@@ -239,12 +242,13 @@ static void do_fault(struct model *m, pgoff_t index, bool write)
 	}
 
 	if (write) {
-		void *page = kmap_local_pfn(fault.pfn);
+		void *addr = kmap_local_pfn(fault.pfn);
 
 		m->generation[index] = m->nr;
-		write_tag(page, index, m->nr);
-		kunmap_local(page);
+		write_tag(addr, index, m->nr);
+		kunmap_local(addr);
 	}
+	put_page(page);
 }
 
 /* Compare what the host reads at both ends of a page. */
@@ -411,7 +415,21 @@ static struct folio *target_sometimes(struct folio *src, unsigned long private)
 	return dst;
 }
 
-/* I2: moving a folio changes only the pfn.  It succeeds unless the folio is pinned. */
+static bool is_pinned(struct model *m, struct folio *folio)
+{
+	int i;
+
+	for (i = 0; i < NR_PINS; i++) {
+		if (folio && m->pins[i] == folio)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * I2: moving a folio changes only the pfn.  It succeeds unless the folio is pinned, or
+ * is being moved by somebody else.
+ */
 static void do_migrate(struct model *m, pgoff_t index)
 {
 	struct folio *old = gmem_kunit_peek(m->f, index), *new;
@@ -420,14 +438,19 @@ static void do_migrate(struct model *m, pgoff_t index)
 
 	m->no_memory = false;
 	moved = !gmem_kunit_migrate(m->f, index, target_sometimes);
+	if (old && !moved && !m->nr_pins && CAN_MIGRATE)
+		(void)gmem_kunit_wait_until(m->no_memory ||
+					    !gmem_kunit_migrate(m->f, index, target_sometimes));
 	if (!old || m->no_memory)
 		return;
 
 	new = gmem_kunit_peek(m->f, index);
 	same = new == old;
-	if (moved == same)
-		mistake(m, moved ? "folio has not moved" : "folio has moved", index);
-	else if (!moved && !m->nr_pins && CAN_MIGRATE)
+	if (moved && same)
+		mistake(m, "folio has not moved", index);
+	else if (!same && is_pinned(m, old))
+		mistake(m, "folio has moved", index);
+	else if (same && !m->nr_pins && CAN_MIGRATE)
 		mistake(m, "folio does not move", index);
 	else if (!new || folio_order(new) != order)
 		mistake(m, "folio has another order", index);
@@ -435,7 +458,8 @@ static void do_migrate(struct model *m, pgoff_t index)
 
 /*
  * I2, I3: collapsing a hugepage-size range makes a hugepage of whatever is there, or
- * nothing of nothing.  It succeeds unless there is a pin, or no memory.
+ * nothing of nothing.  It succeeds unless there is a pin, or no memory, or somebody else
+ * is moving a folio.
  */
 static void do_collapse(struct model *m, pgoff_t index)
 {
@@ -445,6 +469,8 @@ static void do_collapse(struct model *m, pgoff_t index)
 
 	m->no_memory = false;
 	r = gmem_kunit_collapse(m->f, start, N);
+	if (r == -EBUSY && !m->nr_pins)
+		(void)gmem_kunit_wait_until((r = gmem_kunit_collapse(m->f, start, N)) != -EBUSY);
 	if (r) {
 		if (CAN_COLLAPSE && !(r == -ENOMEM && m->no_memory) &&
 		    !(r == -EBUSY && m->nr_pins))
@@ -467,22 +493,25 @@ static void check_everything(struct model *m)
 	pgoff_t index;
 
 	for (index = 0; index < NPAGES; index++) {
-		struct folio *folio = gmem_kunit_peek(m->f, index);
+		struct folio *folio = filemap_get_folio(m->f->inode->i_mapping, index);
 
-		if (!folio) {
+		if (IS_ERR(folio)) {
 			if (test_bit(index, m->allocated))
 				mistake(m, "page is missing", index);
-		} else if (folio_order(folio) && folio_order(folio) != PMD_ORDER) {
+			continue;
+		}
+
+		if (folio_order(folio) && folio_order(folio) != PMD_ORDER) {
 			mistake(m, "order of folio is neither 0 nor PMD_ORDER", index);
 		} else if (!test_bit(index, m->allocated)) {
 			/* Not used, or a hole in a hugepage that was pinned. */
-			continue;
 		} else if (folio_test_uptodate(folio)) {
 			if (!pfn_ok(m, page_to_pfn(folio_file_page(folio, index)), index))
 				mistake(m, "page has wrong contents", index);
 		} else if (m->generation[index]) {
 			mistake(m, "written page is not up to date", index);
 		}
+		folio_put(folio);
 	}
 }
 
